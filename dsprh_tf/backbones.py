@@ -1,0 +1,544 @@
+"""Backbones: plain pixels -> {"conv_map", "feature"}; AlexNet, ResNet-34, any keras.applications.
+
+AlexNet and ResNet-34 follow torchvision's layout, so that its ImageNet weights fit: symmetric
+explicit padding, batch normalisation with epsilon 1e-5. Their layers carry torchvision's names
+with "_" for "."; loading turns convolutions OIHW -> HWIO and fc6's columns CHW -> HWC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import io
+import logging
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dsprh_tf import torch_weights
+
+# ImageNet statistics of RGB in 0..1, as torchvision's models expect them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+# torchvision's classifier: the code networks replace it.
+_TORCH_TOPS = {"alexnet": "classifier.6.", "resnet34": "fc."}
+_TORCH_VARIABLES = {
+    keras.layers.Conv2D: ("weight", "bias"),
+    keras.layers.Dense: ("weight", "bias"),
+    keras.layers.BatchNormalization: ("weight", "bias", "running_mean", "running_var"),
+}
+_KERAS_SUFFIXES = (".h5", ".keras")
+_MIN_IMAGE_SIZE = 32
+_LISTED = 5
+
+
+@keras.saving.register_keras_serializable("dsprh_tf")
+class PixelScaling(keras.layers.Layer):
+    """Pixels (RGB, 0..255) scaled as the weights of a backbone expect them.
+
+    Inside the model, so that every caller hands over plain pixels and no export can forget it.
+    Computes in float32 also under mixed precision, as 0..255 does not fit float16 finely.
+
+    Args:
+        scheme: "torchvision" (ImageNet mean and standard deviation) or the name of a
+            `keras.applications` module, whose `preprocess_input` is used.
+
+    Input and output shape: [batch, height, width, 3].
+    """
+
+    def __init__(self, scheme: str = "torchvision", dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.scheme = scheme
+
+    def call(self, inputs):
+        """Scales the pixels."""
+        if self.scheme == "torchvision":
+            return (inputs / 255.0 - tf.constant(_IMAGENET_MEAN)) / tf.constant(_IMAGENET_STD)
+        return getattr(keras.applications, self.scheme).preprocess_input(inputs)
+
+    def compute_output_shape(self, input_shape):
+        """The input shape."""
+        return input_shape
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "scheme": self.scheme}
+
+
+@keras.saving.register_keras_serializable("dsprh_tf")
+class AdaptiveAveragePooling(keras.layers.Layer):
+    """Mean over a fixed grid of cells, whatever the map's size (torchvision's AlexNet, pool5).
+
+    Cell i of s covers rows floor(i·n/s) to ceil((i+1)·n/s) of n; cells overlap where s does
+    not divide n, and repeat where n < s.
+
+    Args:
+        size: Cells per side.
+
+    Input shape: [batch, height, width, channels]. Output shape: [batch, size, size, channels].
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def _means(self, length: int) -> np.ndarray:  # [size, length], rows sum to 1
+        means = np.zeros((self.size, length), np.float32)
+        for i in range(self.size):
+            start, stop = i * length // self.size, -(-(i + 1) * length // self.size)
+            means[i, start:stop] = 1.0 / (stop - start)
+        return means
+
+    def call(self, inputs):
+        """Averages the cells."""
+        rows, columns = (
+            tf.constant(self._means(length), inputs.dtype) for length in inputs.shape[1:3]
+        )
+        return tf.einsum("ih,bhwc,jw->bijc", rows, inputs, columns)
+
+    def compute_output_shape(self, input_shape):
+        """The shape [batch, size, size, channels]."""
+        return (input_shape[0], self.size, self.size, input_shape[3])
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable("dsprh_tf")
+class SeededDropout(keras.layers.Layer):
+    """Dropout whose masks a resumed run draws again.
+
+    Keras's dropout keeps its generator's state where a checkpoint does not look on both stacks.
+    Here the mask is a pure function of the seed, the replica and the number of training calls
+    so far; that counter is a variable that `tf.train.Checkpoint` saves.
+
+    Args:
+        rate: Share of the entries set to 0, in [0, 1); the others are divided by 1 - rate.
+        seed: Integer seed of the masks.
+
+    Input and output shape: any.
+
+    Raises:
+        ValueError: A rate outside [0, 1).
+    """
+
+    def __init__(self, rate: float, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"got the dropout rate {rate!r}, expected a number in [0, 1)")
+        self.rate = float(rate)
+        self.seed = int(seed)
+        # Replicas count alike, so each keeps its own copy and the first one is saved.
+        self.counter = tf.Variable(
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            name="counter",
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def call(self, inputs, training=False):
+        """Masks the inputs when training."""
+        if not training or not self.rate:
+            return inputs
+        self.counter.assign_add(1)
+        replica = tf.distribute.get_replica_context()
+        key = tf.random.experimental.stateless_fold_in(
+            tf.stack([tf.constant(self.seed, tf.int64), self.counter.read_value()]),
+            replica.replica_id_in_sync_group if replica else 0,
+        )
+        kept = tf.random.stateless_uniform(tf.shape(inputs), key) >= self.rate
+        return tf.where(kept, inputs / (1.0 - self.rate), tf.zeros_like(inputs))
+
+    def compute_output_shape(self, input_shape):
+        """The input shape."""
+        return input_shape
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+def _conv(x, name: str, filters: int, size: int, stride: int = 1, pad: int = 0, bias: bool = True):
+    """Convolution with PyTorch's symmetric padding."""
+    # At stride 1 "same" pads an odd kernel symmetrically by size // 2; beyond, it would not.
+    same = stride == 1 and pad == size // 2
+    if pad and not same:
+        x = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)
+    return keras.layers.Conv2D(
+        filters, size, strides=stride, padding="same" if same else "valid", use_bias=bias,
+        kernel_initializer="zeros", name=name,
+    )(x)  # fmt: skip
+
+
+def _alexnet(x, dropout: float, seed: int):
+    """AlexNet as torchvision has it: no groups, no local response normalisation."""
+    def dense(x, name, number):
+        if dropout:
+            x = SeededDropout(dropout, seed=seed + number, name=f"{name}_dropout")(x)
+        return keras.layers.Dense(
+            4096, activation="relu", kernel_initializer="zeros", name=name
+        )(x)
+
+    relu, pool = keras.layers.ReLU, keras.layers.MaxPooling2D
+    x = relu(name="relu1")(_conv(x, "features_0", 64, 11, stride=4, pad=2))
+    x = pool(3, 2, name="pool1")(x)
+    x = relu(name="relu2")(_conv(x, "features_3", 192, 5, pad=2))
+    x = pool(3, 2, name="pool2")(x)
+    x = relu(name="relu3")(_conv(x, "features_6", 384, 3, pad=1))
+    x = relu(name="relu4")(_conv(x, "features_8", 256, 3, pad=1))
+    conv_map = relu(name="relu5")(_conv(x, "features_10", 256, 3, pad=1))  # 13x13 at 224
+    if min(conv_map.shape[1:3]) < 3:
+        raise ValueError(
+            f"got a conv map of {conv_map.shape[1]}x{conv_map.shape[2]}, too small for AlexNet's "
+            "last pooling: use image_size >= 63"
+        )
+    x = pool(3, 2, name="pool5")(conv_map)
+    if tuple(x.shape[1:3]) != (6, 6):
+        x = AdaptiveAveragePooling(6, name="avgpool")(x)
+    x = keras.layers.Flatten(name="flatten")(x)  # [batch, 9216], HWC order
+    x = dense(x, "classifier_1", 0)
+    return conv_map, dense(x, "classifier_4", 1)
+
+
+def _resnet34(x):
+    """ResNet-34 as torchvision has it."""
+    def norm(x, name):
+        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+
+    def block(x, name, filters, stride):
+        y = norm(_conv(x, f"{name}_conv1", filters, 3, stride, 1, bias=False), f"{name}_bn1")
+        y = keras.layers.ReLU(name=f"{name}_relu1")(y)
+        y = norm(_conv(y, f"{name}_conv2", filters, 3, 1, 1, bias=False), f"{name}_bn2")
+        if stride != 1:
+            x = _conv(x, f"{name}_downsample_0", filters, 1, stride, bias=False)
+            x = norm(x, f"{name}_downsample_1")
+        return keras.layers.ReLU(name=f"{name}_relu2")(keras.layers.Add(name=f"{name}_add")([x, y]))
+
+    x = norm(_conv(x, "conv1", 64, 7, stride=2, pad=3, bias=False), "bn1")
+    x = keras.layers.ReLU(name="relu")(x)
+    # PyTorch pads with -inf; after ReLU 0 does the same.
+    x = keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x)
+    x = keras.layers.MaxPooling2D(3, 2, name="maxpool")(x)
+    for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        for i in range(blocks):
+            x = block(x, f"layer{stage}_{i}", filters, 2 if stage > 1 and i == 0 else 1)
+    return x, keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
+
+
+def _initialise(model, seed: int) -> None:
+    """He-normal kernels from one seed, the same on both stacks; biases and norms stay."""
+    generator = np.random.default_rng(seed)
+    for variable in model.trainable_weights:
+        shape = tuple(variable.shape)
+        if len(shape) < 2:
+            continue
+        # Depthwise kernels are [height, width, channels, 1]: each output sees one channel.
+        fan_in = np.prod(shape[:2] if len(shape) == 4 and shape[3] == 1 else shape[:-1])
+        values = generator.standard_normal(shape, np.float32)
+        values *= np.sqrt(2.0 / fan_in, dtype=np.float32)
+        variable.assign(values)
+
+
+def _listing(title: str, items: list[str]) -> str:
+    more = f" ... and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return f"{title} {', '.join(items[:_LISTED])}{more}" if items else ""
+
+
+def _differences(expected: dict, found: dict) -> str:
+    """What a weight file lacks, has too much, and has in another shape, on one line."""
+    def named(names, shapes):
+        return [f"{name} {tuple(shapes[name])}" for name in names]
+
+    other = [
+        f"{name} {tuple(found[name])} instead of {tuple(expected[name])}"
+        for name in expected
+        if name in found and tuple(found[name]) != tuple(expected[name])
+    ]
+    parts = (
+        _listing("missing:", named([n for n in expected if n not in found], expected)),
+        _listing("unexpected:", named([n for n in found if n not in expected], found)),
+        _listing("other shape:", other),
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def _torch_shape(variable_shape) -> tuple:
+    """The shape torchvision gives a variable of ours: kernels put the outputs first."""
+    shape = tuple(variable_shape)
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+
+
+def _from_torch(array: np.ndarray, name: str) -> np.ndarray:
+    """A torchvision array in our layout."""
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+    if name == "classifier.1.weight":  # fc6 reads a flattened 256x6x6 map: CHW -> HWC
+        return array.reshape(-1, 256, 6, 6).transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+    return array.T  # [out, in] -> [in, out]; vectors stay
+
+
+def _load_torch(model, name: str, path: Path) -> None:
+    """Puts torchvision's state_dict into AlexNet or ResNet-34."""
+    arrays = torch_weights.read_weights(path)
+    top = _TORCH_TOPS[name]
+    ignored = [k for k in arrays if k.startswith(top) or k.endswith(".num_batches_tracked")]
+    found = {k: v for k, v in arrays.items() if k not in ignored}
+    variables = {}
+    for layer in model.layers:
+        names = _TORCH_VARIABLES.get(type(layer), ())
+        # Ours are kernel, bias or gamma, beta, moving mean, moving variance: the same order.
+        for suffix, variable in zip(names, layer.weights):
+            variables[f"{layer.name.replace('_', '.')}.{suffix}"] = variable
+    differences = _differences(
+        {k: _torch_shape(v.shape) for k, v in variables.items()},
+        {k: v.shape for k, v in found.items()},
+    )
+    if differences:
+        raise ValueError(f"{path}: not the weights of {name}: {differences}")
+    for key, variable in variables.items():
+        if not np.all(np.isfinite(found[key])):
+            raise ValueError(f"{path}: {key} holds NaN or infinite values; fetch the file again")
+        variable.assign(_from_torch(found[key].astype(np.float32, copy=False), key))
+    if ignored:
+        logging.getLogger(__name__).info(
+            "%s: %d arrays not needed (classifier, batch counters): %s",
+            path, len(ignored), _listing("", ignored).strip(),
+        )  # fmt: skip
+
+
+def _h5_shapes(path: Path) -> tuple[dict, bool]:
+    """Names and shapes in a Keras weight file, and whether it is of the older `.h5` layout."""
+    source = path
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            source = io.BytesIO(archive.read("model.weights.h5"))
+    shapes = {}
+    with h5py.File(source, "r") as file:
+        root = file.get("model_weights", file)
+        older = "layer_names" in root.attrs
+        if older:
+            for layer in root.values():
+                for name in layer.attrs["weight_names"]:
+                    name = name.decode() if isinstance(name, bytes) else name
+                    shapes[_older_name(layer.name.split("/")[-1], name)] = layer[name].shape
+        else:
+            root.visititems(
+                lambda name, item: shapes.update({name: item.shape})
+                if isinstance(item, h5py.Dataset) else None
+            )  # fmt: skip
+    return shapes, older
+
+
+def _older_name(layer: str, variable: str) -> str:
+    return f"{layer}/{variable.split('/')[-1].split(':')[0]}"
+
+
+def _keras_differences(model, path: Path) -> str:
+    found, older = _h5_shapes(path)
+    if older:
+        expected = {
+            _older_name(layer.name, v.name): v.shape for layer in model.layers
+            for v in layer.weights
+        }  # fmt: skip
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            ours = Path(folder) / "expected.weights.h5"
+            model.save_weights(str(ours))
+            expected, _ = _h5_shapes(ours)
+    return _differences(expected, found)
+
+
+def _load_keras(model, name: str, path: Path) -> None:
+    """Loads a Keras weight file; on failure says how it differs from the model."""
+    try:
+        model.load_weights(str(path))
+    except Exception as error:  # Keras raises many kinds, some from h5py and zipfile
+        reason = " ".join(str(error).split())
+        try:
+            differences = _keras_differences(model, path)
+        except (OSError, KeyError, AttributeError, zipfile.BadZipFile):
+            raise ValueError(
+                f"{path}: damaged, or not a Keras weight file: {reason[:200]}"
+            ) from error
+        raise ValueError(
+            f"{path}: not the weights of {name} (without its top): {differences or reason[:200]}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_size_warnings():
+    """Silences the remark of some applications that their weights were trained at 224."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input_shape.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _find_application(name: str) -> tuple[str, str]:
+    """Class name and module name of a keras.applications model, in any spelling."""
+    def plain(text):
+        return text.lower().replace("_", "").replace("-", "")
+
+    modules = [m for m in dir(keras.applications) if m[0].islower()]
+    classes = {plain(c): c for c in dir(keras.applications) if c[0].isupper()}
+    wanted = classes.get(plain(name))
+    for module in modules:
+        if wanted and hasattr(getattr(keras.applications, module), wanted):
+            return wanted, module
+    near = difflib.get_close_matches(plain(name), ["alexnet", "resnet34", *classes], 3, 0.5)
+    hint = f"; near: {', '.join(classes.get(n, n) for n in near)}" if near else ""
+    raise ValueError(
+        f"got the backbone {name!r}, expected alexnet, resnet34 or a model of keras.applications "
+        f"such as mobilenet_v2{hint}"
+    )
+
+
+def _application(x, name: str, weights: str, image_size: int, seed: int):
+    """A keras.applications model on scaled pixels, with its two outputs."""
+    class_name, module = _find_application(name)
+    try:
+        with _no_size_warnings():
+            trunk = getattr(keras.applications, class_name)(
+                include_top=False,
+                weights="imagenet" if weights == "imagenet" else None,
+                input_shape=(image_size, image_size, 3),
+            )
+    except Exception as error:  # a size too small; no network
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot build {class_name} with weights={weights!r}: {reason}") from error
+    if weights == "none":
+        _initialise(trunk, seed)
+    elif weights != "imagenet":
+        _load_keras(trunk, class_name, Path(weights))
+    x = PixelScaling(module, name="pixel_scaling")(x)
+    last = trunk.layers[-1]
+    if isinstance(last, keras.layers.MaxPooling2D):
+        # VGG ends in a pooling; the map before it has four times the positions.
+        trunk = keras.Model(trunk.input, [last.input, trunk.output], name=trunk.name)
+        conv_map, pooled = trunk(x)
+    else:
+        conv_map = pooled = trunk(x)
+    return conv_map, keras.layers.GlobalAveragePooling2D(name="avgpool")(pooled)
+
+
+def check_backbone(name: str, weights: str, image_size: int, dropout: float) -> None:
+    """Refuses arguments of `build_backbone` that cannot work, before anything is built.
+
+    Args:
+        name: As in `build_backbone`.
+        weights: As in `build_backbone`; a file must exist, its content is not looked at.
+        image_size: As in `build_backbone`.
+        dropout: As in `build_backbone`.
+
+    Raises:
+        ValueError: An unknown name or kind of weights, a missing file, a bad size or dropout.
+    """
+    plain = name.lower().replace("_", "").replace("-", "")
+    own = plain in _TORCH_TOPS
+    if not own:
+        _find_application(name)
+    if not isinstance(image_size, int) or image_size < _MIN_IMAGE_SIZE:
+        raise ValueError(f"got image_size={image_size!r}, expected an integer >= {_MIN_IMAGE_SIZE}")
+    if dropout and plain != "alexnet":
+        raise ValueError(f"got dropout={dropout} for {name}: only alexnet has dropout, use 0")
+    if weights == "imagenet" and own:
+        raise ValueError(
+            f"got weights='imagenet' for {plain}: convert torchvision's {plain} .pth file with "
+            "scripts/convert_weights.py and give the path of the result"
+        )
+    if weights not in ("none", "imagenet"):
+        suffixes = (".safetensors", ".npz") if own else _KERAS_SUFFIXES
+        if Path(weights).suffix not in suffixes:
+            fix = "; convert it with scripts/convert_weights.py" if own else ""
+            raise ValueError(
+                f"{weights}: got these weights for {name}, expected none, imagenet or a "
+                f"{' or '.join(suffixes)} file{fix}"
+            )
+        if not Path(weights).is_file():
+            raise ValueError(f"{weights}: no such weight file for {name}")
+
+
+def build_backbone(
+    name: str,
+    weights: str = "none",
+    image_size: int = 224,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> keras.Model:
+    """Image network's trunk: plain pixels to a conv map and a feature (f3 of the paper).
+
+    | backbone | conv map | feature |
+    |---|---|---|
+    | alexnet | conv5 after ReLU, before pool5: 13x13x256 at 224 | fc7 after ReLU: 4096 |
+    | resnet34 | the last map: 7x7x512 at 224 | its global average: 512 |
+    | keras.applications | the last map without a final pooling | global average of the output |
+
+    Args:
+        name: "alexnet", "resnet34", or a keras.applications model ("MobileNetV2",
+            "mobilenet_v2", ...).
+        weights: "none" (He-normal from the seed), "imagenet" (keras.applications only,
+            downloads), or a file: `.safetensors` or `.npz` with torchvision's state_dict for
+            alexnet and resnet34, `.h5`, `.weights.h5` or `.keras` for keras.applications.
+        image_size: Height and width of the pictures in pixels.
+        dropout: Rate before fc6 and fc7 of AlexNet while training (torchvision's: 0.5).
+        seed: Seed of the random weights and of the dropout masks.
+
+    Returns:
+        Functional model: `pixels`, float32 [batch, image_size, image_size, 3], RGB in 0..255
+        -> {"conv_map": [batch, h, w, C], "feature": [batch, D]}.
+
+    Raises:
+        ValueError: An unknown name, a size too small, weights that are missing, damaged or of
+            another architecture (names and shapes listed), dropout for another backbone.
+
+    Example:
+        >>> backbone = build_backbone("mobilenet_v2", image_size=96)
+        >>> backbone(np.zeros((2, 96, 96, 3), np.float32))["conv_map"].shape
+        TensorShape([2, 3, 3, 1280])
+    """
+    weights = str(weights)
+    check_backbone(name, weights, image_size, dropout)
+    plain = name.lower().replace("_", "").replace("-", "")
+    own = plain in _TORCH_TOPS
+    pixels = keras.Input((image_size, image_size, 3), name="pixels", dtype="float32")
+    if own:
+        x = PixelScaling("torchvision", name="pixel_scaling")(pixels)
+        conv_map, feature = _alexnet(x, dropout, seed) if plain == "alexnet" else _resnet34(x)
+    else:
+        conv_map, feature = _application(pixels, name, weights, image_size, seed)
+    model = keras.Model(pixels, {"conv_map": conv_map, "feature": feature}, name=plain)
+    if own and weights == "none":
+        _initialise(model, seed)
+    elif own:
+        _load_torch(model, plain, Path(weights))
+    return model
+
+
+def weights_fingerprint(model: keras.Model) -> str:
+    """The sha256 of a model's weights: their shapes and bytes in order, whatever their names.
+
+    Keys caches of what a frozen backbone computed. Counters (integers) are no weights and are
+    left out, so that training calls of a dropout alone change nothing.
+    """
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        array = np.ascontiguousarray(variable.numpy())
+        if array.dtype.kind != "i":
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()

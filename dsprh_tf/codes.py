@@ -1,0 +1,178 @@
+"""Binary codes: sign convention, bit packing and Hamming distance.
+
+A hash value `h` becomes the bit `sign(h)`, with `sign(0) = +1`. Eight bits share one byte in the
+order of `numpy.packbits`: the first bit is the most significant one of byte 0, and a set bit
+stands for +1. Every part of the system that writes or reads codes goes through this file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def check_bits(bits: int) -> None:
+    """Check of a code length, so that codes always fill whole bytes.
+
+    Args:
+        bits: Length of a code.
+
+    Raises:
+        ValueError: If `bits` is not a positive multiple of 8.
+    """
+    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or bits < 8 or bits % 8:
+        raise ValueError(
+            f"bits must be a positive multiple of 8, received {bits!r}; use for example 64"
+        )
+
+
+def check_packed(name: str, packed: np.ndarray) -> np.ndarray:
+    """Check that an array holds packed codes.
+
+    Args:
+        name: How the error message calls the array.
+        packed: uint8 `[n, bits / 8]`.
+
+    Returns:
+        The array itself.
+
+    Raises:
+        ValueError: If the array is not two-dimensional uint8 with at least one byte per code.
+    """
+    packed = np.asarray(packed)
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] == 0:
+        raise ValueError(
+            f"{name} must be packed codes, uint8 [n, bits / 8], received {packed.dtype} "
+            f"{list(packed.shape)}; make them with codes.pack"
+        )
+    return packed
+
+
+def pack(h: np.ndarray) -> np.ndarray:
+    """Packed binary codes of real hash values.
+
+    Args:
+        h: Numbers `[n, bits]`; `h >= 0` becomes +1 and `h < 0` becomes -1.
+
+    Returns:
+        uint8 `[n, bits / 8]`.
+
+    Raises:
+        ValueError: If `h` is not two-dimensional, is not finite, or has a width that is not a
+            multiple of 8.
+    """
+    h = np.asarray(h)
+    if h.ndim != 2:
+        raise ValueError(f"hash values must be [n, bits], received shape {list(h.shape)}")
+    check_bits(h.shape[1])
+    finite = np.isfinite(h).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"hash values must be finite, received nan or inf in row {int(np.argmin(finite))}; "
+            "check the weights of the network"
+        )
+    return np.packbits(h >= 0, axis=1)
+
+
+def unpack(packed: np.ndarray) -> np.ndarray:
+    """Signs of packed codes, the inverse of `pack`.
+
+    Args:
+        packed: uint8 `[n, bits / 8]`.
+
+    Returns:
+        int8 `[n, bits]` of -1 and +1.
+
+    Raises:
+        ValueError: If `packed` does not hold packed codes.
+    """
+    signs = np.unpackbits(check_packed("packed", packed), axis=1).view(np.int8)
+    signs *= 2
+    signs -= 1
+    return signs
+
+
+def to_words(packed: np.ndarray) -> np.ndarray:
+    """Packed bits as 64-bit words, word by word, for `count_pairs`.
+
+    Args:
+        packed: uint8 `[n, bytes]`.
+
+    Returns:
+        uint64 `[ceil(bytes / 8), n]`, filled up with zero bits.
+    """
+    padded = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    return np.ascontiguousarray(padded.view(np.uint64).T)
+
+
+def count_pairs(operation: np.ufunc, query: np.ndarray, database: np.ndarray) -> np.ndarray:
+    """Number of set bits of `operation(query, database)` for all pairs.
+
+    `numpy.bitwise_xor` gives Hamming distances, `numpy.bitwise_and` the number of common bits. A
+    BLAS product of signs would do as well, but its own threads wait for each other and starve
+    under the threads of a caller or on a busy machine.
+
+    Args:
+        operation: A bitwise function of two arrays.
+        query: uint64 `[words, nq]` of `to_words`.
+        database: uint64 `[words, nd]` of `to_words`.
+
+    Returns:
+        `[nq, nd]` in the smallest unsigned type that holds every count.
+    """
+    words, rows = query.shape
+    counts = np.zeros((rows, database.shape[1]), np.min_scalar_type(64 * words))
+    for row in range(rows):  # row by row, so that all of it stays in the cache
+        for word in range(words):
+            counts[row] += _count_bits(operation(query[word, row], database[word]))
+    return counts
+
+
+def _count_bits_by_shifts(words: np.ndarray) -> np.ndarray:
+    """Set bits of each uint64 word: adds neighbours of 1, 2 and 4 bits, then all bytes at once."""
+    ones, pairs, nibbles, low_bytes = (
+        np.uint64(0x0101010101010101 * byte) for byte in (0x55, 0x33, 0x0F, 0x01)
+    )
+    words = words - (words >> np.uint64(1) & ones)
+    words = (words & pairs) + (words >> np.uint64(2) & pairs)
+    words = words + (words >> np.uint64(4)) & nibbles
+    return (words * low_bytes >> np.uint64(56)).astype(np.uint8)
+
+
+_count_bits = getattr(np, "bitwise_count", _count_bits_by_shifts)  # NumPy 2 has it built in
+
+
+def hamming_distance(query: np.ndarray, database: np.ndarray) -> np.ndarray:
+    """Hamming distance between all pairs of packed codes, in bits.
+
+    Args:
+        query: uint8 `[nq, bits / 8]`.
+        database: uint8 `[nd, bits / 8]`.
+
+    Returns:
+        uint16 `[nq, nd]`.
+
+    Raises:
+        ValueError: If the arrays are not packed codes of one width.
+    """
+    check_same_width(query, database)
+    counts = count_pairs(np.bitwise_xor, to_words(query), to_words(database))
+    return counts.astype(np.uint16)
+
+
+def check_same_width(query: np.ndarray, database: np.ndarray) -> None:
+    """Check that two arrays hold packed codes of one width.
+
+    Args:
+        query: uint8 `[nq, bits / 8]`.
+        database: uint8 `[nd, bits / 8]`.
+
+    Raises:
+        ValueError: If one is not packed, or the widths differ.
+    """
+    query = check_packed("query codes", query)
+    database = check_packed("database codes", database)
+    if query.shape[1] != database.shape[1]:
+        raise ValueError(
+            f"query and database codes must have one width, received {query.shape[1] * 8} and "
+            f"{database.shape[1] * 8} bits; encode both with the same model"
+        )

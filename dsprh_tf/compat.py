@@ -1,0 +1,72 @@
+"""What differs between the two supported stacks (Keras 3 and Keras 2), and nothing else."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+KERAS_3 = keras.__version__.startswith("3.")
+
+
+def lamb(learning_rate: float, weight_decay: float):
+    """Builds a LAMB optimizer (You et al., 2020): Keras 3's own, TensorFlow Addons' on Keras 2.
+
+    Args:
+        learning_rate: step size.
+        weight_decay: decoupled weight decay, 0 for none.
+    """
+    if KERAS_3:
+        return keras.optimizers.Lamb(learning_rate, weight_decay=weight_decay or None)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Addons announces its end of life on import.
+        import tensorflow_addons as tfa
+    return tfa.optimizers.LAMB(learning_rate, weight_decay=weight_decay)
+
+
+def current_learning_rate(optimizer) -> float:
+    """The step size of the next step, also where it follows a schedule."""
+    # Keras 2's public attribute is the rate of the last step, the private one the schedule.
+    rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
+    return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
+
+
+def build_optimizer(optimizer, variables) -> None:
+    """Creates the optimizer's slots now, so that a checkpoint can be restored into them."""
+    if hasattr(optimizer, "build"):
+        optimizer.build(variables)
+    else:  # Addons' optimizers are of Keras' legacy kind.
+        optimizer._create_all_weights(variables)
+
+
+def keep_metric_means(model) -> None:
+    """Makes `fit` report metrics under a strategy as they are.
+
+    Keras 2 would add up the replicas' results, which are equal already.
+    """
+    if not KERAS_3:
+        model.distribute_reduction_method = "first"
+
+
+def zero_state_seed(seed: int) -> None:
+    """Seeds Python, NumPy and TensorFlow alike."""
+    keras.utils.set_random_seed(seed)
+
+
+def checkpoint_variables(layer) -> list[tf.Variable]:
+    """Every TensorFlow variable of a layer or model, in a fixed order.
+
+    Keras 3 hides layers in lists and in functional models from `tf.train.Checkpoint`, so a
+    checkpoint is given the variables themselves.
+    """
+    if not KERAS_3:
+        return list(layer.weights)
+    # Counters that layers keep as plain tf.Variables are no Keras weights there.
+    counters = [
+        value
+        for part in layer._flatten_layers()
+        for _, value in sorted(vars(part).items())
+        if isinstance(value, tf.Variable)
+    ]
+    return [weight._value for weight in layer.weights] + counters

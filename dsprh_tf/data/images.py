@@ -1,0 +1,171 @@
+"""Image files of any kind that Pillow reads, as RGB, and the check that they are readable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+# Above these an image is taken for a decompression bomb. The number of pixels is the one at which
+# Pillow itself refuses (2 x its MAX_IMAGE_PIXELS).
+MAX_PIXELS = 178_956_970
+MAX_SIDE = 50_000
+
+_THREADS = 8
+_TAIL_BYTES = 64
+_EMPTY = "is empty (0 bytes)"
+_PROBLEM_FIX = "restore the file, or leave such pairs out with on_bad_image=skip"
+
+# Pillow warns, picture by picture, of large sizes below the limit and of broken EXIF blocks; both
+# are dealt with here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndarray:
+    """A picture as RGB, upright.
+
+    Grey, palette, CMYK and 16-bit pictures are converted, transparency is dropped (the colour
+    below it stays), and the EXIF orientation is applied, since networks know none of these.
+
+    Args:
+        path: an image file of any kind that Pillow reads; of an animation, the first frame.
+        row: the row of the manifest, or a label for it, to be named in errors.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        ValueError: the file is missing, empty, truncated, not an image or unreasonably large.
+    """
+    try:
+        with _open(path) as image:
+            image.load()
+            return _to_rgb(image)
+    except Exception as error:  # Pillow's plugins raise nearly anything on malformed bytes
+        where = f"row {row}" if isinstance(row, (int, np.integer)) else row
+        raise ValueError(_problem_line(path, error, where)) from error
+
+
+def check_images(
+    paths: Sequence[str], on_bad: str = "error", where: Sequence[str] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Which image files can be read, found out before training and not in the middle of it.
+
+    Every header is parsed; a JPEG or PNG that ends with its end marker is taken for whole, any
+    other file is decoded entirely.
+
+    Args:
+        paths: [N] image files.
+        on_bad: "error" refuses bad files, "skip" reports them.
+        where: [N] labels such as "manifest.csv row 17", to be named in the lines.
+
+    Returns:
+        bool [N], True where the file is good; and one line for each bad file.
+
+    Raises:
+        ValueError: under "error" the line of the first bad file, with the number of further ones.
+    """
+    if on_bad not in ("error", "skip"):
+        raise ValueError(f"on_bad_image is {on_bad!r}, expected 'error' or 'skip'")
+    labels = [None] * len(paths) if where is None else where
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(
+            tqdm(
+                pool.map(_find_problem, paths, labels),
+                total=len(paths),
+                desc="checking images",
+                unit="file",
+                delay=2,  # seconds: short checks pass without a bar
+                leave=False,
+            )
+        )
+    problems = [line for line in found if line is not None]
+    if problems and on_bad == "error":
+        more = f" ({len(problems) - 1:,} more files are bad)" if len(problems) > 1 else ""
+        raise ValueError(problems[0] + more)
+    return np.array([line is None for line in found], dtype=bool), problems
+
+
+def _find_problem(path: str, where: str | None) -> str | None:
+    try:
+        with _open(path) as image:
+            if not _ends_with_marker(path, image.format):
+                image.load()
+    except Exception as error:  # as in load_image
+        return _problem_line(path, error, where)
+    return None
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The opened picture, header parsed, size checked, pixels not yet read."""
+    if os.path.getsize(path) == 0:
+        raise ValueError(_EMPTY)
+    # Opened here, because Pillow does not close the file of a picture that it refuses.
+    with open(path, "rb") as file, Image.open(file) as image:
+        width, height = image.size
+        if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{width} x {height} pixels")
+        yield image
+
+
+def _ends_with_marker(path: str, image_format: str | None) -> bool:
+    """Whether a JPEG or PNG ends as it should, give or take a few zeros or blanks.
+
+    Markers further up prove nothing: the thumbnail inside a JPEG has an end marker too.
+    """
+    markers = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+    if image_format not in markers:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-min(_TAIL_BYTES, os.path.getsize(path)), os.SEEK_END)
+        return file.read().rstrip(b"\0\r\n ").endswith(markers[image_format])
+
+
+def _problem_line(path: str | os.PathLike, error: Exception, where: str | None) -> str:
+    cause = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        problem = "does not exist"
+    elif isinstance(error, Image.UnidentifiedImageError):
+        problem = "is not an image that Pillow recognises"
+    elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        problem = (
+            f"is too large ({cause}; at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side are "
+            "read, against decompression bombs)"
+        )
+    elif cause == _EMPTY:
+        problem = cause
+    elif "truncated" in cause.lower():
+        problem = f"is truncated ({cause})"
+    else:
+        problem = f"cannot be read ({cause or type(error).__name__})"
+    return f"{where + ': ' if where else ''}image {os.fspath(path)} {problem}; {_PROBLEM_FIX}"
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = _to_8_bit(np.asarray(image))
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    # Otherwise Pillow would look for the transparent colour of a palette, and warn.
+    image.info.pop("transparency", None)
+    return np.array(image.convert("RGB"))
+
+
+def _to_8_bit(grey: np.ndarray) -> np.ndarray:
+    """Deep grey values as 8 bits, which Pillow's own conversion would clip at 255.
+
+    16-bit values lose their low byte. Integers beyond that (32-bit TIFF) are scaled from the full
+    positive range, floats from [0, 1] if they lie there and clipped to [0, 255] if not.
+    """
+    if grey.dtype.kind == "f":
+        grey = np.nan_to_num(grey)
+        return np.clip(grey * 255 if grey.max() <= 1 else grey, 0, 255).astype(np.uint8)
+    grey = np.clip(grey.astype(np.int64), 0, None)
+    return (grey >> (8 if grey.max() <= 0xFFFF else 23)).astype(np.uint8)

@@ -1,0 +1,419 @@
+"""From codes of queries and database to results: metrics, tables, plots, a sheet of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dsprh_tf import metrics
+from dsprh_tf.data import images
+from dsprh_tf.data.files import write_json
+
+DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
+
+# Colours that colour-blind readers tell apart; dashes show a curve that lies on the other one.
+CURVE_STYLES = {
+    "image_to_text": {"color": "#0072b2", "lw": 1.8},
+    "text_to_image": {"color": "#d55e00", "lw": 1.8, "ls": (0, (5, 2))},
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes of both modalities of the same items, with their labels.
+
+    Attributes:
+        image_codes: uint8 `[n, bits / 8]`, packed.
+        text_codes: uint8 `[n, bits / 8]`, packed.
+        labels: `[n, labels]` of 0 and 1, or None where the dataset has none.
+    """
+
+    image_codes: np.ndarray
+    text_codes: np.ndarray
+    labels: np.ndarray | None
+
+
+def evaluate_directions(
+    query: Encoded, database: Encoded, at: int = 50, ties: str = "stable"
+) -> dict:
+    """Metrics of all four directions of retrieval, with the base rate beside them.
+
+    Within one modality a query never finds itself, since queries are not in the database.
+
+    Args:
+        query: The queries.
+        database: The items that are ranked.
+        at: Cut-off of the metrics that have one.
+        ties: How tied distances are read, see `dsprh_tf.metrics`.
+
+    Returns:
+        `{"image_to_text": ..., "text_to_image": ..., "image_to_image": ..., "text_to_text": ...}`
+        as `metrics.evaluate` gives them, and `"chance"`, `"queries"`, `"database"`.
+
+    Raises:
+        ValueError: If labels are missing, or codes and labels do not fit each other.
+    """
+    if query.labels is None or database.labels is None:
+        raise ValueError(
+            "evaluation needs labels: without them nothing says which results are relevant; add "
+            "a labels column to the dataset, or leave evaluation out"
+        )
+    codes = {
+        "image": (query.image_codes, database.image_codes),
+        "text": (query.text_codes, database.text_codes),
+    }
+    results = {}
+    for direction in DIRECTIONS:
+        source, target = direction.split("_to_")
+        results[direction] = metrics.evaluate(
+            codes[source][0], codes[target][1], query.labels, database.labels, at, ties
+        )
+    return {
+        **results,
+        "chance": metrics.chance(query.labels, database.labels),
+        "queries": len(query.labels),
+        "database": len(database.labels),
+    }
+
+
+def results_record(method: str, bits: int, dataset: str, seed: int, results: dict) -> dict:
+    """Results together with what they are results of: the content of `results.json`.
+
+    Args:
+        method: Name of the method.
+        bits: Code length.
+        dataset: Name of the dataset.
+        seed: Seed of split and training.
+        results: What `evaluate_directions` returned.
+
+    Returns:
+        One flat dictionary; `metrics.evaluate`'s dictionaries stand under the directions' names.
+    """
+    head = {"method": method, "bits": int(bits), "dataset": dataset, "seed": int(seed)}
+    counts = {name: results[name] for name in ("chance", "queries", "database")}
+    return {**head, **counts, **{name: results[name] for name in DIRECTIONS}}
+
+
+def write_results(run_dir: str | os.PathLike, record: dict) -> None:
+    """Files of one evaluation: `results.json`, `results.csv` and `curves.png`.
+
+    Each is written under a temporary name and then renamed, so that a reader never sees half of
+    one. The CSV has one row per direction and one column per number.
+
+    Args:
+        run_dir: Folder, made if it is missing.
+        record: What `results_record` returned.
+
+    Raises:
+        ValueError: If a number is not finite; nothing is written then.
+    """
+    try:
+        json.dumps(record, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(
+            f"results hold a number that is not finite ({error}); nothing was written"
+        ) from error
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / "results.json", record)
+    with _replacing(run_dir / "results.csv") as path:
+        scalar_table(record).to_csv(path, index=False)
+    with _replacing(run_dir / "curves.png") as path:
+        plot_curves(record).savefig(path, format="png", dpi=150)
+
+
+def scalar_table(record: dict) -> pd.DataFrame:
+    """Every single number of a record: one row per direction.
+
+    Args:
+        record: What `results_record` returned.
+
+    Returns:
+        Columns method, bits, dataset, seed, chance, queries, database, direction, and one per
+        metric that is a number; the curves are left to `results.json`.
+    """
+    shared = {name: value for name, value in record.items() if name not in DIRECTIONS}
+    rows = [
+        {
+            **shared,
+            "direction": direction,
+            **{name: v for name, v in record[direction].items() if not isinstance(v, dict)},
+        }
+        for direction in DIRECTIONS
+    ]
+    return pd.DataFrame(rows)
+
+
+def format_table(record: dict) -> str:
+    """Results as aligned text for the screen, chance in the title.
+
+    Args:
+        record: What `results_record` returned.
+
+    Returns:
+        Several lines without a newline at the end.
+    """
+    names = [name for name, value in record["image_to_text"].items() if isinstance(value, float)]
+    headers = [
+        name.replace("map", "MAP")
+        .replace("ndcg", "NDCG")
+        .replace("_min_r", " /min(R,rel)")
+        .replace("precision@radius2", "P@radius<=2")
+        for name in names
+    ]
+    lines = [_title(record), f"{'':<16}" + "".join(f"  {header:>8}" for header in headers)]
+    for direction in DIRECTIONS:
+        cells = [
+            f"  {record[direction][name]:>{max(8, len(header))}.4f}"
+            for name, header in zip(names, headers)
+        ]
+        lines.append(f"{direction.replace('_to_', ' -> '):<16}" + "".join(cells))
+    unanswerable = record["image_to_text"]["queries_without_relevant"]
+    if unanswerable:
+        lines.append(f"{unanswerable:,} queries have no relevant item; they count 0")
+    return "\n".join(lines)
+
+
+def plot_curves(record: dict) -> Figure:
+    """Precision-recall and precision@k of the two cross-modal directions, with the chance line.
+
+    Args:
+        record: What `results_record` returned.
+
+    Returns:
+        A figure with an Agg canvas: save it, or draw it into TensorBoard.
+    """
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_title(record, with_chance=False), fontsize=11)
+    recall_axes, rank_axes = figure.subplots(1, 2, sharey=True)
+    for direction, style in CURVE_STYLES.items():
+        label = direction.replace("_to_", " → ")
+        curve = record[direction]["precision_recall"]
+        recall_axes.plot(
+            curve["recall"], curve["precision"], label=label, marker="o", markersize=3, **style
+        )
+        ranks = record[direction]["precision_at_k"]
+        rank_axes.plot(ranks["k"], ranks["precision"], label=label, **style)
+    for axes in (recall_axes, rank_axes):
+        axes.axhline(
+            record["chance"], color="0.35", ls=":", lw=1.5, label=f"chance {record['chance']:.3f}"
+        )
+        axes.set_ylim(0, 1.02)
+        axes.grid(color="0.9", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    recall_axes.set(
+        xlim=(0, 1.02), xlabel="recall", ylabel="precision", title="within a Hamming radius"
+    )
+    last = record["image_to_text"]["precision_at_k"]["k"][-1]
+    rank_axes.set(xlim=(0, last * 1.02), xlabel="k", title="among the first k results")
+    rank_axes.xaxis.set_major_formatter("{x:,.0f}")
+    rank_axes.tick_params(labelleft=True)
+    rank_axes.legend(frameon=False)
+    return figure
+
+
+@dataclass(frozen=True)
+class RetrievalItem:
+    """One result: a picture or words.
+
+    Attributes:
+        image: Path of an image file, or uint8 `[height, width, 3]`; None to show the text.
+        text: Words, shown where there is no image.
+        distance: Hamming distance to the query, in bits.
+        relevant: Whether it shares a label with the query; None where that is not known.
+    """
+
+    image: str | os.PathLike | np.ndarray | None = None
+    text: str | None = None
+    distance: int = 0
+    relevant: bool | None = None
+
+
+@dataclass(frozen=True)
+class RetrievalRow:
+    """One query, a picture or words, with its results in rank order.
+
+    Attributes:
+        query_image: As `RetrievalItem.image`.
+        query_text: As `RetrievalItem.text`.
+        results: The results; a sheet shows the first 8.
+    """
+
+    query_image: str | os.PathLike | np.ndarray | None = None
+    query_text: str | None = None
+    results: list[RetrievalItem] = field(default_factory=list)
+
+
+RESULTS_PER_ROW = 8
+TILE, GAP, MARGIN, FRAME = 168, 12, 24, 5  # pixels
+HEADER, CAPTION, QUERY_GAP = 34, 24, 28  # pixels
+INK, MUTED, PAPER, CARD = "#1d1d1f", "#6e6e73", "#ffffff", "#f3f4f6"
+RELEVANT, IRRELEVANT = "#1a9850", "#c4c7cc"
+
+
+def contact_sheet(rows: list[RetrievalRow], path: str | os.PathLike) -> None:
+    """PNG that shows queries beside their top 8, for looking at what the numbers mean.
+
+    Args:
+        rows: Queries with their results.
+        path: The file; its folder is made if it is missing.
+
+    Raises:
+        ValueError: As `draw_contact_sheet`.
+    """
+    sheet = draw_contact_sheet(rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(Path(path)) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
+    """The picture of `contact_sheet`, in memory.
+
+    Pictures are cropped to their central square. The Hamming distance stands below each result; a
+    green frame marks a relevant result, a grey one an irrelevant one, and no frame one of which
+    it is not known.
+
+    Args:
+        rows: Queries with their results.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: If there are no rows, an image cannot be read, or an entry has neither an
+            image nor a text.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one row, received none")
+    columns = min(RESULTS_PER_ROW, max(len(row.results) for row in rows))
+    results_left = MARGIN + TILE + QUERY_GAP
+    row_height = TILE + CAPTION + GAP
+    width = results_left + max(columns * (TILE + GAP) - GAP, 4 * TILE) + MARGIN
+    sheet = Image.new("RGB", (width, MARGIN + HEADER + len(rows) * row_height + MARGIN // 2), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(
+        draw,
+        results_left,
+        known=any(r.relevant is not None for row in rows for r in row.results[:columns]),
+    )
+    for number, row in enumerate(rows):
+        top = MARGIN + HEADER + number * row_height
+        sheet.paste(_tile(row.query_image, row.query_text, bold=True), (MARGIN, top))
+        line = MARGIN + TILE + QUERY_GAP // 2
+        draw.line([(line, top), (line, top + TILE)], fill=IRRELEVANT, width=2)
+        for rank, item in enumerate(row.results[:columns]):
+            left = results_left + rank * (TILE + GAP)
+            sheet.paste(_tile(item.image, item.text), (left, top))
+            if item.relevant is not None:
+                color = RELEVANT if item.relevant else IRRELEVANT
+                corner = (left + TILE - 1, top + TILE - 1)
+                draw.rectangle([(left, top), corner], outline=color, width=FRAME)
+            below = (left + TILE / 2, top + TILE + 4)
+            draw.text(below, f"{item.distance}", fill=MUTED, font=_font(14), anchor="ma")
+    return sheet
+
+
+def _draw_header(draw: ImageDraw.ImageDraw, results_left: int, known: bool) -> None:
+    """Column titles, and what the frames mean."""
+    draw.text((MARGIN, MARGIN), "query", fill=INK, font=_font(16, bold=True))
+    title = "nearest by Hamming distance (bits, below)"
+    draw.text((results_left, MARGIN), title, fill=INK, font=_font(16, bold=True))
+    if known:
+        left = results_left + draw.textlength(title, font=_font(16, bold=True)) + 2 * GAP
+        for color, word in ((RELEVANT, "relevant"), (IRRELEVANT, "not relevant")):
+            draw.rectangle(
+                [(left, MARGIN + 2), (left + 15, MARGIN + 17)], outline=color, width=FRAME - 1
+            )
+            draw.text((left + 22, MARGIN + 1), word, fill=MUTED, font=_font(14))
+            left += 22 + draw.textlength(word, font=_font(14)) + GAP
+
+
+def _tile(image, text: str | None, bold: bool = False) -> Image.Image:
+    """A square of `TILE` pixels that shows a picture, or else words."""
+    if image is not None:
+        pixels = np.asarray(image) if isinstance(image, np.ndarray) else images.load_image(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                f"pictures must be uint8 [height, width, 3], received {pixels.dtype} "
+                f"{list(pixels.shape)}"
+            )
+        return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
+    if text is None:
+        raise ValueError("a query or result of a contact sheet needs an image or a text")
+    tile = Image.new("RGB", (TILE, TILE), CARD)
+    draw = ImageDraw.Draw(tile)
+    inner = TILE - 2 * (FRAME + 7)
+    for size in (17, 15, 13, 11):  # the largest type in which everything fits
+        font = _font(size, bold)
+        lines = _wrap(draw, text, font, inner)
+        line_height = round(size * 1.3)
+        if len(lines) * line_height <= inner:
+            break
+    room = inner // line_height
+    if len(lines) > room:
+        lines = [*lines[: room - 1], lines[room - 1].rstrip() + "…"]
+    top = (TILE - len(lines) * line_height) // 2
+    for number, line in enumerate(lines):
+        middle = (TILE / 2, top + number * line_height)
+        draw.text(middle, line, fill=INK, font=font, anchor="ma")
+    return tile
+
+
+def _wrap(draw: ImageDraw.ImageDraw, text: str, font, width: int) -> list[str]:
+    """Lines no wider than `width` pixels; a word too long for one line is cut into pieces."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if draw.textlength(joined, font=font) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and draw.textlength(lines[-1] + letter, font=font) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as Matplotlib brings it along, so that no system font is needed."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def _title(record: dict, with_chance: bool = True) -> str:
+    title = (
+        f"{record['method']} on {record['dataset']}, {record['bits']} bits, seed {record['seed']}: "
+        f"{record['queries']:,} queries, {record['database']:,} database items"
+    )
+    return f"{title}, chance {record['chance']:.4f}" if with_chance else title
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[str]:
+    """A temporary name in the same folder that becomes `path` when the block ends well."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,298 @@
+"""Losses of cross-modal hashing, one function an equation, and the objectives built from them.
+
+Notation: M batch size, K bits, B codes while training [M, K] in (-1, 1), S similarity matrices
+[M, M]. Equation numbers are those of DSPRH (Entropy 2020, 22(11), 1266). All arithmetic is
+float32. Matrices are over the batch at hand: under `tf.distribute` over one replica's part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from dsprh_tf.layers import l2_normalize
+
+RELATED = ("pair", "neighbours", "labels")
+PAIRWISE_TARGETS = ("soft", "neighbours", "pair", "labels")
+REDUCTIONS = ("mean", "sum")
+
+
+def cosine_matrix(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Cosines of all rows of a [M, n] with all rows of b [N, n] -> [M, N]."""
+    return tf.matmul(l2_normalize(a), l2_normalize(b), transpose_b=True)
+
+
+def feature_similarity(features: tf.Tensor) -> tf.Tensor:
+    """S^F = 2 cos - 1 of non-negative features [M, n] -> [M, M], in [-1, 1]."""
+    return 2.0 * cosine_matrix(features, features) - 1.0
+
+
+def joint_similarity(image: tf.Tensor, text: tf.Tensor, image_weight: float) -> tf.Tensor:
+    """S~ = lambda S_II + (1 - lambda) S_TT (Eq. 12, whose second term is printed S_II)."""
+    return image_weight * image + (1.0 - image_weight) * text
+
+
+def mean_squared_error(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Mean over all entries of (a - b)^2 -> scalar."""
+    return tf.reduce_mean(tf.square(a - b))
+
+
+def reconstruction_loss(
+    text_from_image: tf.Tensor,
+    image_from_text: tf.Tensor,
+    text_feature: tf.Tensor,
+    image_feature: tf.Tensor,
+) -> tf.Tensor:
+    """L_F = mse(F'_I, l2 F_T) + mse(F'_T, l2 F_I) (Eq. 8): each bottleneck rebuilds the other side.
+
+    Args:
+        text_from_image: F'_I [M, D_T], decoded from the image code.
+        image_from_text: F'_T [M, D_I], decoded from the text code.
+        text_feature: F_T [M, D_T]; no gradient flows into it.
+        image_feature: F_I [M, D_I]; no gradient flows into it.
+    """
+    text_target = tf.stop_gradient(l2_normalize(text_feature))
+    image_target = tf.stop_gradient(l2_normalize(image_feature))
+    return mean_squared_error(text_from_image, text_target) + mean_squared_error(
+        image_from_text, image_target
+    )
+
+
+def ranking_loss(
+    image_text: tf.Tensor, diagonal_target: float = 1.0, symmetry_weight: float = 0.5
+) -> tf.Tensor:
+    """L_R = mean_i (t - S_IT(i,i))^2 + w mean_ij (S_IT(i,j) - S_IT(j,i))^2 (Eq. 9 to 11).
+
+    Args:
+        image_text: S^B_IT [M, M], cosines of image codes with text codes.
+        diagonal_target: t; 1 as printed, 1.5 in DSAH.
+        symmetry_weight: w; 1/2 as printed, 2 in DSAH.
+    """
+    diagonal = tf.reduce_mean(tf.square(diagonal_target - tf.linalg.diag_part(image_text)))
+    return diagonal + symmetry_weight * mean_squared_error(image_text, tf.transpose(image_text))
+
+
+def similarity_loss(
+    image_image: tf.Tensor,
+    text_text: tf.Tensor,
+    image_text: tf.Tensor,
+    image_similarity: tf.Tensor,
+    text_similarity: tf.Tensor,
+    joint: tf.Tensor,
+    scale: float = 1.5,
+    within_weight: float = 0.1,
+) -> tf.Tensor:
+    """L_W: code cosines follow feature similarities (Eq. 13).
+
+    L_W = eta sum_X mse(k S^F_XX, S^B_XX) + sum_XY mse(k S~, S^B_XY), X in {I, T} and XY in
+    {II, TT, IT}. The paper prints S^B_IT in the first sum; S^B_XX is meant, and its mu = 10 on
+    the second sum is eta = .1 on the first, up to the common factor.
+
+    Args:
+        image_image: S^B_II [M, M].
+        text_text: S^B_TT [M, M].
+        image_text: S^B_IT [M, M].
+        image_similarity: S^F_II [M, M].
+        text_similarity: S^F_TT [M, M].
+        joint: S~ [M, M].
+        scale: k.
+        within_weight: eta.
+    """
+    within = mean_squared_error(scale * image_similarity, image_image)
+    within += mean_squared_error(scale * text_similarity, text_text)
+    across = sum(mean_squared_error(scale * joint, s) for s in (image_image, text_text, image_text))
+    return within_weight * within + across
+
+
+def _reduce(values: tf.Tensor, count: tf.Tensor, reduction: str) -> tf.Tensor:
+    total = tf.reduce_sum(values)
+    return total if reduction == "sum" else tf.math.divide_no_nan(total, count)
+
+
+def cosine_triplet_loss(
+    image_code: tf.Tensor,
+    text_code: tf.Tensor,
+    related: tf.Tensor,
+    margin: float = 0.001,
+    reduction: str = "mean",
+) -> tf.Tensor:
+    """L_2 = sum over (i, j+, k-) of max(cos(x_i, y_k-) - cos(x_i, y_j+) + nu, 0), both ways.
+
+    Eq. 15 to 17. Memory is 4 M^3 bytes a direction: 128 KiB at M = 32, 64 MiB at M = 256.
+
+    Args:
+        image_code: x [M, K].
+        text_code: y [M, K].
+        related: bool [M, M], entry (i, j) true if image i and text j are related; a batch
+            without any (related, unrelated) combination costs 0.
+        margin: nu.
+        reduction: "mean" over the triplets of each direction, or "sum".
+    """
+    cosines = cosine_matrix(image_code, text_code)
+
+    def one_way(similarity, positive):
+        hinge = similarity[:, None, :] - similarity[:, :, None] + margin  # [M, j, k]
+        valid = tf.cast(positive[:, :, None] & ~positive[:, None, :], tf.float32)
+        return _reduce(tf.nn.relu(hinge) * valid, tf.reduce_sum(valid), reduction)
+
+    return one_way(cosines, related) + one_way(tf.transpose(cosines), tf.transpose(related))
+
+
+def pairwise_loss(
+    image_code: tf.Tensor, text_code: tf.Tensor, target: tf.Tensor, reduction: str = "mean"
+) -> tf.Tensor:
+    """L_3 = sum_ij softplus(Omega_ij) - s_ij Omega_ij, Omega = b_I^T b_T / 2.
+
+    The negative log-likelihood that Eq. 18 names; it prints neither the logarithm nor this sign.
+
+    Args:
+        image_code: b_I [M, K].
+        text_code: b_T [M, K].
+        target: s [M, M] in [0, 1].
+        reduction: "mean" over the M^2 entries, or "sum".
+    """
+    omega = 0.5 * tf.matmul(image_code, text_code, transpose_b=True)
+    values = tf.nn.softplus(omega) - target * omega
+    return tf.reduce_mean(values) if reduction == "mean" else tf.reduce_sum(values)
+
+
+def shared_labels(labels: tf.Tensor) -> tf.Tensor:
+    """Whether two items share a label: multi-hot [M, L] -> bool [M, M]."""
+    labels = tf.cast(labels, tf.float32)
+    return tf.matmul(labels, labels, transpose_b=True) > 0
+
+
+def _check_choice(name: str, value: str, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DSPRHObjective:
+    """The composite loss L_all = alpha L_1 + beta L_2 + gamma L_3 (Eq. 14 and 19).
+
+    Attributes:
+        alpha: weight of L_1 = L_F + L_R + L_W.
+        beta: weight of the cosine triplet loss L_2.
+        gamma: weight of the pairwise loss L_3.
+        image_weight: lambda of the joint similarity.
+        scale: k, by which similarities are stretched as targets of code cosines.
+        within_weight: eta of L_W.
+        diagonal_target: t of L_R.
+        symmetry_weight: weight of L_R's second term.
+        similarity_source: S^F_II from the "frozen" backbone's feature, or from the "fused" F_I
+            (without gradient).
+        related: what counts as related in L_2: the "pair" only, the "neighbours" in S~ over the
+            training set, or shared "labels" (supervised: a diagnostic).
+        pairwise_target: s_ij of L_3: "soft" (S~ + 1) / 2, "neighbours", "pair", or "labels".
+        margin: nu of L_2.
+        triplet_reduction: "mean" or "sum" of L_2; beta means nothing without it.
+        pairwise_reduction: "mean" or "sum" of L_3; gamma means nothing without it.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.03
+    gamma: float = 1.0
+    image_weight: float = 0.9
+    scale: float = 1.5
+    within_weight: float = 0.1
+    diagonal_target: float = 1.0
+    symmetry_weight: float = 0.5
+    similarity_source: str = "frozen"
+    related: str = "pair"
+    pairwise_target: str = "soft"
+    margin: float = 0.001
+    triplet_reduction: str = "mean"
+    pairwise_reduction: str = "mean"
+
+    def __post_init__(self):
+        _check_choice("similarity_source", self.similarity_source, ("frozen", "fused"))
+        _check_choice("related", self.related, RELATED)
+        _check_choice("pairwise_target", self.pairwise_target, PAIRWISE_TARGETS)
+        _check_choice("triplet_reduction", self.triplet_reduction, REDUCTIONS)
+        _check_choice("pairwise_reduction", self.pairwise_reduction, REDUCTIONS)
+        if not 0 <= self.image_weight <= 1:
+            raise ValueError(f"image_weight is {self.image_weight}, expected a number in [0, 1]")
+        if self.needs_neighbours and self.similarity_source == "fused":
+            raise ValueError(
+                "neighbours are found once, before training, and similarity_source='fused' "
+                "changes during it: use similarity_source='frozen'"
+            )
+
+    @property
+    def needs_neighbours(self) -> bool:
+        """Whether batches must carry each item's "neighbour_threshold" [M]."""
+        return "neighbours" in (self.related, self.pairwise_target)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether batches must carry "labels" [M, L], which makes the method supervised."""
+        return "labels" in (self.related, self.pairwise_target)
+
+    def __call__(self, batch: dict, outputs: dict) -> dict:
+        """Computes every term of the loss.
+
+        Args:
+            batch: "bow" [M, D_T], "target_feature" [M, D_I], and, where needed,
+                "neighbour_threshold" [M] and "labels" [M, L].
+            outputs: of `CrossModalHashing.call`.
+
+        Returns:
+            A dict of scalars: "L_F", "L_R", "L_W", "L_2", "L_3", "total".
+        """
+        image_code, text_code = outputs["image_code"], outputs["text_code"]
+        frozen = self.similarity_source == "frozen"
+        source = batch["target_feature"] if frozen else outputs["fused"]
+        image_similarity = tf.stop_gradient(feature_similarity(source))
+        text_similarity = feature_similarity(batch["bow"])
+        joint = joint_similarity(image_similarity, text_similarity, self.image_weight)
+        image_text = cosine_matrix(image_code, text_code)
+        terms = {
+            "L_F": reconstruction_loss(
+                outputs["text_from_image"],
+                outputs["image_from_text"],
+                batch["bow"],
+                outputs["fused"],
+            ),
+            "L_R": ranking_loss(image_text, self.diagonal_target, self.symmetry_weight),
+            "L_W": similarity_loss(
+                cosine_matrix(image_code, image_code),
+                cosine_matrix(text_code, text_code),
+                image_text,
+                image_similarity,
+                text_similarity,
+                joint,
+                self.scale,
+                self.within_weight,
+            ),
+            "L_2": cosine_triplet_loss(
+                image_code,
+                text_code,
+                self._related(self.related, batch, joint),
+                self.margin,
+                self.triplet_reduction,
+            ),
+            "L_3": pairwise_loss(
+                image_code, text_code, self._target(batch, joint), self.pairwise_reduction
+            ),
+        }
+        first = terms["L_F"] + terms["L_R"] + terms["L_W"]
+        terms["total"] = self.alpha * first + self.beta * terms["L_2"] + self.gamma * terms["L_3"]
+        return terms
+
+    def _related(self, kind: str, batch: dict, joint: tf.Tensor) -> tf.Tensor:
+        pair = tf.eye(tf.shape(joint)[0], dtype=tf.float32) > 0
+        if kind == "pair":
+            return pair
+        if kind == "labels":
+            return shared_labels(batch["labels"]) | pair
+        # j is a neighbour of i if S~_ij reaches the q-quantile of row i over the training set.
+        near = joint >= batch["neighbour_threshold"][:, None]
+        return near | tf.transpose(near) | pair
+
+    def _target(self, batch: dict, joint: tf.Tensor) -> tf.Tensor:
+        if self.pairwise_target == "soft":
+            # Features with negative entries (embeddings) have cosines below 0, targets not.
+            return tf.clip_by_value(0.5 * (joint + 1.0), 0.0, 1.0)
+        return tf.cast(self._related(self.pairwise_target, batch, joint), tf.float32)

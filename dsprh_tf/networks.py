@@ -1,0 +1,170 @@
+"""Image and text networks: what turns backbone outputs and bags of words into hash values."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from dsprh_tf.layers import CovariancePooling, FeatureFusion, StripPooling
+
+_PACKAGE = "dsprh_tf"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class ImageNetwork(keras.layers.Layer):
+    """Fused image feature F_I and image hash value H_I (DSPRH sections 3.2 and 3.3).
+
+        f1 = relu(Dense(iSQRT-COV(StripPooling(X)))),  f2 = relu(Dense(iSQRT-COV(X)))
+        F_I = w1 l2(f1) + w2 l2(f2) + w3 l2(f3),  H_I = Dense(F_I)
+
+    A branch of weight 0 is not built, so (0, 0, 1) is a plain hash layer on the backbone's
+    feature: what DJSRH and DSAH use, and what precomputed embeddings need.
+
+    Args:
+        bits: length K of the hash value.
+        fusion_weights: (w1, w2, w3).
+        cov_channels: channels kept before the covariance; None keeps all.
+        covariance: False replaces iSQRT-COV by global average pooling (an ablation).
+        normalize: False hands f3 to the hash layer as it is; only with weights (0, 0, w3).
+
+    Inputs: a dict with "feature" f3 [batch, D_I] and, where w1 or w2 is not 0, "conv_map" X
+    [batch, height, width, channels].
+    Outputs: a tuple F_I [batch, D_I], H_I [batch, bits], both float32.
+    """
+
+    def __init__(
+        self,
+        bits,
+        fusion_weights=(0.25, 0.25, 0.5),
+        cov_channels=128,
+        covariance=True,
+        normalize=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        weights = tuple(float(w) for w in fusion_weights)
+        if len(weights) != 3 or not all(w >= 0 for w in weights) or not any(weights):
+            raise ValueError(
+                f"fusion_weights is {weights}, expected three non-negative numbers, not all zero"
+            )
+        if not normalize and any(weights[:2]):
+            raise ValueError("normalize=False needs fusion weights (0, 0, w3): f1, f2 would dwarf")
+        self.bits = bits
+        self.fusion_weights = weights
+        self.cov_channels = cov_channels
+        self.covariance = covariance
+        self.normalize = normalize
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether a convolution map is needed beside the feature."""
+        return any(self.fusion_weights[:2])
+
+    def build(self, input_shape):
+        """Creates the branches; `input_shape` is a dict of the inputs' shapes."""
+        size = input_shape["feature"][-1]
+        policy = self.dtype_policy
+        self.branches = []
+        if self.needs_map and input_shape.get("conv_map") is None:
+            raise ValueError(
+                "the inputs have no conv_map, which fusion weights "
+                f"{self.fusion_weights} need: set them to 0,0,1 for precomputed features"
+            )
+        for weight, name in zip(self.fusion_weights[:2], ("strip", "plain")):
+            if not weight:
+                continue
+            shape = tuple(input_shape["conv_map"])
+            layers = {}
+            if name == "strip":
+                layers["attention"] = StripPooling(dtype=policy)
+            if self.covariance:
+                layers["pooling"] = CovariancePooling(self.cov_channels, dtype=policy)
+            else:
+                layers["pooling"] = keras.layers.GlobalAveragePooling2D(dtype=policy)
+            layers["dense"] = keras.layers.Dense(size, activation="relu", dtype=policy)
+            for role, layer in layers.items():
+                layer.build(shape)
+                shape = tuple(layer.compute_output_shape(shape))
+                # As attributes: Keras 3 hides layers in lists from tf.train.Checkpoint.
+                setattr(self, f"{name}_{role}", layer)
+            self.branches.append(list(layers.values()))
+        self.fusion = FeatureFusion([w for w in self.fusion_weights if w], dtype=policy)
+        self.hash_layer = keras.layers.Dense(self.bits, dtype=policy)
+        self.hash_layer.build((None, size))
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        """Fuses the features and projects them to `bits` values."""
+        features = []
+        for layers in self.branches:
+            x = tf.cast(inputs["conv_map"], self.compute_dtype)
+            for layer in layers:
+                takes_training = isinstance(layer, (StripPooling, CovariancePooling))
+                x = layer(x, training=training) if takes_training else layer(x)
+            features.append(x)
+        if self.fusion_weights[2]:
+            features.append(tf.cast(inputs["feature"], self.compute_dtype))
+        fused = self.fusion(features) if self.normalize else features[0]
+        hashed = self.hash_layer(fused)
+        return tf.cast(fused, tf.float32), tf.cast(hashed, tf.float32)
+
+    def compute_output_shape(self, input_shape):
+        """([batch, D_I], [batch, bits])."""
+        batch, size = input_shape["feature"]
+        return (batch, size), (batch, self.bits)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "fusion_weights": self.fusion_weights,
+            "cov_channels": self.cov_channels,
+            "covariance": self.covariance,
+            "normalize": self.normalize,
+        }
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class TextNetwork(keras.layers.Layer):
+    """Text hash value H_T = Dense(K)(relu(Dense(hidden)(F_T))) from a bag of words F_T.
+
+    Args:
+        bits: length K of the hash value.
+        hidden: size of the hidden layer (4096 in DJSRH, DSAH and DSPRH).
+
+    Input shape: [batch, D_T]. Output shape: [batch, bits], float32.
+    """
+
+    def __init__(self, bits, hidden=4096, **kwargs):
+        super().__init__(**kwargs)
+        self.bits = bits
+        self.hidden = hidden
+
+    def build(self, input_shape):
+        """Creates the two dense layers."""
+        self.hidden_layer = keras.layers.Dense(
+            self.hidden, activation="relu", dtype=self.dtype_policy
+        )
+        self.hash_layer = keras.layers.Dense(self.bits, dtype=self.dtype_policy)
+        self.hidden_layer.build(input_shape)
+        self.hash_layer.build((input_shape[0], self.hidden))
+        super().build(input_shape)
+
+    def call(self, inputs):
+        """Projects bags of words to `bits` values."""
+        return tf.cast(self.hash_layer(self.hidden_layer(inputs)), tf.float32)
+
+    def compute_output_shape(self, input_shape):
+        """[batch, bits]."""
+        return (input_shape[0], self.bits)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "bits": self.bits, "hidden": self.hidden}
+
+
+@tf.custom_gradient
+def straight_through_sign(x: tf.Tensor):
+    """sign(x) with sign(0) = +1, whose gradient is passed on unchanged (Bengio et al., 2013)."""
+    return tf.where(x >= 0, tf.ones_like(x), -tf.ones_like(x)), lambda upstream: upstream

@@ -1,0 +1,130 @@
+"""The run folder: what a training run was asked for and what it made."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import weakref
+from importlib import metadata
+from pathlib import Path
+
+from dsprh_tf.data.files import read_json, write_json
+
+# Where things lie and what is shown; the same run gives the same weights whatever these are.
+NEUTRAL = frozenset(
+    {"run_dir", "overwrite", "data_dir", "cache_dir", "cache_limit_gb", "max_to_keep",
+     "monitor_every", "backbone_weights"}
+)  # fmt: skip
+# What a run writes before its first checkpoint.
+_BEGINNING = ("flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json")
+_PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pandas", "pillow")
+
+
+class RunFolder:
+    """Paths and settings of one run.
+
+    | file | content |
+    |---|---|
+    | flags.json | every flag of the training program |
+    | split.json, vocabulary.json | which items, which words |
+    | versions.json | packages and Python |
+    | checkpoints/, best/ | weights and optimizer states; the best epoch on validation pairs |
+    | tensorboard/ | event files |
+    | results.json, results.csv, curves.png | metrics of the test queries |
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def open(self, settings: dict, overwrite: bool = False) -> bool:
+        """Makes the folder, or checks that an existing one belongs to the same settings.
+
+        A run that stopped before its first checkpoint starts anew, whatever its settings were:
+        a typing error in them shall not occupy the folder.
+
+        Args:
+            settings: flag name -> value, JSON types only.
+            overwrite: start anew, whatever the folder holds.
+
+        Returns:
+            Whether a run with these settings is there to go on with.
+
+        Raises:
+            ValueError: another process works on the folder, its settings differ (each is named),
+                or it holds something else.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        known = self / "flags.json"
+        if overwrite:
+            for child in self.path.iterdir():
+                if child.name != ".lock":
+                    shutil.rmtree(child) if child.is_dir() else child.unlink()
+        if any((self / "checkpoints").glob("*.index")):
+            if not known.exists():
+                raise ValueError(
+                    f"{self.path} holds checkpoints but no flags.json, so they cannot be resumed: "
+                    "give --overwrite to start anew, or another --run_dir"
+                )
+            self._compare(self.settings(), settings)
+            return True
+        for name in _BEGINNING:
+            (self / name).unlink(missing_ok=True)
+        write_json(
+            self / "versions.json",
+            {"python": platform.python_version(), **dict(_versions())},
+        )
+        write_json(known, settings)
+        return False
+
+    def settings(self) -> dict:
+        """The settings of the run.
+
+        Raises:
+            ValueError: the folder holds no run.
+        """
+        if not (self / "flags.json").is_file():
+            raise ValueError(
+                f"{self.path} is not a run folder (no flags.json in it): train one with "
+                "scripts/train.py, or check --run_dir"
+            )
+        return read_json(self / "flags.json", "the run cannot be read; train it again")
+
+    def _compare(self, old: dict, new: dict) -> None:
+        names = [
+            name
+            for name in sorted(set(old) | set(new))
+            if name not in NEUTRAL and old.get(name) != new.get(name)
+        ]
+        if names:
+            changes = ", ".join(f"--{n}: was {old.get(n)}, is {new.get(n)}" for n in names)
+            raise ValueError(
+                f"{self.path} belongs to a run with other flags ({changes}): give the same flags "
+                "to resume it, another --run_dir, or --overwrite to start anew"
+            )
+
+    def _take_lock(self) -> None:
+        lock = os.open(self / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, lock)  # held as long as this object lives
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} is in use by another process: wait for it or give another --run_dir"
+            ) from error
+
+
+def _versions():
+    for name in _PACKAGES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue

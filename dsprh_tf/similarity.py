@@ -1,0 +1,51 @@
+"""Similarities over a whole training set, in blocks (numpy only)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BLOCK_VALUES = 16_000_000  # similarities held at once: 64 MB
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Rows divided by their l2 norm, float32; a zero row stays zero."""
+    x = np.asarray(x, np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+
+
+def neighbour_thresholds(
+    image_features: np.ndarray, text_features: np.ndarray, image_weight: float, share: float
+) -> np.ndarray:
+    """How large S~ must be for an item to be among another's nearest `share` of the training set.
+
+    Args:
+        image_features: [n, D_I] of the training pairs.
+        text_features: [n, D_T] of the training pairs.
+        image_weight: lambda of S~ (Eq. 12).
+        share: fraction of the other pairs that count as neighbours, in (0, 1).
+
+    Returns:
+        float32 [n]: the (1 - share) quantile of each row of S~ without its diagonal, half-way
+        between the last neighbour and the next item: a batch rounds S~ in another way, and would
+        lose every other neighbour that stands exactly on the threshold.
+
+    Raises:
+        ValueError: for a share outside (0, 1), or fewer than 2 pairs.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"neighbour share is {share}, expected a number between 0 and 1")
+    image, text = unit_rows(image_features), unit_rows(text_features)
+    n = len(image)
+    if n < 2:
+        raise ValueError(f"there are {n} training pairs, expected at least 2 to find neighbours")
+    nearest = max(1, int(round(share * (n - 1))))
+    thresholds = np.empty(n, np.float32)
+    step = max(1, _BLOCK_VALUES // n)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        joint = image_weight * (image[rows] @ image.T) + (1 - image_weight) * (text[rows] @ text.T)
+        joint = 2 * joint - 1
+        joint[np.arange(joint.shape[0]), np.arange(rows.start, rows.stop)] = -4  # below any S~
+        edge = [n - nearest - 1, n - nearest]
+        thresholds[rows] = np.partition(joint, edge, axis=1)[:, edge].mean(axis=1)
+    return thresholds

@@ -1,0 +1,65 @@
+"""Evaluates a trained run on its test queries, in all directions.
+
+    python scripts/evaluate.py --run_dir=runs/dsprh-coco-64-0
+
+Prints the table and writes results.json, results.csv and curves.png into the run folder.
+"""
+
+from __future__ import annotations
+
+import common
+import numpy as np
+import program
+from absl import flags
+
+from dsprh_tf import evaluation
+from dsprh_tf.encoding import PairEncoder
+
+if __name__ == "__main__":
+    _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder of scripts/train.py.")
+    _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data lies now, if it was moved.")
+    _WEIGHTS = flags.DEFINE_string("backbone_weights", None, "Likewise for the backbone's weights.")
+    _TIES = flags.DEFINE_enum(
+        "ties", "stable", ["stable", "average"], "Tied distances: database order, or expectation."
+    )
+
+
+def evaluate_run(run: common.Run, model, ties: str = "stable") -> dict:
+    """Encodes queries and database, writes and prints the results; returns the record."""
+    s = run.settings
+    if run.dataset.labels is None:
+        raise ValueError(
+            f"{s.dataset} data has no labels, so nothing says which results are relevant: add a "
+            "labels column and train again, or search the codes without evaluating them"
+        )
+    everything = np.concatenate([run.split.query, run.split.database])
+    run.source.cache = None
+    if run.has_images and s.freeze_backbone and s.cache:
+        cache = run.cache(maps=model.image_network.needs_map)
+        if cache.size_of(len(everything)) <= s.cache_limit_gb * 2**30:
+            cache.ensure(everything)
+            run.source.cache = cache
+    encode = PairEncoder(model, run.source)
+    results = evaluation.evaluate_directions(
+        encode(run.split.query, "encoding queries"),
+        encode(run.split.database, "encoding database"),
+        ties=ties,
+    )
+    record = evaluation.results_record(s.method, s.bits, s.dataset, s.seed, results)
+    evaluation.write_results(run.folder.path, record)
+    print(evaluation.format_table(record))
+    print(f"results: {run.folder.path}/results.json, results.csv, curves.png")
+    return record
+
+
+def main() -> None:
+    if not _RUN_DIR.value:
+        raise ValueError("needs --run_dir=FOLDER, a run folder of scripts/train.py")
+    run = common.load_run(
+        _RUN_DIR.value, data_dir=_DATA_DIR.value, backbone_weights=_WEIGHTS.value
+    )
+    evaluate_run(run, run.restore(), _TIES.value)
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,124 @@
+"""Trains a cross-modal hashing model and evaluates its test queries once at the end.
+
+    python scripts/train.py --flagfile=mir.flags
+    python scripts/train.py --flagfile=coco.flags --data_dir=DATA --bits=32
+    python scripts/train.py --dataset=pairs --data_dir=my_pictures/manifest.csv \\
+        --backbone=MobileNetV2 --backbone_weights=imagenet --freeze_backbone
+
+The same command on an unfinished run folder goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import common
+import program
+import train_flags
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+from evaluate import evaluate_run
+
+from dsprh_tf import compat, runs, training
+from dsprh_tf.monitoring import Monitor
+from dsprh_tf.similarity import neighbour_thresholds
+
+
+def prepare_source(run: common.Run, model) -> None:
+    """Computes what batches need beside pictures and words: cache, targets, neighbours."""
+    s, source, dataset = run.settings, run.source, run.dataset
+    used = np.concatenate([run.split.train, run.split.validation])
+    source.keep_texts(used)
+    image_features = dataset.image_features
+    if run.has_images:
+        cache = None
+        if s.cache or not s.freeze_backbone:
+            # A backbone being trained gives its similarity target once, before it changes.
+            cache = run.cache(maps=s.freeze_backbone and model.image_network.needs_map)
+            cache.ensure(used)
+            image_features = cache.arrays["feature"]
+        if s.freeze_backbone and s.cache:
+            source.cache = cache
+        elif not s.freeze_backbone:
+            source.targets = image_features
+    if model.objective.needs_neighbours:
+        if image_features is None:
+            raise ValueError("neighbours need the features of all training pairs: drop --nocache")
+        source.extra["neighbour_threshold"] = thresholds = np.zeros(len(dataset), np.float32)
+        thresholds[run.split.train] = neighbour_thresholds(
+            image_features[run.split.train],
+            source.text_features(run.split.train),
+            s.image_weight,
+            s.neighbour_share,
+        )
+    if model.objective.needs_labels:
+        if dataset.labels is None:
+            raise ValueError("related or pairwise_target is labels, but the data has no labels")
+        print("note: labels enter the loss; this run is supervised, a diagnostic only")
+        source.extra["labels"] = dataset.labels
+
+
+def main() -> None:
+    settings = train_flags.settings()
+    strategy = training.make_strategy(settings["devices"])
+    worker, workers = training.shard_of(strategy)
+    default = "runs/{method}-{dataset}-{bits}-{seed}".format(**settings)
+    settings["run_dir"] = settings["run_dir"] or default
+    chief_dir = settings["run_dir"]
+    if worker:  # Only the chief owns the run folder; the others make their own beside it.
+        settings["run_dir"] += f".worker{worker}"
+    folder = runs.RunFolder(settings["run_dir"])
+    if folder.open(settings, settings["overwrite"]):
+        print(f"resuming {folder.path}")
+    tf.config.experimental.enable_op_determinism()
+    compat.zero_state_seed(settings["seed"])
+    run = common.Run(settings, folder)
+    s = run.settings
+    coupled = s.weight_decay if s.optimizer == "sgd" else 0.0
+    with strategy.scope():
+        model = run.build()
+        steps = len(run.split.train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
+        cosine = steps if s.lr_schedule == "cosine" else 0
+        optimizers = [
+            training.make_optimizer(s.optimizer, rate, s.momentum, s.weight_decay, cosine)
+            for rate in (s.lr_image, s.lr_text)
+        ]
+        model.compile(*optimizers, l2_weight=coupled)
+        checkpoints = training.Checkpoints(model, chief_dir, s.max_to_keep, chief=not worker)
+    if workers > 1 and run.has_images:
+        # A strategy's variables can only be read by all workers at once; a cache is each one's.
+        run.backbone = run.build_backbone()
+    prepare_source(run, model)
+    sizes = ", ".join(f"{len(getattr(run.split, p)):,} {p}" for p in common.splits.PARTS)
+    print(f"{s.method}, {s.bits} bits on {s.dataset}: {sizes}; {run.source.text_size:,} words")
+    monitor = Monitor(
+        run.source,
+        run.split.train,
+        run.split.validation,
+        None if worker else folder / "tensorboard",
+        s.monitor_every,
+        s.seed,
+        s.select == "validation",
+    )
+    training.fit(
+        model,
+        run.source,
+        run.split.train,
+        checkpoints,
+        s.epochs,
+        s.batch_size,
+        s.seed,
+        s.augment,
+        monitor,
+    )
+    if worker:
+        return
+    if run.dataset.labels is None:
+        print("no labels: training is done, evaluation would need them")
+    else:
+        evaluate_run(run, run.restore())  # a plain model, whatever the strategy
+    print(f"run folder: {folder.path}   (tensorboard --logdir {folder.path.parent})")
+
+
+if __name__ == "__main__":
+    program.run(main, train_flags.GROUPS)

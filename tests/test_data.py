@@ -1,0 +1,536 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dsprh_tf.data.coco import load_coco
+from dsprh_tf.data.dataset import PairDataset
+from dsprh_tf.data.mirflickr import LABELS, load_mirflickr25k
+from dsprh_tf.data.nuswide import load_nuswide
+from dsprh_tf.data.pairs import load_pairs
+
+COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
+LOADERS = [load_coco, load_mirflickr25k, load_nuswide, load_pairs]
+
+
+def picture(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def refuses(message, load, *args, **keywords):
+    with pytest.raises(ValueError, match=message) as error:
+        load(*args, **keywords)
+    assert "\n" not in str(error.value)
+
+
+def toy(**changes):
+    fields = {
+        "name": "toy",
+        "ids": ["a", "b", "c"],
+        "image_features": np.eye(3),
+        "texts": ["x", "y", "x y"],
+        "labels": np.array([[1, 0], [0, 1], [1, 1]]),
+        "label_names": ("l", "m"),
+    }
+    return PairDataset(**{**fields, **changes})
+
+
+# PairDataset
+
+
+def test_dataset_types():
+    data = toy()
+    assert len(data) == 3
+    assert data.labels.dtype == np.uint8
+    assert data.image_features.dtype == np.float32
+    assert data.ids.dtype.kind == "U"
+    assert all(isinstance(text, str) for text in data.texts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": []}, "no pair is left"),
+        ({"ids": ["a", "b", "a"]}, "id 'a' occurs 2 times"),
+        ({"texts": ["x"]}, "texts has 1 rows, expected 3"),
+        ({"texts": None}, "either texts or text_features"),
+        ({"image_paths": ["p", "q", "r"]}, "either image_paths or image_features"),
+        ({"image_features": np.array([[1], [np.nan], [np.inf]])}, "row 1 .*NaN or infinity"),
+        ({"image_features": np.full((3, 1), 1e300)}, "row 0 .*infinity"),
+        ({"image_features": np.zeros(3)}, "shape"),
+        ({"labels": np.array([[1, 0], [0, 2], [1, 1]])}, "labels row 1"),
+        ({"labels": np.array([[1, 0], [0, 0.5], [1, np.nan]])}, "labels row 1"),
+        ({"labels": np.ones((3, 3))}, r"shape \(3, 3\), expected .* \[3, 2\]"),
+        ({"labels": None}, "2 label_names but no labels"),
+        ({"given_split": {"query": [0]}}, "expected query, database"),
+        ({"given_split": {"query": [0], "database": [3]}}, "outside the data"),
+        ({"given_split": {"query": [], "database": [1]}}, "query part is empty"),
+        ({"given_split": {"query": [0], "database": [1, 1]}}, "names a pair twice"),
+        ({"given_split": {"query": [0], "database": [0, 1]}}, "both query and database.*'a'"),
+        (
+            {"given_split": {"query": [0], "database": [1], "train": [2]}},
+            "not in the database, first 'c'",
+        ),
+    ],
+)
+def test_dataset_refuses(changes, message):
+    refuses(message, toy, **changes)
+
+
+def test_take_maps_the_given_split():
+    data = toy(given_split={"query": [0], "database": [1, 2], "train": [2]})
+    taken = data.take([2, 0])
+    assert taken.ids.tolist() == ["c", "a"]
+    assert taken.texts.tolist() == ["x y", "x"]
+    np.testing.assert_array_equal(taken.labels, [[1, 1], [1, 0]])
+    np.testing.assert_array_equal(taken.image_features, np.eye(3)[[2, 0]])
+    assert {key: value.tolist() for key, value in taken.given_split.items()} == {
+        "query": [1],
+        "database": [0],
+        "train": [0],
+    }
+    assert data.take(np.array([True, False, True])).ids.tolist() == ["a", "c"]
+
+
+def test_fingerprint_depends_on_content_only(tmp_path):
+    assert toy().fingerprint() == toy(notes=("n",)).fingerprint()
+    prints = {
+        toy(**changes).fingerprint()
+        for changes in (
+            {},
+            {"ids": ["a", "b", "d"]},
+            {"texts": ["x", "y", "x z"]},
+            {"labels": np.ones((3, 2))},
+            {"labels": None, "label_names": ()},
+            {"image_features": 2 * np.eye(3)},
+        )
+    }
+    assert len(prints) == 6
+    assert all(len(value) == 64 for value in prints)
+
+    for name, size in (("one", 1), ("two", 1), ("three", 2)):
+        write(tmp_path / name / "a.jpg", "x" * size)
+    paths = [str(tmp_path / name / "a.jpg") for name in ("one", "two", "three")]
+    one, two, three = (
+        toy(ids=["a"], texts=["x"], labels=None, label_names=(), image_features=None,
+            image_paths=[path]).fingerprint() for path in paths
+    )  # fmt: skip
+    assert one == two != three
+
+
+# Every loader
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_missing_and_empty_folders(tmp_path, load):
+    refuses("none does not exist; .*", load, tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    refuses("empty is empty; .*(unpack|needs the columns)", load, tmp_path / "empty")
+    write(tmp_path / "other" / "notes.txt", "x")
+    refuses("(unpack|needs the columns)", load, tmp_path / "other")
+
+
+# COCO
+
+
+def coco_part(folder, part, images, captions, instances, categories):
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    shared = {"images": [{"id": i, "file_name": f"{i:012}.jpg"} for i in images]}
+    content = {
+        "captions": {"annotations": [{"image_id": i, "caption": c} for i, c in captions]},
+        "instances": {
+            "annotations": [{"image_id": i, "category_id": c} for i, c in instances],
+            "categories": [{"id": c, "name": n} for c, n in categories],
+        },
+    }
+    for kind, rest in content.items():
+        path = folder / "annotations" / f"{kind}_{part}.json"
+        path.write_text(json.dumps({**shared, **rest}), encoding="utf-8")
+    for i in images:
+        picture(folder / part / f"{i:012}.jpg", i)
+
+
+CATEGORIES = [(7, "train"), (3, "car"), (90, "dog")]
+
+
+@pytest.fixture
+def coco(tmp_path):
+    coco_part(
+        tmp_path, "val2017", [5, 2, 8, 9],
+        [(5, "A car. "), (2, "a dog\nruns"), (5, "the car"), (8, "nothing")],
+        [(5, 3), (5, 3), (2, 90), (2, 3), (9, 7), (2, 55)], CATEGORIES,
+    )  # fmt: skip
+    return tmp_path
+
+
+def test_coco(coco):
+    data = load_coco(coco)
+    assert data.name == "coco"
+    assert data.ids.tolist() == ["5", "2"]  # 8 has no label, 9 no caption
+    assert data.texts.tolist() == ["A car. the car", "a dog runs"]
+    assert data.label_names == ("car", "train", "dog")
+    np.testing.assert_array_equal(data.labels, [[1, 0, 0], [1, 0, 1]])
+    assert all(os.path.isfile(path) for path in data.image_paths)
+    assert data.given_split is None
+    assert data.vocabulary is None
+    assert "dropped 1 images without a label" in data.notes
+    assert "dropped 1 further images without a caption" in data.notes
+
+
+def test_coco_merges_parts_and_skips_those_without_images(coco):
+    coco_part(coco, "train2014", [5, 11], [(5, "again"), (11, "dog")], [(11, 90)], CATEGORIES)
+    coco_part(coco, "train2017", [77], [(77, "a")], [(77, 3)], [(7, "train"), (1, "person")])
+    shutil.rmtree(coco / "train2017")
+    data = load_coco(coco)
+    assert sorted(data.ids) == ["11", "2"]  # 5 belongs to train2014, where it has no label
+    assert any(note.startswith("train2017: left out") for note in data.notes)
+    assert "val2017: dropped 1 images that an earlier part has" in data.notes
+    assert data.label_names == ("car", "train", "dog")
+
+
+def test_coco_given_split(coco):
+    path = coco / "splits.json"
+    path.write_text(json.dumps({"query": [2, 8], "database": [5]}), encoding="utf-8")
+    data = load_coco(coco)
+    assert {key: value.tolist() for key, value in data.given_split.items()} == {
+        "query": [1],
+        "database": [0],
+    }
+    assert any("dropped 1 query ids" in note for note in data.notes)
+    path.write_text(json.dumps({"query": [5]}), encoding="utf-8")
+    assert load_coco(coco).given_split["database"].tolist() == [1]
+    path.write_text(json.dumps({"test": [5]}), encoding="utf-8")
+    refuses("splits.json has no list 'query'", load_coco, coco)
+
+
+def test_coco_bad_images(coco):
+    (coco / "val2017" / "000000000005.jpg").write_bytes(b"")
+    refuses("000000000005.jpg is empty", load_coco, coco)
+    data = load_coco(coco, "skip")
+    assert data.ids.tolist() == ["2"]
+    assert "dropped 1 of 2 pairs for a bad image:" in data.notes
+    assert "000000000005.jpg is empty" in data.notes[-1]
+    (coco / "val2017" / "000000000002.jpg").unlink()
+    refuses("none of the 2 images can be read", load_coco, coco, "skip")
+
+
+def test_coco_broken_files(coco):
+    captions = coco / "annotations" / "captions_val2017.json"
+    content = captions.read_text(encoding="utf-8")
+    captions.write_text(content[:-20], encoding="utf-8")
+    refuses("captions_val2017.json is not valid JSON", load_coco, coco)
+    captions.write_text('{"images": []}', encoding="utf-8")
+    refuses("captions_val2017.json has no key 'annotations'", load_coco, coco)
+    captions.write_text('{"images": [{"id": 1}], "annotations": []}', encoding="utf-8")
+    refuses("lacks the field 'file_name'", load_coco, coco)
+    captions.unlink()
+    refuses("no pair of captions.*annotations_trainval2017.zip", load_coco, coco)
+    captions.write_text(content, encoding="utf-8")
+    shutil.rmtree(coco / "val2017")
+    refuses("no image folder.*val2017.zip", load_coco, coco)
+
+
+@pytest.mark.skipif(not COCO_MINI.is_dir(), reason=f"no real pictures at {COCO_MINI}")
+def test_coco_mini():
+    data = load_coco(COCO_MINI)
+    assert len(data) == 1924
+    assert len(data.given_split["query"]) == 300
+    np.testing.assert_array_equal(data.given_split["database"], data.given_split["train"])
+    assert len(data.given_split["database"]) == 1624
+    assert data.labels.any(axis=1).all()
+    assert "person" not in data.label_names
+
+
+# MIRFlickr-25K
+
+
+def mirflickr(pictures, annotations):
+    """Five images: 1 and 4 stay, 2 has no common tag, 3 no label, 5 neither."""
+    tags = {1: ["Sky", "rare"], 2: ["rare"], 3: ["sky"], 4: ["été", "nikon d80"], 5: []}
+    for number, lines in tags.items():
+        picture(pictures / f"im{number}.jpg", number)
+        write(pictures / "meta" / "tags" / f"tags{number}.txt", *lines)
+    write(pictures / "doc" / "common_tags.txt", "sky 845", "nikond80 20", "rare 19", "été 40")
+    labels = {"sky": [1, 4, 9], "water": [4], "animals": [2]}
+    for name in LABELS:
+        write(annotations / f"{name}.txt", *map(str, labels.get(name, [])))
+    write(annotations / "sky_r1.txt", "3")
+    write(annotations / "README.txt", "Annotations.")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "annotations"),
+    [
+        (".", "annotations"),
+        ("mirflickr", "mirflickr25k_annotations_v080"),
+        ("mirflickr25k", "."),
+        ("mirflickr25k/mirflickr", "mirflickr25k/annotations"),
+    ],
+)
+def test_mirflickr(tmp_path, pictures, annotations):
+    mirflickr(tmp_path / pictures, tmp_path / annotations)
+    data = load_mirflickr25k(tmp_path)
+    assert data.name == "mirflickr25k"
+    assert data.ids.tolist() == ["im1", "im4"]
+    assert data.texts.tolist() == ["sky rare", "été nikond80"]
+    assert data.vocabulary == ("sky", "nikond80", "été")
+    assert data.label_names == LABELS
+    assert len(LABELS) == 24
+    named = [{LABELS[i] for i in np.flatnonzero(row)} for row in data.labels]
+    assert named == [{"sky"}, {"sky", "water"}]
+    assert all(os.path.isfile(path) for path in data.image_paths)
+    assert "dropped 2 images without a common tag" in data.notes
+    assert "dropped 1 further images without a label" in data.notes
+    assert "ignored 1 annotations of images that have no tag file" in data.notes
+
+
+def test_mirflickr_broken_trees(tmp_path):
+    mirflickr(tmp_path / "mirflickr", tmp_path / "annotations")
+    (tmp_path / "mirflickr" / "im4.jpg").unlink()
+    refuses("im4.jpg does not exist", load_mirflickr25k, tmp_path)
+    assert load_mirflickr25k(tmp_path, "skip").ids.tolist() == ["im1"]
+    common = tmp_path / "mirflickr" / "doc" / "common_tags.txt"
+    write(common, "sky many")
+    refuses("common_tags.txt row 1 is 'sky many'", load_mirflickr25k, tmp_path)
+    write(common, "sky 3")
+    refuses("no tag of 20 or more images", load_mirflickr25k, tmp_path)
+    common.unlink()
+    refuses("no doc/common_tags.txt; download mirflickr25k.zip", load_mirflickr25k, tmp_path)
+    write(common, "sky 845")
+    write(tmp_path / "annotations" / "sea.txt", "1", "one")
+    refuses("sea.txt row 2 is 'one'", load_mirflickr25k, tmp_path)
+    (tmp_path / "annotations" / "sea.txt").unlink()
+    refuses("lacks sea.txt of the 24", load_mirflickr25k, tmp_path)
+    shutil.rmtree(tmp_path / "annotations")
+    refuses("no annotations .*annotations_v080.zip", load_mirflickr25k, tmp_path)
+
+
+# NUS-WIDE
+
+NUS_NAMES = ["actor\\0001_11.jpg", "actor\\0002_22.jpg", "zoo\\0001_33.jpg", "zoo\\0002_44.jpg"]
+NUS_TAGS = {0: [0, 999], 1: [], 2: [5], 3: [1]}
+
+
+def nuswide(folder, ids=False, pictures="Flickr", flat=False):
+    """Four images: the first two concepts are frequent, the 11th (on image 3) is too rare."""
+    write(folder / "ImageList" / "Imagelist.txt", *NUS_NAMES)
+    rows = np.zeros((4, 1000), int)
+    for row, columns in NUS_TAGS.items():
+        rows[row, columns] = 1
+    lines = ["\t".join(map(str, row)) + "\t" for row in rows]
+    if ids:
+        lines = [f"{n[-6:-4]}   {line}" for n, line in zip(NUS_NAMES, lines)]
+    write(folder / "NUS_WID_Tags" / "AllTags1k.txt", *lines)
+    write(folder / "NUS_WID_Tags" / "TagList1k.txt", *(f"Tag{i} " for i in range(1000)))
+    labels = {"sky": "1110", "clouds": "1100", **{f"l{i}": "0100" for i in range(8)}}
+    labels["zoo"] = "0001"
+    for name, column in labels.items():
+        write(folder / "Groundtruth" / "AllLabels" / f"Labels_{name}.txt", *column)
+    for name in NUS_NAMES:
+        parts = name.split("\\")
+        picture(folder / pictures / (parts[1] if flat else "/".join(parts)))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"ids": True}, {"pictures": "images"}, {"pictures": "images", "flat": True}],
+    ids=["official", "with ids", "images folder", "flat"],
+)
+def test_nuswide(tmp_path, layout):
+    nuswide(tmp_path, **layout)
+    data = load_nuswide(tmp_path)
+    assert data.name == "nuswide"
+    assert data.ids.tolist() == ["actor/0001_11", "zoo/0001_33"]
+    assert data.texts.tolist() == ["tag0 tag999", "tag5"]
+    assert data.vocabulary == tuple(f"tag{i}" for i in range(1000))
+    assert data.label_names == ("sky", "clouds", *(f"l{i}" for i in range(8)))
+    np.testing.assert_array_equal(data.labels[:, :3], [[1, 1, 0], [1, 0, 0]])
+    assert all(os.path.isfile(path) for path in data.image_paths)
+    assert "dropped 1 images in none of the 10 concepts" in data.notes
+    assert "dropped 1 further images without a tag" in data.notes
+
+
+def test_nuswide_flat_pictures_and_lost_ones(tmp_path):
+    nuswide(tmp_path, pictures="images", flat=True)
+    (tmp_path / "images" / "0001_33.jpg").unlink()
+    refuses("0001_33.jpg does not exist", load_nuswide, tmp_path)
+
+
+def test_nuswide_broken_trees(tmp_path):
+    nuswide(tmp_path, ids=True)
+    tags = tmp_path / "NUS_WID_Tags" / "AllTags1k.txt"
+    lines = tags.read_text(encoding="utf-8").splitlines()
+    write(tags, *lines[:3])
+    refuses("AllTags1k.txt has 3 rows but the image list has 4", load_nuswide, tmp_path)
+    write(tags, lines[1], lines[0], *lines[2:])
+    refuses("row 1 has the id 22, the image list has actor/0001_11.jpg", load_nuswide, tmp_path)
+    write(tags, *lines[:3], lines[3].replace("1", "7"))
+    refuses("AllTags1k.txt row 4 is not 1,000 columns of 0 and 1", load_nuswide, tmp_path)
+    write(tags, *lines[:3], lines[3].replace("1", "x"))
+    refuses("AllTags1k.txt row 4 is not", load_nuswide, tmp_path)
+    write(tags, *lines[:2], lines[2][:-8], lines[3])
+    refuses("AllTags1k.txt row 3 is not", load_nuswide, tmp_path)
+    write(tags, *lines[:2], "33", lines[3])
+    refuses("AllTags1k.txt row 3 is not", load_nuswide, tmp_path)
+    write(tags, *lines[:2], lines[2].replace("0\t0", "00\t", 1), lines[3])
+    refuses("AllTags1k.txt row 3 is not", load_nuswide, tmp_path)
+    write(tags, *(line[:200] for line in lines))
+    refuses("columns, expected 1,000 of 0 or 1", load_nuswide, tmp_path)
+    tags.unlink()
+    refuses("no NUS_WID_Tags/AllTags1k.txt; download", load_nuswide, tmp_path)
+    write(tags, *lines)
+    label = tmp_path / "Groundtruth" / "AllLabels" / "Labels_sky.txt"
+    write(label, "1", "0", "2", "0")
+    refuses("Labels_sky.txt row 3 is neither", load_nuswide, tmp_path)
+    write(label, "1", "0")
+    refuses("Labels_sky.txt has 2 rows but", load_nuswide, tmp_path)
+    write(label, *"1110")
+    write(tmp_path / "NUS_WID_Tags" / "TagList1k.txt", "only")
+    refuses("names 1 tags, expected 1,000", load_nuswide, tmp_path)
+    write(tmp_path / "NUS_WID_Tags" / "TagList1k.txt", *(f"Tag{i} " for i in range(1000)))
+    shutil.rmtree(tmp_path / "Flickr")
+    refuses("no pictures such as Flickr/actor/0001_11.jpg", load_nuswide, tmp_path)
+
+
+# A user's own manifest
+
+ROWS = [
+    {"image": "p/a.png", "text": "a  red\tbus", "labels": "bus;red", "split": "query"},
+    {"image": "p/b.png", "text": "tree, green", "labels": "tree", "split": "train"},
+    {"image": "p/c.png", "text": "sea", "labels": "", "split": "Database"},
+]
+
+
+def manifest(folder, kind, rows=ROWS):
+    for name in "abc":
+        picture(folder / "p" / f"{name}.png")
+    path = folder / f"manifest.{kind}"
+    if kind == "csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif kind == "parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        write(path, *map(json.dumps, rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_pairs(tmp_path, kind, whole_folder):
+    path = manifest(tmp_path, kind)
+    data = load_pairs(tmp_path if whole_folder else path)
+    assert data.name == "pairs"
+    assert data.ids.tolist() == ["p/a.png", "p/b.png", "p/c.png"]
+    assert data.texts.tolist() == ["a red bus", "tree, green", "sea"]
+    assert data.label_names == ("bus", "red", "tree")
+    np.testing.assert_array_equal(data.labels, [[1, 1, 0], [0, 0, 1], [0, 0, 0]])
+    assert {key: value.tolist() for key, value in data.given_split.items()} == {
+        "query": [0],
+        "database": [1, 2],
+        "train": [1],
+    }
+    assert all(os.path.isfile(path) for path in data.image_paths)
+    assert "1 rows have no label: they are kept, and relevant to nothing" in data.notes
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_pairs_label_lists(tmp_path, kind):
+    rows = [
+        {"image": "p/a.png", "text": "x", "labels": ["bus", "red"]},
+        {"image": "p/b.png", "text": "y", "labels": []},
+        {"image": "p/c.png", "text": "z", "labels": None},
+    ]
+    data = load_pairs(manifest(tmp_path, kind, rows))
+    assert data.label_names == ("bus", "red")
+    np.testing.assert_array_equal(data.labels, [[1, 1], [0, 0], [0, 0]])
+    assert data.given_split is None
+
+
+def test_pairs_bar_separator_ids_and_shared_images(tmp_path):
+    rows = [
+        {"Image": "p/a.png", "TEXT": "x", "labels": "bus | red"},
+        {"Image": "p/a.png", "TEXT": "y", "labels": "red"},
+        {"Image": "p/b.png", "TEXT": "z", "labels": "tree"},
+    ]
+    data = load_pairs(manifest(tmp_path, "csv", rows))
+    assert data.label_names == ("bus", "red", "tree")
+    assert data.ids.tolist() == [
+        "p/a.png (manifest.csv row 2)",
+        "p/a.png (manifest.csv row 3)",
+        "p/b.png",
+    ]
+    numbered = [{**row, "id": i} for i, row in enumerate(rows)]
+    assert load_pairs(manifest(tmp_path, "csv", numbered)).ids.tolist() == ["0", "1", "2"]
+
+
+def test_pairs_without_labels(tmp_path):
+    rows = [{"image": row["image"], "text": row["text"]} for row in ROWS]
+    data = load_pairs(manifest(tmp_path, "csv", rows))
+    assert data.labels is None
+    assert data.label_names == ()
+    assert any(note.startswith("no labels") for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "manifest.csv has no rows"),
+        ("image,text\n", "manifest.csv has no rows"),
+        ("image,caption\np/a.png,x\n", r"manifest.csv has no column text \(it has caption, image"),
+        ("path,caption\np/a.png,x\n", "no column image and no column text"),
+        ("image,text\np/a.png,x\np/b.png,  \n", "manifest.csv row 3: text is empty"),
+        ("image,text\n,x\n", "manifest.csv row 2: image is empty"),
+        ("image,text\np/a.png,x,y\n", "row 2 has another number of fields"),
+        ("image,text\np/a.png\n", "row 2 has another number of fields"),
+        ("image,text\np/a.png,x\np/z.png,y\n", "manifest.csv row 3: image .*z.png does not exist"),
+        ("image,text,split\np/a.png,x,test\n", "row 2: split is 'test', expected query"),
+        ("image,text,split\np/a.png,x,query\n", "names 1 query and 0 database"),
+        ("image,text,id\np/a.png,x,1\np/b.png,y,1\n", "row 3: id '1' occurs in row 2 already"),
+        (b"image,text\np/a.png,\xff\xfe\n", "not a CSV file in UTF-8"),
+    ],
+)
+def test_pairs_broken_csv(tmp_path, content, message):
+    path = manifest(tmp_path, "csv")
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    refuses(message, load_pairs, path)
+
+
+def test_pairs_other_broken_manifests(tmp_path):
+    path = manifest(tmp_path, "jsonl")
+    write(path, '{"image": "p/a.png", "text": "x"}', "", "{image}")
+    refuses("manifest.jsonl row 3 is not JSON", load_pairs, path)
+    write(path, "[1]")
+    refuses("manifest.jsonl row 1 is not a JSON object", load_pairs, path)
+    write(tmp_path / "m.parquet", "text")
+    refuses("m.parquet is not a Parquet file", load_pairs, tmp_path / "m.parquet")
+    write(tmp_path / "m.txt", "text")
+    refuses("m.txt is not a .csv", load_pairs, tmp_path / "m.txt")
+    manifest(tmp_path, "csv")
+    refuses("manifest.csv, manifest.jsonl, expected one manifest", load_pairs, tmp_path)
+
+
+def test_pairs_skip_keeps_the_split(tmp_path):
+    path = manifest(tmp_path, "csv")
+    (tmp_path / "p" / "c.png").write_bytes(b"no picture at all")
+    data = load_pairs(path, "skip")
+    assert data.ids.tolist() == ["p/a.png", "p/b.png"]
+    assert {key: value.tolist() for key, value in data.given_split.items()} == {
+        "query": [0],
+        "database": [1],
+        "train": [1],
+    }
+    assert data.notes[-1].startswith("manifest.csv row 4: image ")
+    (tmp_path / "p" / "a.png").unlink()
+    refuses("the given query part is empty", load_pairs, path, "skip")

@@ -1,0 +1,193 @@
+"""Results of four directions, their files, and sheets of pictures."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dsprh_tf import codes, evaluation, metrics
+from dsprh_tf.evaluation import Encoded, RetrievalItem, RetrievalRow
+
+GREEN, GREY = (26, 152, 80), (196, 199, 204)
+
+
+def encoded(seed, rows, labels=True):
+    rng = np.random.default_rng(seed)
+    return Encoded(
+        codes.pack(rng.standard_normal((rows, 16))),
+        codes.pack(rng.standard_normal((rows, 16))),
+        (rng.random((rows, 4)) < 0.3).astype(np.uint8) if labels else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def record():
+    results = evaluation.evaluate_directions(encoded(0, 9), encoded(1, 120))
+    return evaluation.results_record("dsprh", 16, "coco", 3, results)
+
+
+def test_each_direction_compares_its_own_codes():
+    query, database = encoded(0, 9), encoded(1, 40)
+    results = evaluation.evaluate_directions(query, database, at=7, ties="average")
+    expected = {
+        "image_to_text": (query.image_codes, database.text_codes),
+        "text_to_image": (query.text_codes, database.image_codes),
+        "image_to_image": (query.image_codes, database.image_codes),
+        "text_to_text": (query.text_codes, database.text_codes),
+    }
+    for direction, pair in expected.items():
+        assert results[direction] == metrics.evaluate(
+            *pair, query.labels, database.labels, at=7, ties="average"
+        )
+    assert results["chance"] == metrics.chance(query.labels, database.labels)
+    assert (results["queries"], results["database"]) == (9, 40)
+
+
+@pytest.mark.parametrize("missing", ["query", "database"])
+def test_without_labels_evaluation_is_refused(missing):
+    with pytest.raises(ValueError, match="^evaluation needs labels: ") as error:
+        evaluation.evaluate_directions(
+            encoded(0, 3, labels=missing != "query"), encoded(1, 5, labels=missing != "database")
+        )
+    assert "\n" not in str(error.value)
+
+
+def test_record_holds_what_readers_of_results_rely_on(record):
+    head = ("dsprh", 16, "coco", 3, 9, 120)
+    names = ("method", "bits", "dataset", "seed", "queries", "database")
+    assert tuple(record[name] for name in names) == head
+    for direction in ("image_to_text", "text_to_image"):
+        assert {"map", "map@50", "map@50_min_r"} <= record[direction].keys()
+
+
+def test_written_files_give_the_record_back(record, tmp_path):
+    run_dir = tmp_path / "runs" / "one"
+    evaluation.write_results(run_dir, record)
+    evaluation.write_results(run_dir, record)  # replaces
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "curves.png",
+        "results.csv",
+        "results.json",
+    ]
+    assert json.loads((run_dir / "results.json").read_text()) == record
+    table = pd.read_csv(run_dir / "results.csv")
+    assert list(table["direction"]) == list(evaluation.DIRECTIONS)
+    for _, row in table.iterrows():
+        assert row["map@50"] == pytest.approx(record[row["direction"]]["map@50"])
+        assert (row["bits"], row["database"]) == (16, 120)
+        assert row["chance"] == pytest.approx(record["chance"])
+    with Image.open(run_dir / "curves.png") as image:
+        assert image.size[0] > image.size[1] > 400
+
+
+def test_results_that_are_not_finite_are_not_written(record, tmp_path):
+    broken = copy.deepcopy(record)
+    broken["text_to_image"]["map"] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        evaluation.write_results(tmp_path, broken)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_failing_write_keeps_the_old_file(record, tmp_path, monkeypatch):
+    evaluation.write_results(tmp_path, record)
+    old = (tmp_path / "results.csv").read_bytes()
+
+    def fill_disk(self, path, index):
+        with open(path, "w") as file:
+            file.write("half a line")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation.write_results(tmp_path, record)
+    assert (tmp_path / "results.csv").read_bytes() == old
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_table_is_aligned_and_names_chance(record):
+    lines = evaluation.format_table(record).split("\n")
+    assert f"chance {record['chance']:.4f}" in lines[0]
+    assert "9 queries, 120 database items" in lines[0]
+    assert lines[1].split()[:2] == ["MAP", "MAP@50"]
+    assert lines[2].startswith("image -> text")
+    assert f"{record['image_to_text']['map@50']:.4f}" in lines[2]
+    assert len({len(line) for line in lines[1:6]}) == 1
+
+
+def test_table_counts_queries_without_relevant_items(record):
+    sparse = copy.deepcopy(record)
+    sparse["image_to_text"]["queries_without_relevant"] = 2
+    assert "2 queries have no relevant item" in evaluation.format_table(sparse)
+
+
+def test_curves_show_both_directions_and_chance(record):
+    for axes in evaluation.plot_curves(record).axes:
+        labels = [line.get_label() for line in axes.lines]
+        assert labels == ["image → text", "text → image", f"chance {record['chance']:.3f}"]
+        assert list(axes.lines[2].get_ydata()) == [record["chance"]] * 2
+    ranks = record["text_to_image"]["precision_at_k"]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), ranks["precision"])
+
+
+def test_contact_sheet_shows_pictures_words_and_relevance(tmp_path):
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[..., 0] = 255
+    grey_file = tmp_path / "grey.png"
+    Image.fromarray(np.full((30, 20), 90, np.uint8)).save(grey_file)
+    rows = [
+        RetrievalRow(
+            query_text="a red thing",
+            results=[
+                RetrievalItem(image=red, distance=0, relevant=True),
+                RetrievalItem(image=str(grey_file), distance=7, relevant=False),
+                RetrievalItem(image=red, distance=9),
+            ],
+        ),
+        RetrievalRow(
+            query_image=red,
+            results=[RetrievalItem(text="words " * 300, distance=1)] * 12,
+        ),
+        RetrievalRow(query_image=grey_file),
+    ]
+    path = tmp_path / "new" / "sheet.png"
+    evaluation.contact_sheet(rows, path)
+    assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
+    with Image.open(path) as image:
+        sheet = np.asarray(image)
+    tile, step = evaluation.TILE, evaluation.TILE + evaluation.GAP
+    top = evaluation.MARGIN + evaluation.HEADER
+    left = evaluation.MARGIN + tile + evaluation.QUERY_GAP
+    assert sheet.shape[1] == left + 8 * step - evaluation.GAP + evaluation.MARGIN
+    corners = [tuple(sheet[top, left + rank * step]) for rank in range(3)]
+    assert corners == [GREEN, GREY, (255, 0, 0)]
+    centres = [tuple(sheet[top + tile // 2, left + tile // 2 + rank * step]) for rank in range(3)]
+    assert centres == [(255, 0, 0), (90, 90, 90), (255, 0, 0)]
+    query_words = sheet[top : top + tile, evaluation.MARGIN : evaluation.MARGIN + tile]
+    assert query_words.min() < 60  # ink
+    distance = sheet[top + tile : top + tile + evaluation.CAPTION, left : left + tile]
+    assert distance.min() < 160
+
+
+def test_long_words_are_cut_to_the_width():
+    tile = np.asarray(evaluation.draw_contact_sheet([RetrievalRow(query_text="x" * 500)]))
+    words = tile[:, : evaluation.MARGIN + 3]
+    below = words[evaluation.MARGIN + evaluation.HEADER :]
+    assert below.min() > 200  # no ink left of the padding
+
+
+def test_unusable_sheets_are_refused(tmp_path):
+    path = tmp_path / "sheet.png"
+    with pytest.raises(ValueError, match="at least one row"):
+        evaluation.contact_sheet([], path)
+    with pytest.raises(ValueError, match="image or a text"):
+        evaluation.contact_sheet([RetrievalRow()], path)
+    with pytest.raises(ValueError, match="uint8 .*float64"):
+        evaluation.contact_sheet([RetrievalRow(query_image=np.zeros((4, 4, 3)))], path)
+    with pytest.raises(ValueError, match="absent.jpg"):
+        evaluation.contact_sheet([RetrievalRow(query_image=tmp_path / "absent.jpg")], path)
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,380 @@
+"""The model: codes, decoders, training steps, what they leave alone, and replicas."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dsprh_tf import compat
+from dsprh_tf.losses import DSPRHObjective
+from dsprh_tf.methods import METHODS, dsprh
+from dsprh_tf.model import TERMS, CrossModalHashing
+from dsprh_tf.networks import ImageNetwork, TextNetwork
+
+ROOT = Path(__file__).parents[1]
+SIZES = {"bow": 12, "feature": 5, "conv_map": (3, 4, 4)}
+
+
+def make_backbone():
+    pixels = keras.Input((6, 8, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(pixels / 255.0)
+    x = keras.layers.BatchNormalization(momentum=0.5)(x)
+    feature = keras.layers.Dense(5, activation="relu")(keras.layers.Flatten()(x))
+    return keras.Model(pixels, {"conv_map": x, "feature": feature})
+
+
+def make_model(backbone=False, bits=8, sizes=SIZES, **kwargs):
+    keras.utils.set_random_seed(7)
+    return dsprh(
+        bits,
+        sizes,
+        backbone=make_backbone() if backbone else None,
+        image_size=8 if backbone else None,
+        cov_channels=3,
+        text_hidden=10,
+        **kwargs,
+    )
+
+
+def make_batch(size=8, pixels=False, seed=0):
+    rng = np.random.default_rng(seed)
+    batch = {"bow": (rng.random((size, 12)) < 0.3).astype(np.float32)}
+    if pixels:
+        batch["pixels"] = 255 * rng.random((size, 6, 8, 3), np.float32)
+        batch["target_feature"] = rng.random((size, 5), np.float32)
+    else:
+        batch["feature"] = rng.random((size, 5), np.float32)
+        batch["conv_map"] = rng.random((size, 3, 4, 4), np.float32)
+    return {name: tf.constant(value) for name, value in batch.items()}
+
+
+def sgd(rate=0.05):
+    return keras.optimizers.SGD(rate)
+
+
+def copies(variables):
+    return [v.numpy() for v in variables]
+
+
+def states(model):
+    """Everything that training changes, running means of normalisations included."""
+    parts = (model.image_network, model.text_network, model.image_decoder, model.text_decoder)
+    return [v for part in parts for v in part.weights]
+
+
+def changed(before, variables):
+    return [not np.array_equal(old, new) for old, new in zip(before, copies(variables))]
+
+
+# Codes
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_codes_are_tanh_of_alpha_times_the_hash_value(epoch):
+    model, batch = make_model(), make_batch()
+    model.epoch_variable.assign(epoch)
+    outputs = model(batch)
+    alpha = np.sqrt(1 + epoch)
+    assert float(model.alpha) == pytest.approx(alpha)
+    for side in ("image", "text"):
+        expected = np.tanh(alpha * outputs[f"{side}_hash"].numpy())
+        np.testing.assert_allclose(outputs[f"{side}_code"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(model.encode_image(batch), outputs["image_hash"])
+    np.testing.assert_array_equal(model.encode_text(batch["bow"]), outputs["text_hash"])
+    assert (model.bits, model.text_size, model.feature_size) == (8, 12, 5)
+
+
+def test_pixels_give_the_codes_of_their_features():
+    model, batch = make_model(backbone=True), make_batch(pixels=True)
+    computed = model.backbone(batch["pixels"], training=False)
+    expected = model.encode_image(computed)
+    np.testing.assert_allclose(model.encode_image({"pixels": batch["pixels"]}), expected, rtol=1e-5)
+    outputs = model(batch)
+    np.testing.assert_allclose(outputs["image_hash"], expected, rtol=1e-5)
+    np.testing.assert_allclose(outputs["feature"], computed["feature"], rtol=1e-5)
+
+
+def test_bags_of_words_may_be_bytes():
+    model, batch = make_model(), make_batch()
+    np.testing.assert_array_equal(
+        model.encode_text(tf.cast(batch["bow"], tf.uint8)), model.encode_text(batch["bow"])
+    )
+
+
+# Decoders
+
+
+@pytest.mark.parametrize("decoder_input", ["tanh", "sign"])
+def test_decoders_read_the_code_of_the_other_side(decoder_input):
+    model, batch = make_model(decoder_input=decoder_input), make_batch()
+    with tf.GradientTape() as tape:
+        outputs = model(batch)
+        loss = tf.reduce_sum(outputs["text_from_image"] ** 2)
+    for name, decoder, side in (
+        ("text_from_image", model.image_decoder, "image"),
+        ("image_from_text", model.text_decoder, "text"),
+    ):
+        code = outputs[f"{side}_code"].numpy()
+        code = np.where(code >= 0, 1, -1) if decoder_input == "sign" else code
+        kernel, bias = decoder.get_weights()
+        np.testing.assert_allclose(outputs[name], code @ kernel + bias, rtol=1e-4, atol=1e-5)
+    # Through sign as well a gradient reaches the image network, and none the text network.
+    hash_layers = [model.image_network.hash_layer.kernel, model.text_network.hash_layer.kernel]
+    image, text = tape.gradient(loss, hash_layers)
+    assert np.abs(image).max() > 0
+    assert text is None
+
+
+# Training
+
+
+def test_a_training_step_decreases_the_loss():
+    model, batch = make_model(fusion_weights=(0, 0.5, 0.5)), make_batch()
+    model.compile(sgd(), sgd())
+    first = model.test_step(batch)
+    assert list(first) == list(TERMS)
+    for metric in model.metrics:
+        metric.reset_state()
+    for _ in range(15):
+        model.train_step(batch)
+    for metric in model.metrics:
+        metric.reset_state()
+    assert float(model.test_step(batch)["total"]) < 0.95 * float(first["total"])
+    for name in TERMS:
+        assert np.isfinite(float(first[name]))
+
+
+def test_the_tracked_terms_are_running_means_and_testing_changes_no_weight():
+    model, batches = make_model(), [make_batch(seed=s) for s in range(2)]
+    model.compile(sgd(), sgd())
+    before = copies(states(model))
+    expected = [model.objective({**b, "target_feature": b["feature"]}, model(b)) for b in batches]
+    for batch in batches:
+        means = model.test_step(batch)
+    for name in TERMS:
+        mean = np.mean([float(terms[name]) for terms in expected])
+        assert float(means[name]) == pytest.approx(mean, rel=1e-5)
+    assert not any(changed(before, states(model)))
+
+
+def test_similarity_targets_come_from_the_target_feature_if_there_is_one():
+    model, batch = make_model(), make_batch()
+    model.compile(sgd(), sgd())
+    own = model.local_gradients(batch)[0]
+    same = model.local_gradients({**batch, "target_feature": batch["feature"]})[0]
+    other = model.local_gradients({**batch, "target_feature": batch["feature"][::-1]})[0]
+    assert float(own["total"]) == float(same["total"])
+    assert float(own["L_W"]) != pytest.approx(float(other["L_W"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_frozen_backbone_is_left_alone(trainable):
+    model, batch = make_model(backbone=True), make_batch(pixels=True)
+    model.backbone.trainable = trainable
+    model.compile(sgd(), sgd())
+    before = copies(model.backbone.weights)
+    assert len(before) == 2 + 4 + 2
+    model.train_step(batch)
+    ours = {id(v) for v in model.image_variables}
+    for variable in model.backbone.trainable_variables:
+        assert id(variable) in ours
+    # Unfrozen, everything changes, the running means of its normalisation included.
+    assert all(changed(before, model.backbone.weights)) == trainable
+    assert any(changed(before, model.backbone.weights)) == trainable
+
+
+def test_image_and_text_variables_are_all_that_is_trainable():
+    model = make_model(backbone=True)
+    ours = [id(v) for v in model.image_variables + model.text_variables]
+    assert len(set(ours)) == len(ours)
+    assert set(ours) == {id(v) for v in model.trainable_variables}
+    assert len(model.text_variables) == 2 + 2 + 2
+
+
+@pytest.mark.parametrize("image_rate, text_rate", [(0.1, 0.0), (0.0, 0.1)])
+def test_each_modality_has_its_own_optimizer(image_rate, text_rate):
+    model, batch = make_model(), make_batch()
+    model.compile(sgd(image_rate), sgd(text_rate))
+    image, text = copies(model.image_variables), copies(model.text_variables)
+    model.train_step(batch)
+    assert any(changed(image, model.image_variables)) == (image_rate > 0)
+    assert any(changed(text, model.text_variables)) == (text_rate > 0)
+
+
+def test_l2_weight_adds_its_part_of_each_variable_to_the_gradient():
+    model, batch = make_model(), make_batch()
+    model.compile(sgd(), sgd())
+    _, image, text = model.local_gradients(batch)
+    model.compile(sgd(), sgd(), l2_weight=0.3)
+    _, image_l2, text_l2 = model.local_gradients(batch)
+    variables = model.image_variables + model.text_variables
+    assert len(variables) == len(image_l2 + text_l2)
+    for plain, decayed, variable in zip(image + text, image_l2 + text_l2, variables):
+        np.testing.assert_allclose(decayed, plain + 0.3 * variable, rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_are_those_of_the_total():
+    model, batch = make_model(objective=DSPRHObjective(alpha=0.5, beta=2.0)), make_batch()
+    batch["bow"] += 1.0  # no text without words, whose first code is 0, where cosines jump
+    model.compile(sgd(), sgd())
+    terms, image, text = model.local_gradients(batch)
+    total = 0.5 * (terms["L_F"] + terms["L_R"] + terms["L_W"]) + 2 * terms["L_2"] + terms["L_3"]
+    assert float(terms["total"]) == pytest.approx(float(total), rel=1e-6)
+    # Against finite differences, but for the variables that the stopped F_I depends on.
+    gradients = dict(zip([id(v) for v in model.image_variables + model.text_variables],
+                         image + text))  # fmt: skip
+    variables = model.text_variables + model.image_network.hash_layer.trainable_variables
+    variables += model.image_decoder.trainable_variables
+    rng = np.random.default_rng(0)
+    directions = [rng.standard_normal(v.shape).astype(np.float32) for v in variables]
+    slope = sum(np.sum(gradients[id(v)] * d) for v, d in zip(variables, directions))
+    start, values = copies(variables), []
+    for step in (1e-3, -1e-3):
+        for variable, value, direction in zip(variables, start, directions):
+            variable.assign(value + step * direction)
+        values.append(float(model.local_gradients(batch)[0]["total"]))
+    assert (values[0] - values[1]) / 2e-3 == pytest.approx(slope, rel=0.03)
+
+
+def test_a_text_without_words_does_not_blow_up_the_first_step():
+    # Its hash value is exactly 0 before training, where a cosine has no slope.
+    model, batch = make_model(), make_batch()
+    batch["bow"] *= tf.cast(tf.range(8) != 3, tf.float32)[:, None]
+    model.compile(sgd(), sgd())
+    assert not model.encode_text(batch["bow"])[3].numpy().any()
+    _, image, text = model.local_gradients(batch)
+    assert max(np.abs(g).max() for g in image + text) < 10
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_lamb_trains(decay):
+    model, batch = make_model(fusion_weights=(0, 0, 1)), make_batch()
+    optimizers = [compat.lamb(0.02, decay) for _ in range(2)]
+    model.compile(*optimizers)
+    compat.build_optimizer(optimizers[0], model.image_variables)
+    compat.build_optimizer(optimizers[1], model.text_variables)
+    before = copies(model.image_variables + model.text_variables)
+    first = float(model.test_step(batch)["total"])
+    for _ in range(5):
+        model.train_step(batch)
+    for metric in model.metrics:
+        metric.reset_state()
+    assert float(model.test_step(batch)["total"]) < first
+    after = model.image_variables + model.text_variables
+    # Biases start at 0, where LAMB's trust ratio is 1.
+    assert sum(changed(before, after)) > 0.8 * len(after)
+    assert all(np.isfinite(v).all() for v in copies(after))
+
+
+def test_fit_runs_and_hands_out_the_terms():
+    model = make_model(fusion_weights=(0, 0, 1))
+    model.compile(sgd(), sgd())
+    data = tf.data.Dataset.from_tensor_slices(make_batch()).batch(4)
+    history = model.fit(data, epochs=2, verbose=0, shuffle=False).history
+    assert set(TERMS) <= set(history)
+    assert len(history["total"]) == 2
+
+
+# Other inputs, bad arguments
+
+
+def test_features_without_maps_train():
+    sizes = {"bow": 12, "feature": 5, "conv_map": None}
+    model, batch = make_model(sizes=sizes), make_batch()
+    del batch["conv_map"]
+    model.compile(sgd(), sgd())
+    assert model.image_network.fusion_weights == (0, 0, 1)
+    assert np.isfinite(float(model.train_step(batch)["total"]))
+
+
+def test_mixed_precision_trains_in_float32_outside_the_layers():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model, batch = make_model(backbone=True), make_batch(pixels=True)
+        del batch["target_feature"]
+        model.compile(sgd(), sgd())
+        outputs = model(batch)
+        assert {y.dtype for y in outputs.values()} == {tf.float32}
+        assert np.isfinite(float(model.train_step(batch)["total"]))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.mark.parametrize("bits", [0, 12, -8, 8.0])
+def test_bits_are_a_multiple_of_8(bits):
+    with pytest.raises(ValueError, match="bits must be a positive multiple of 8, received"):
+        METHODS["dsprh"](bits, SIZES)
+
+
+def test_an_unknown_decoder_input_is_refused():
+    networks = ImageNetwork(8, (0, 0, 1)), TextNetwork(8, hidden=4)
+    with pytest.raises(ValueError, match="decoder_input is 'soft', expected tanh or sign"):
+        CrossModalHashing(*networks, DSPRHObjective(), SIZES, decoder_input="soft")
+
+
+# Replicas
+
+
+def check_replicas():
+    """A step on two replicas is the mean of their local gradients, one after the other."""
+    batch, rate, decay = make_batch(size=12), 0.1, 0.02
+    halves = [{name: x[part] for name, x in batch.items()} for part in (slice(6), slice(6, 12))]
+    networks = {"fusion_weights": (0, 0.5, 0.5)}  # one branch: half the time to trace
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = make_model(**networks)
+        model.compile(sgd(rate), sgd(rate), l2_weight=decay)
+    single = make_model(**networks)
+    single.compile(sgd(rate), sgd(rate), l2_weight=decay)
+    local, running = [], []
+    for part in (*halves, batch):
+        for source, target in zip(states(model), states(single)):
+            target.assign(source.numpy())
+        local.append(single.local_gradients(part))
+        running.append(copies(single.image_network.non_trainable_variables))
+    variables = model.image_variables + model.text_variables
+    before = copies(variables)
+    data = tf.data.Dataset.from_tensor_slices(batch).batch(12)
+    history = model.fit(data, verbose=0, shuffle=False).history
+    assert strategy.num_replicas_in_sync == 2
+    for name in TERMS:
+        mean = np.mean([float(terms[name]) for terms, _, _ in local[:2]])
+        np.testing.assert_allclose(history[name][-1], mean, rtol=1e-5, err_msg=name)
+    gradients = [image + text for _, image, text in local]
+    distances = []
+    for variable, old, first, second, both in zip(variables, before, *gradients):
+        new, mean = variable.numpy(), (first.numpy() + second.numpy()) / 2
+        np.testing.assert_allclose(new, old - rate * mean, rtol=1e-5, atol=1e-7)
+        distances.append(np.abs(mean - both.numpy()).max())
+    for variable, first, second, _ in zip(model.image_network.non_trainable_variables, *running):
+        expected = first if compat.KERAS_3 else (first + second) / 2
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-7)
+        assert np.abs(first - second).max() > 1e-4
+    # Pairs across replicas are not compared: it is not the gradient of the whole batch.
+    assert max(distances) > 1e-3
+    print("the mean of two replicas:", len(distances), "variables")
+
+
+REPLICAS = """
+import sys
+import dsprh_tf, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, "tests")
+import test_model
+test_model.check_replicas()
+"""
+
+
+def test_two_replicas_step_by_the_mean_of_their_gradients():
+    result = subprocess.run(
+        [sys.executable, "-c", REPLICAS],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "the mean of two replicas: 15 variables" in result.stdout, result.stderr[-3000:]
