@@ -19,7 +19,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dsprh_tf import metrics
 from dsprh_tf.data import images
-from dsprh_tf.data.files import write_json
+from dsprh_tf.data.files import read_json, write_json
+
+RESULTS_FORMAT = 1
+"""Version of `results.json`, its first entry; a change that old readers misread raises it."""
 
 DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
 
@@ -32,17 +35,34 @@ CURVE_STYLES = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """Codes of both modalities of the same items, with their labels.
+    """Codes or embeddings of both modalities of the same items, with their labels.
+
+    uint8 arrays are packed codes `[n, bits / 8]`, compared by Hamming distance; floating arrays
+    are embeddings `[n, D]`, compared by cosine.
 
     Attributes:
-        image_codes: uint8 `[n, bits / 8]`, packed.
-        text_codes: uint8 `[n, bits / 8]`, packed.
+        image_codes: Codes or embeddings of the images.
+        text_codes: Codes or embeddings of the texts.
         labels: `[n, labels]` of 0 and 1, or None where the dataset has none.
+        image_within: What images are compared by among each other; None: `image_codes`.
+        text_within: What texts are compared by among each other; None: `text_codes`.
     """
 
     image_codes: np.ndarray
     text_codes: np.ndarray
     labels: np.ndarray | None
+    image_within: np.ndarray | None = None
+    text_within: np.ndarray | None = None
+
+    def side(self, modality: str, within: bool = False) -> np.ndarray:
+        """What a modality is compared by.
+
+        Args:
+            modality: `"image"` or `"text"`.
+            within: For comparison with the same modality.
+        """
+        own = getattr(self, f"{modality}_within") if within else None
+        return getattr(self, f"{modality}_codes") if own is None else own
 
 
 def evaluate_directions(
@@ -56,30 +76,35 @@ def evaluate_directions(
         query: The queries.
         database: The items that are ranked.
         at: Cut-off of the metrics that have one.
-        ties: How tied distances are read, see `dsprh_tf.metrics`.
+        ties: How tied distances are read, see `dsprh_tf.metrics`; of embeddings always "stable".
 
     Returns:
         `{"image_to_text": ..., "text_to_image": ..., "image_to_image": ..., "text_to_text": ...}`
-        as `metrics.evaluate` gives them, and `"chance"`, `"queries"`, `"database"`.
+        as `metrics.evaluate` (of embeddings: `metrics.evaluate_cosine`) gives them, and
+        `"chance"`, `"queries"`, `"database"`.
 
     Raises:
-        ValueError: If labels are missing, or codes and labels do not fit each other.
+        ValueError: If labels are missing, codes and labels do not fit each other, or tied
+            distances of embeddings shall be averaged.
     """
     if query.labels is None or database.labels is None:
         raise ValueError(
             "evaluation needs labels: without them nothing says which results are relevant; add "
             "a labels column to the dataset, or leave evaluation out"
         )
-    codes = {
-        "image": (query.image_codes, database.image_codes),
-        "text": (query.text_codes, database.text_codes),
-    }
     results = {}
     for direction in DIRECTIONS:
         source, target = direction.split("_to_")
-        results[direction] = metrics.evaluate(
-            codes[source][0], codes[target][1], query.labels, database.labels, at, ties
-        )
+        pair = query.side(source, source == target), database.side(target, source == target)
+        if all(side.dtype.kind == "f" for side in pair):
+            if ties != "stable":
+                raise ValueError(
+                    f"ties is {ties!r}, but embeddings are ranked by cosine, where ties are rare "
+                    "and keep the order of the database: use 'stable'"
+                )
+            results[direction] = metrics.evaluate_cosine(*pair, query.labels, database.labels, at)
+        else:
+            results[direction] = metrics.evaluate(*pair, query.labels, database.labels, at, ties)
     return {
         **results,
         "chance": metrics.chance(query.labels, database.labels),
@@ -99,9 +124,11 @@ def results_record(method: str, bits: int, dataset: str, seed: int, results: dic
         results: What `evaluate_directions` returned.
 
     Returns:
-        One flat dictionary; `metrics.evaluate`'s dictionaries stand under the directions' names.
+        One flat dictionary that opens with `"format"`; `metrics.evaluate`'s dictionaries stand
+        under the directions' names.
     """
-    head = {"method": method, "bits": int(bits), "dataset": dataset, "seed": int(seed)}
+    head = {"format": RESULTS_FORMAT, "method": method, "bits": int(bits), "dataset": dataset}
+    head["seed"] = int(seed)
     counts = {name: results[name] for name in ("chance", "queries", "database")}
     return {**head, **counts, **{name: results[name] for name in DIRECTIONS}}
 
@@ -110,7 +137,8 @@ def write_results(run_dir: str | os.PathLike, record: dict) -> None:
     """Files of one evaluation: `results.json`, `results.csv` and `curves.png`.
 
     Each is written under a temporary name and then renamed, so that a reader never sees half of
-    one. The CSV has one row per direction and one column per number.
+    one; `results.json` comes last, so that where it is, all are. The CSV has one row per direction
+    and one column per number.
 
     Args:
         run_dir: Folder, made if it is missing.
@@ -127,11 +155,34 @@ def write_results(run_dir: str | os.PathLike, record: dict) -> None:
         ) from error
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_json(run_dir / "results.json", record)
     with _replacing(run_dir / "results.csv") as path:
         scalar_table(record).to_csv(path, index=False)
     with _replacing(run_dir / "curves.png") as path:
         plot_curves(record).savefig(path, format="png", dpi=150)
+    write_json(run_dir / "results.json", record)
+
+
+def read_results(path: str | os.PathLike) -> dict:
+    """The record of a `results.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What `results_record` returned.
+
+    Raises:
+        ValueError: If the file is missing, broken, or not of this version's format.
+    """
+    fix = "evaluate the run again"
+    record = read_json(path, fix)
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != RESULTS_FORMAT:
+        raise ValueError(
+            f"{path} is a results file of another version: its format is {found!r}, expected "
+            f"{RESULTS_FORMAT}; {fix}"
+        )
+    return record
 
 
 def scalar_table(record: dict) -> pd.DataFrame:
@@ -144,7 +195,7 @@ def scalar_table(record: dict) -> pd.DataFrame:
         Columns method, bits, dataset, seed, chance, queries, database, direction, and one per
         metric that is a number; the curves are left to `results.json`.
     """
-    shared = {name: value for name, value in record.items() if name not in DIRECTIONS}
+    shared = {name: v for name, v in record.items() if name not in ("format", *DIRECTIONS)}
     rows = [
         {
             **shared,
@@ -215,9 +266,8 @@ def plot_curves(record: dict) -> Figure:
         axes.grid(color="0.9", lw=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    recall_axes.set(
-        xlim=(0, 1.02), xlabel="recall", ylabel="precision", title="within a Hamming radius"
-    )
+    reach = "among the first ranks" if _is_cosine(record) else "within a Hamming radius"
+    recall_axes.set(xlim=(0, 1.02), xlabel="recall", ylabel="precision", title=reach)
     last = record["image_to_text"]["precision_at_k"]["k"][-1]
     rank_axes.set(xlim=(0, last * 1.02), xlabel="k", title="among the first k results")
     rank_axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -397,9 +447,15 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
 
+def _is_cosine(record: dict) -> bool:
+    """Whether the results are those of embeddings."""
+    return "rank" in record["image_to_text"]["precision_recall"]
+
+
 def _title(record: dict, with_chance: bool = True) -> str:
+    size = f"{record['bits']} {'dimensions' if _is_cosine(record) else 'bits'}"
     title = (
-        f"{record['method']} on {record['dataset']}, {record['bits']} bits, seed {record['seed']}: "
+        f"{record['method']} on {record['dataset']}, {size}, seed {record['seed']}: "
         f"{record['queries']:,} queries, {record['database']:,} database items"
     )
     return f"{title}, chance {record['chance']:.4f}" if with_chance else title

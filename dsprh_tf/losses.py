@@ -60,16 +60,22 @@ def reconstruction_loss(
 
 
 def ranking_loss(
-    image_text: tf.Tensor, diagonal_target: float = 1.0, symmetry_weight: float = 0.5
+    image_text: tf.Tensor,
+    diagonal_target: float = 1.0,
+    symmetry_weight: float = 0.5,
+    diagonal_weight: float = 1.0,
 ) -> tf.Tensor:
-    """L_R = mean_i (t - S_IT(i,i))^2 + w mean_ij (S_IT(i,j) - S_IT(j,i))^2 (Eq. 9 to 11).
+    """L_R = v mean_i (t - S_IT(i,i))^2 + w mean_ij (S_IT(i,j) - S_IT(j,i))^2 (Eq. 9 to 11).
 
     Args:
         image_text: S^B_IT [M, M], cosines of image codes with text codes.
         diagonal_target: t; 1 as printed, 1.5 in DSAH.
         symmetry_weight: w; 1/2 as printed, 2 in DSAH.
+        diagonal_weight: v; 1 in both.
     """
-    diagonal = tf.reduce_mean(tf.square(diagonal_target - tf.linalg.diag_part(image_text)))
+    diagonal = diagonal_weight * tf.reduce_mean(
+        tf.square(diagonal_target - tf.linalg.diag_part(image_text))
+    )
     return diagonal + symmetry_weight * mean_squared_error(image_text, tf.transpose(image_text))
 
 
@@ -163,6 +169,11 @@ def shared_labels(labels: tf.Tensor) -> tf.Tensor:
     return tf.matmul(labels, labels, transpose_b=True) > 0
 
 
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, expected a number in [0, 1]")
+
+
 def _check_choice(name: str, value: str, choices: tuple) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
@@ -206,14 +217,15 @@ class DSPRHObjective:
     triplet_reduction: str = "mean"
     pairwise_reduction: str = "mean"
 
+    needs_graph = False
+
     def __post_init__(self):
         _check_choice("similarity_source", self.similarity_source, ("frozen", "fused"))
         _check_choice("related", self.related, RELATED)
         _check_choice("pairwise_target", self.pairwise_target, PAIRWISE_TARGETS)
         _check_choice("triplet_reduction", self.triplet_reduction, REDUCTIONS)
         _check_choice("pairwise_reduction", self.pairwise_reduction, REDUCTIONS)
-        if not 0 <= self.image_weight <= 1:
-            raise ValueError(f"image_weight is {self.image_weight}, expected a number in [0, 1]")
+        _check_share("image_weight", self.image_weight)
         if self.needs_neighbours and self.similarity_source == "fused":
             raise ValueError(
                 "neighbours are found once, before training, and similarity_source='fused' "
@@ -296,3 +308,151 @@ class DSPRHObjective:
             # Features with negative entries (embeddings) have cosines below 0, targets not.
             return tf.clip_by_value(0.5 * (joint + 1.0), 0.0, 1.0)
         return tf.cast(self._related(self.pairwise_target, batch, joint), tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class DJSRHObjective:
+    """Joint-semantics reconstruction (DJSRH, ICCV 2019).
+
+        S~ = lambda S_II + (1 - lambda) S_TT,   S = k ((1 - w) S~ + w S~ S~^T / M)
+        loss = eta (mse(S, S^B_II) + mse(S, S^B_TT)) + mse(S, S^B_IT)
+
+    Attributes:
+        image_weight: lambda; .9 on MIRFlickr-25K, .6 on NUS-WIDE.
+        second_order: w, the share of S~ S~^T / M.
+        scale: k.
+        within_weight: eta.
+    """
+
+    image_weight: float = 0.9
+    second_order: float = 0.4
+    scale: float = 1.5
+    within_weight: float = 0.1
+
+    needs_neighbours = needs_labels = needs_graph = False
+
+    def __post_init__(self):
+        _check_share("image_weight", self.image_weight)
+        _check_share("second_order", self.second_order)
+
+    def __call__(self, batch: dict, outputs: dict) -> dict:
+        """Scalars "L_W" and "total", which are the same, from the keys of `DSPRHObjective`."""
+        image_code, text_code = outputs["image_code"], outputs["text_code"]
+        joint = joint_similarity(
+            tf.stop_gradient(feature_similarity(batch["target_feature"])),
+            feature_similarity(batch["bow"]),
+            self.image_weight,
+        )
+        size = tf.cast(tf.shape(joint)[0], tf.float32)
+        second = tf.matmul(joint, joint, transpose_b=True) / size
+        target = self.scale * ((1 - self.second_order) * joint + self.second_order * second)
+        within = mean_squared_error(target, cosine_matrix(image_code, image_code))
+        within += mean_squared_error(target, cosine_matrix(text_code, text_code))
+        across = mean_squared_error(target, cosine_matrix(image_code, text_code))
+        total = self.within_weight * within + across
+        return {"L_W": total, "total": total}
+
+
+def graph_similarity(neighbours: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Inner products g_i . g_j of sparse rows -> [M, M].
+
+    Args:
+        neighbours: int [M, m], columns of the entries; below 0 for none.
+        weights: [M, m], the entries; 0 where there is none.
+    """
+    shape = tf.shape(neighbours)
+    columns, position = tf.unique(tf.reshape(neighbours, [-1]))
+    rows = tf.repeat(tf.range(shape[0]), shape[1])
+    dense = tf.scatter_nd(
+        tf.stack([rows, position], axis=1),
+        tf.reshape(weights, [-1]),
+        tf.stack([shape[0], tf.shape(columns)[0]]),
+    )  # [M, columns that occur in the batch]
+    return tf.matmul(dense, dense, transpose_b=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphObjective:
+    """DSPRH's three families of losses on a similarity from the training set's neighbour graph.
+
+    Where DSPRH compares the features of two items, this compares features and neighbourhoods
+    (R of `dsprh_tf.graph`), standardised, so that "unrelated" is 0 and not a constant of the
+    features:
+
+        T = min(d R, t)
+        L_W = mse(T, S^B_II) + mse(T, S^B_TT) + mse(T, S^B_IT),   L_F and L_R as in DSPRH
+        L_2 with "related" meaning T > 2 d,   L_3 with s = sigmoid(4 T)
+
+    Attributes:
+        alpha: weight of L_1 = L_F + L_R + L_W.
+        beta: weight of L_2.
+        gamma: weight of L_3.
+        target_deviation: d, the standard deviation of T but for its bound.
+        diagonal_target: t of L_R, and the largest target.
+        diagonal_weight: weight of L_R's first term.
+        symmetry_weight: weight of L_R's second term.
+        margin: nu of L_2.
+        graph: the `NeighbourGraph` of the training set, set by `fitted`.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.1
+    gamma: float = 0.01
+    target_deviation: float = 0.35
+    diagonal_target: float = 1.5
+    diagonal_weight: float = 0.1
+    symmetry_weight: float = 0.0
+    margin: float = 0.3
+    graph: object = dataclasses.field(default=None, repr=False, compare=False)
+
+    needs_neighbours = needs_labels = False
+    needs_graph = True
+
+    def __post_init__(self):
+        if not self.target_deviation > 0:
+            raise ValueError(
+                f"target_deviation is {self.target_deviation}, expected a number above 0"
+            )
+
+    def fitted(self, graph) -> GraphObjective:
+        """The objective with the `NeighbourGraph` of its training set."""
+        return dataclasses.replace(self, graph=graph)
+
+    def target(self, batch: dict) -> tf.Tensor:
+        """T [M, M] from "target_feature", "bow", "graph_neighbours" and "graph_weights"."""
+        if self.graph is None:
+            raise ValueError("the objective knows no graph yet: use objective.fitted(graph)")
+        image, words = batch["target_feature"], batch["bow"] * self.graph.word_weights
+        first = joint_similarity(
+            cosine_matrix(image, image), cosine_matrix(words, words), self.graph.image_weight
+        )
+        second = graph_similarity(batch["graph_neighbours"], batch["graph_weights"])
+        standard = self.graph.first * first + self.graph.second * second - self.graph.offset
+        return tf.stop_gradient(tf.minimum(self.target_deviation * standard, self.diagonal_target))
+
+    def __call__(self, batch: dict, outputs: dict) -> dict:
+        """The same terms as `DSPRHObjective`."""
+        image_code, text_code = outputs["image_code"], outputs["text_code"]
+        target = self.target(batch)
+        image_text = cosine_matrix(image_code, text_code)
+        pairs = (
+            cosine_matrix(image_code, image_code), cosine_matrix(text_code, text_code), image_text
+        )  # fmt: skip
+        terms = {
+            "L_F": reconstruction_loss(
+                outputs["text_from_image"],
+                outputs["image_from_text"],
+                batch["bow"],
+                outputs["fused"],
+            ),
+            "L_R": ranking_loss(
+                image_text, self.diagonal_target, self.symmetry_weight, self.diagonal_weight
+            ),
+            "L_W": sum(mean_squared_error(target, cosines) for cosines in pairs),
+        }
+        near = (target > 2 * self.target_deviation) | (tf.eye(tf.shape(target)[0]) > 0)
+        terms["L_2"] = cosine_triplet_loss(image_code, text_code, near, self.margin)
+        terms["L_3"] = pairwise_loss(image_code, text_code, tf.sigmoid(4 * target))
+        first = terms["L_F"] + terms["L_R"] + terms["L_W"]
+        terms["total"] = self.alpha * first + self.beta * terms["L_2"] + self.gamma * terms["L_3"]
+        return terms

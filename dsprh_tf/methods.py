@@ -1,9 +1,15 @@
-"""Methods by name: which networks and which objective. The only place that knows the names."""
+"""Methods by name: which networks and which objective. The only place that knows the names.
+
+A new method is one function that builds its model, an objective, and an entry in `METHODS`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
+
 from dsprh_tf import codes
-from dsprh_tf.losses import DSPRHObjective
+from dsprh_tf.losses import DJSRHObjective, DSPRHObjective, GraphObjective
 from dsprh_tf.model import CrossModalHashing
 from dsprh_tf.networks import ImageNetwork, TextNetwork
 
@@ -13,7 +19,7 @@ def dsprh(
     sizes: dict,
     backbone=None,
     image_size: int | None = None,
-    objective: DSPRHObjective | None = None,
+    objective=None,
     decoder_input: str = "tanh",
     **network,
 ) -> CrossModalHashing:
@@ -24,7 +30,7 @@ def dsprh(
         sizes: {"bow": D_T, "feature": D_I, "conv_map": (h, w, C) or None}.
         backbone: pixels -> {"conv_map", "feature"}; None for precomputed features.
         image_size: pixels a side that the backbone takes.
-        objective: the composite loss; the paper's by default.
+        objective: the composite loss; `DSPRHObjective()` by default.
         decoder_input: what the decoders read, "tanh" or "sign".
         **network: `fusion_weights`, `cov_channels`, `covariance` of `ImageNetwork`, and
             `text_hidden`, the text network's hidden size.
@@ -47,4 +53,126 @@ def dsprh(
     )
 
 
-METHODS = {"dsprh": dsprh}
+def djsrh(
+    bits: int,
+    sizes: dict,
+    backbone=None,
+    image_size: int | None = None,
+    objective=None,
+    decoder_input: str = "tanh",
+    **network,
+) -> CrossModalHashing:
+    """Deep Joint-Semantics Reconstructing Hashing (Su et al., ICCV 2019).
+
+    The hash layer stands on the backbone's feature as it is; nothing is decoded. Arguments as of
+    `dsprh`, of which those of the pooling branches have no effect.
+    """
+    return _on_plain_feature(
+        bits, sizes, backbone, image_size, objective or DJSRHObjective(), decoder_input, network
+    )
+
+
+def dsah(
+    bits: int,
+    sizes: dict,
+    backbone=None,
+    image_size: int | None = None,
+    objective=None,
+    decoder_input: str = "tanh",
+    **network,
+) -> CrossModalHashing:
+    """Deep Semantic-Alignment Hashing (Yang et al., ICMR 2020).
+
+    Its loss is DSPRH's L_1 with t = 1.5 and weight 2 in L_R. As released its decoders read
+    sign(B), through which no gradient reaches the encoders: `decoder_input="sign"` keeps that.
+    Arguments as of `dsprh`, of which those of the pooling branches have no effect.
+    """
+    if objective is None:
+        objective = DSPRHObjective(beta=0.0, gamma=0.0, diagonal_target=1.5, symmetry_weight=2.0)
+    inert = "inert" if decoder_input == "sign" else decoder_input
+    return _on_plain_feature(bits, sizes, backbone, image_size, objective, inert, network)
+
+
+def dsprh_plus(
+    bits: int,
+    sizes: dict,
+    backbone=None,
+    image_size: int | None = None,
+    objective=None,
+    decoder_input: str = "tanh",
+    **network,
+) -> CrossModalHashing:
+    """DSPRH's networks with this project's similarity: a neighbour graph of the training set.
+
+    Arguments as of `dsprh`; `GraphObjective` says what differs. Training needs
+    `dsprh_tf.graph.build_graph` and `objective.fitted(graph)`.
+    """
+    objective = objective or GraphObjective()
+    return dsprh(bits, sizes, backbone, image_size, objective, decoder_input, **network)
+
+
+def _on_plain_feature(bits, sizes, backbone, image_size, objective, decoder_input, network):
+    codes.check_bits(bits)
+    return CrossModalHashing(
+        ImageNetwork(bits, fusion_weights=(0.0, 0.0, 1.0), normalize=False),
+        TextNetwork(bits, hidden=network.get("text_hidden", 4096)),
+        objective,
+        sizes,
+        backbone=backbone,
+        image_size=image_size,
+        decoder_input=decoder_input,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What the programs know of a method.
+
+    Attributes:
+        title: as papers write it.
+        build: the function that makes its model.
+        objective: the dataclass of its loss; its fields are settings of the same names.
+        recipe: setting -> value where the user gives none, instead of the general default.
+    """
+
+    title: str
+    build: Callable
+    objective: type
+    recipe: Mapping = dataclasses.field(default_factory=dict)
+
+
+_SGD = {"optimizer": "sgd", "weight_decay": 5e-4, "batch_size": 32, "epochs": 40}
+_PARENTS = {**_SGD, "text_hidden": 4096, "image_weight": 0.9, "within_weight": 0.1, "scale": 1.5}
+
+METHODS = {
+    "djsrh": Method(
+        "DJSRH",
+        djsrh,
+        DJSRHObjective,
+        {
+            **_PARENTS, "momentum": 0.9, "nesterov": False, "lr_image": 0.001, "lr_text": 0.01,
+            "second_order": 0.4,
+        },
+    ),
+    "dsah": Method(
+        "DSAH",
+        dsah,
+        DSPRHObjective,
+        {
+            **_PARENTS, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005,
+            "beta": 0.0, "gamma": 0.0, "diagonal_target": 1.5, "symmetry_weight": 2.0,
+        },
+    ),
+    "dsprh": Method("DSPRH", dsprh, DSPRHObjective),
+    "dsprh_plus": Method(
+        "DSPRH+",
+        dsprh_plus,
+        GraphObjective,
+        {
+            "image_weight": 0.5, "diagonal_target": 1.5, "symmetry_weight": 0.0, "beta": 0.1,
+            "margin": 0.3, "gamma": 0.01, "epochs": 40,
+        },
+    ),
+}  # fmt: skip
+PAPER = "dsprh"
+"""The method that the paper's ablations are of."""

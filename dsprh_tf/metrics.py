@@ -1,8 +1,8 @@
-"""Retrieval metrics from packed codes and multi-hot labels.
+"""Retrieval metrics from packed codes, or from embeddings, and multi-hot labels.
 
 An item is relevant to a query if they share at least one label. The database is ranked by
-Hamming distance. A code of K bits has only K + 1 distances, so ties are many; `ties` says how
-they are read:
+Hamming distance, embeddings by cosine. A code of K bits has only K + 1 distances, so ties are
+many; `ties` says how they are read:
 
 * `"stable"`: tied items keep the order of the database, as in the published evaluations.
 * `"average"`: the exact expectation over all orders of the tied items, which does not depend on
@@ -24,6 +24,9 @@ BLOCK_BYTES = 8 * 2**20
 
 BYTES_PER_PAIR = 32
 """Peak working memory of one query-database pair (distance, order, shared labels, hits)."""
+
+COSINE_BYTES = 128 * 2**20
+"""Cosines held at once; a matrix product of few queries would wait for memory."""
 
 
 def evaluate(
@@ -76,8 +79,7 @@ def evaluate(
             labels other than 0 and 1, `at` below 1 or an unknown `ties`.
     """
     codes.check_same_width(query_codes, database_codes)
-    if isinstance(at, bool) or not isinstance(at, (int, np.integer)) or at < 1:
-        raise ValueError(f"at must be a whole number of at least 1, received {at!r}")
+    _check_at(at)
     if ties not in ("stable", "average"):
         raise ValueError(f"ties must be 'stable' or 'average', received {ties!r}")
     queries, size, bits = len(query_codes), len(database_codes), query_codes.shape[1] * 8
@@ -92,41 +94,87 @@ def evaluate(
         shared = codes.count_pairs(np.bitwise_and, query_labels[:, rows], database_labels)
         items, relevant = _histograms(distance, shared, bits)
         ranked = rank_all(distance, shared, items, relevant, cut, grid)
-        total = relevant.sum(axis=1)
         return {
-            "ap": ranked["sum"] / np.maximum(total, 1),
-            "ap_hits": ranked["ap_hits"],
-            "ap_min_r": ranked["sum_cut"] / np.clip(total, 1, cut),
-            "ndcg": ranked["dcg"] / _ideal_dcg(shared, cut),
-            "precision_at_k": ranked["hits"] / grid,
+            **_scores(ranked, shared, relevant.sum(axis=1), cut, grid),
             "items": items.cumsum(axis=1),
             "relevant": relevant.cumsum(axis=1),
         }
 
-    blocks = _map_blocks(score, queries, size)
-    scores = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    scores = _join(_map_blocks(score, queries, size))
     items, relevant = scores["items"], scores["relevant"]  # [nq, bits + 1], within each radius
     precision = relevant / np.maximum(items, 1)
     answered = (items > 0).sum(axis=0)
     radius = np.flatnonzero(answered)
-    solvable = relevant[:, -1] > 0
-    recall = relevant[solvable] / relevant[solvable, -1:]
-    recall = recall.mean(axis=0) if solvable.any() else np.zeros(items.shape[1])
     return {
-        "map": float(scores["ap"].mean()),
-        f"map@{at}": float(scores["ap_hits"].mean()),
-        f"map@{at}_min_r": float(scores["ap_min_r"].mean()),
-        f"ndcg@{at}": float(scores["ndcg"].mean()),
+        **_means(scores, at, grid),
         "precision@radius2": float(precision[:, 2].mean()),
-        "queries_without_relevant": int((~solvable).sum()),
-        "precision_at_k": {
-            "k": grid.tolist(),
-            "precision": scores["precision_at_k"].mean(axis=0).tolist(),
-        },
         "precision_recall": {
             "radius": radius.tolist(),
             "precision": (precision.sum(axis=0)[radius] / answered[radius]).tolist(),
-            "recall": recall[radius].tolist(),
+            "recall": _recall(relevant, scores["total"])[radius].tolist(),
+        },
+    }
+
+
+def evaluate_cosine(
+    query: np.ndarray,
+    database: np.ndarray,
+    query_labels: np.ndarray,
+    database_labels: np.ndarray,
+    at: int = 50,
+) -> dict:
+    """The metrics of `evaluate` for embeddings ranked by cosine similarity.
+
+    What rests on a Hamming radius differs: there is no `precision@radius2`, and `precision_recall`
+    has a point per rank of `recall_ranks` (`rank` in place of `radius`): the mean precision of all
+    queries, and the mean recall of those that have a relevant item.
+
+    Cosines are computed in float64 and rounded to multiples of 2^-30, so that equal embeddings
+    tie however a matrix product orders its sums; tied items keep the order of the database. A
+    zero row has cosine 0 with everything.
+
+    Args:
+        query: Numbers `[nq, D]`, of any real type.
+        database: Numbers `[nd, D]`; converted in blocks, so a memory map will do.
+        query_labels: `[nq, labels]` of 0 and 1.
+        database_labels: `[nd, labels]` of 0 and 1.
+        at: Cut-off R of the metrics that carry it in their name.
+
+    Returns:
+        A dictionary of floats and lists, named as in `evaluate`.
+
+    Raises:
+        ValueError: For empty sets, embeddings or labels of different widths or numbers of rows,
+            embeddings that are not finite, labels other than 0 and 1, or `at` below 1.
+    """
+    query, database = _check_embeddings(query, database)
+    _check_at(at)
+    queries, size = len(query), len(database)
+    query_labels, database_labels = _label_words(query_labels, database_labels, queries, size)
+    cut = min(int(at), size)
+    grid, ranks = precision_grid(size), recall_ranks(size)
+
+    def score(keys: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        shared = codes.count_pairs(np.bitwise_and, labels, database_labels)
+        ranked = _rank_stable(keys, shared, None, None, cut, np.append(grid, ranks))
+        ranked["hits"], hits_at_ranks = np.split(ranked["hits"], [len(grid)], axis=1)
+        scores = _scores(ranked, shared, np.count_nonzero(shared, axis=1), cut, grid)
+        return {**scores, "hits": hits_at_ranks}
+
+    def score_group(start: int) -> list[dict[str, np.ndarray]]:
+        rows = slice(start, min(start + group, queries))
+        keys = _cosine_keys(query[rows], database, start)  # by all cores, before the threads
+        labels = query_labels[:, rows]
+        return _map_blocks(lambda block: score(keys[block], labels[:, block]), len(keys), size)
+
+    group = max(1, COSINE_BYTES // (4 * size))
+    scores = _join([block for start in range(0, queries, group) for block in score_group(start)])
+    return {
+        **_means(scores, at, grid),
+        "precision_recall": {
+            "rank": ranks.tolist(),
+            "precision": (scores["hits"] / ranks).mean(axis=0).tolist(),
+            "recall": _recall(scores["hits"], scores["total"]).tolist(),
         },
     }
 
@@ -169,6 +217,103 @@ def precision_grid(size: int) -> np.ndarray:
     """
     step = 100 if size >= 5000 else max(s for s in (1, 2, 5, 10, 20, 50) if s * 50 <= max(size, 50))
     return np.unique(np.append(1, np.arange(step, min(size, 5000) + 1, step)))
+
+
+def recall_ranks(size: int) -> np.ndarray:
+    """Ranks of the precision-recall curve of embeddings: at most 100, log-spaced, 1 to `size`.
+
+    Args:
+        size: Number of database items.
+
+    Returns:
+        int64 `[points]`, increasing.
+    """
+    return np.unique(np.geomspace(1, size, 100).round().astype(np.int64))
+
+
+def _check_at(at) -> None:
+    if isinstance(at, bool) or not isinstance(at, (int, np.integer)) or at < 1:
+        raise ValueError(f"at must be a whole number of at least 1, received {at!r}")
+
+
+def _check_embeddings(query, database) -> tuple[np.ndarray, np.ndarray]:
+    query, database = np.asarray(query), np.asarray(database)
+    for name, rows in (("query", query), ("database", database)):
+        if rows.ndim != 2 or rows.dtype.kind not in "biuf" or rows.shape[1] == 0:
+            received = f"{rows.dtype} {list(rows.shape)}"
+            raise ValueError(f"{name} embeddings must be numbers [n, D], received {received}")
+    if query.shape[1] != database.shape[1]:
+        raise ValueError(
+            f"query and database embeddings must have one width, received {query.shape[1]} and "
+            f"{database.shape[1]} dimensions"
+        )
+    return query, database
+
+
+def _cosine_keys(query: np.ndarray, database: np.ndarray, first: int = 0) -> np.ndarray:
+    """int32 `[nq, nd]` that rank as falling cosines do: -2^30 times the cosine, rounded."""
+    query = _unit("query", query, first)
+    keys = np.empty((len(query), len(database)), np.int32)
+    step = max(1, COSINE_BYTES // (16 * (len(query) + database.shape[1])))
+    for start in range(0, len(database), step):
+        block = slice(start, start + step)
+        cosine = query @ _unit("database", database[block], start).T
+        cosine *= -(2.0**30)
+        keys[:, block] = np.rint(cosine, out=cosine)
+    return keys
+
+
+def _unit(name: str, rows: np.ndarray, first: int) -> np.ndarray:
+    """Rows of length 1 in float64; zero rows stay zero, rows that are not finite are refused."""
+    rows = rows.astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} embeddings must be finite, received nan or inf in row "
+            f"{first + int(np.argmin(finite))}"
+        )
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0, norm, 1)
+
+
+def _scores(ranked: dict, shared: np.ndarray, total: np.ndarray, cut: int, grid) -> dict:
+    """What each query gets from its ranked sums; `total` counts its relevant items."""
+    return {
+        "ap": ranked["sum"] / np.maximum(total, 1),
+        "ap_hits": ranked["ap_hits"],
+        "ap_min_r": ranked["sum_cut"] / np.clip(total, 1, cut),
+        "ndcg": ranked["dcg"] / _ideal_dcg(shared, cut),
+        "precision_at_k": ranked["hits"] / grid,
+        "total": total,
+    }
+
+
+def _means(scores: dict, at: int, grid: np.ndarray) -> dict:
+    """Means over the queries, by the names of the results."""
+    return {
+        "map": float(scores["ap"].mean()),
+        f"map@{at}": float(scores["ap_hits"].mean()),
+        f"map@{at}_min_r": float(scores["ap_min_r"].mean()),
+        f"ndcg@{at}": float(scores["ndcg"].mean()),
+        "queries_without_relevant": int((scores["total"] == 0).sum()),
+        "precision_at_k": {
+            "k": grid.tolist(),
+            "precision": scores["precision_at_k"].mean(axis=0).tolist(),
+        },
+    }
+
+
+def _recall(hits: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Mean recall `[points]` of hits `[nq, points]` over queries that have a relevant item."""
+    solvable = total > 0
+    if not solvable.any():
+        return np.zeros(hits.shape[1])
+    return (hits[solvable] / total[solvable, None]).mean(axis=0)
+
+
+def _join(blocks: list) -> dict[str, np.ndarray]:
+    """The arrays of all blocks of queries, one after another."""
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _label_words(query, database, query_rows=None, database_rows=None):

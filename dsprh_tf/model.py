@@ -8,6 +8,7 @@ import tensorflow as tf
 from dsprh_tf.networks import straight_through_sign
 
 TERMS = ("L_F", "L_R", "L_W", "L_2", "L_3", "total")
+DECODER_INPUTS = ("tanh", "sign", "inert")
 
 
 class CrossModalHashing(keras.Model):
@@ -38,7 +39,7 @@ class CrossModalHashing(keras.Model):
         backbone: pixels -> {"conv_map", "feature"}, or None for precomputed features.
         image_size: pixels a side that the backbone takes; None without a backbone.
         decoder_input: "tanh" feeds B to the decoders, "sign" its sign with a straight-through
-            gradient.
+            gradient, "inert" its sign without any: the decoders learn, the encoders do not.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class CrossModalHashing(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if decoder_input not in ("tanh", "sign"):
-            raise ValueError(f"decoder_input is {decoder_input!r}, expected tanh or sign")
+        if decoder_input not in DECODER_INPUTS:
+            raise ValueError(
+                f"decoder_input is {decoder_input!r}, expected one of {', '.join(DECODER_INPUTS)}"
+            )
         self.backbone = backbone
         self.image_network = image_network
         self.text_network = text_network
@@ -146,7 +149,6 @@ class CrossModalHashing(keras.Model):
         text_hash = self.encode_text(inputs["bow"])
         image_code = tf.tanh(self.alpha * image_hash)
         text_code = tf.tanh(self.alpha * text_hash)
-        signed = self.decoder_input == "sign"
         return {
             "feature": tf.cast(image["feature"], tf.float32),
             "fused": fused,
@@ -154,13 +156,16 @@ class CrossModalHashing(keras.Model):
             "text_hash": text_hash,
             "image_code": image_code,
             "text_code": text_code,
-            "text_from_image": self.image_decoder(
-                straight_through_sign(image_code) if signed else image_code
-            ),
-            "image_from_text": self.text_decoder(
-                straight_through_sign(text_code) if signed else text_code
-            ),
+            "text_from_image": self.image_decoder(self._bottleneck(image_code)),
+            "image_from_text": self.text_decoder(self._bottleneck(text_code)),
         }
+
+    def _bottleneck(self, code):
+        """What the decoders read."""
+        if self.decoder_input == "tanh":
+            return code
+        signs = straight_through_sign(code)
+        return tf.stop_gradient(signs) if self.decoder_input == "inert" else signs
 
     def compile(self, image_optimizer, text_optimizer, l2_weight=0.0, **kwargs):
         """Sets one optimizer a modality.
@@ -204,9 +209,10 @@ class CrossModalHashing(keras.Model):
             terms = self._terms(batch, training=True)
             loss = terms["total"] / replicas
         image, text = self.image_variables, self.text_variables
-        gradients = tape.gradient(
-            loss, image + text, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        gradients = [  # A decoder that no term reads has none.
+            tf.zeros(v.shape, v.dtype) if g is None else g
+            for g, v in zip(tape.gradient(loss, image + text), image + text)
+        ]
         gradients = [
             g + self.l2_weight / replicas * v for g, v in zip(gradients, image + text)
         ] if self.l2_weight else gradients

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import platform
 import shutil
-import weakref
 from importlib import metadata
 from pathlib import Path
 
-from dsprh_tf.data.files import read_json, write_json
+from dsprh_tf.data.files import Lock, read_json, write_json
 
 # Where things lie and what is shown; the same run gives the same weights whatever these are.
 NEUTRAL = frozenset(
@@ -62,7 +59,10 @@ class RunFolder:
                 or it holds something else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = Lock(
+            self / ".lock",
+            f"{self.path} is in use by another process: wait for it or give another --run_dir",
+        )
         known = self / "flags.json"
         if overwrite:
             for child in self.path.iterdir():
@@ -110,16 +110,6 @@ class RunFolder:
                 f"{self.path} belongs to a run with other flags ({changes}): give the same flags "
                 "to resume it, another --run_dir, or --overwrite to start anew"
             )
-
-    def _take_lock(self) -> None:
-        lock = os.open(self / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        weakref.finalize(self, os.close, lock)  # held as long as this object lives
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"{self.path} is in use by another process: wait for it or give another --run_dir"
-            ) from error
 
 
 def _versions():

@@ -22,9 +22,18 @@ with open(os.devnull, "wb") as _nowhere:
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dsprh_tf import compat, losses, methods, runs, training  # noqa: E402
+from dsprh_tf import compat, methods, runs, training  # noqa: E402
 from dsprh_tf.backbones import build_backbone, weights_fingerprint  # noqa: E402
-from dsprh_tf.data import coco, features, mirflickr, nuswide, pairs, scenes, splits  # noqa: E402
+from dsprh_tf.data import (  # noqa: E402
+    coco,
+    features,
+    mirflickr,
+    mirflickr_mat,
+    nuswide,
+    pairs,
+    scenes,
+    splits,
+)
 from dsprh_tf.data.dataset import PairDataset  # noqa: E402
 from dsprh_tf.data.files import read_json, write_json  # noqa: E402
 from dsprh_tf.data.pipeline import PairSource  # noqa: E402
@@ -35,6 +44,7 @@ from dsprh_tf.trunk_cache import TrunkCache  # noqa: E402
 LOADERS = {
     "coco": coco.load_coco,
     "mirflickr25k": mirflickr.load_mirflickr25k,
+    "mirflickr25k_mat": mirflickr_mat.load_mirflickr25k_mat,
     "nuswide": nuswide.load_nuswide,
     "pairs": pairs.load_pairs,
     "scenes": pairs.load_pairs,
@@ -144,7 +154,7 @@ class Run:
             sizes["conv_map"] = tuple(map(int, outputs["conv_map"].shape[1:]))
         else:
             sizes["feature"] = self.dataset.image_features.shape[1]
-        return methods.METHODS[s.method](
+        return methods.METHODS[s.method].build(
             s.bits,
             sizes,
             self.backbone,
@@ -182,10 +192,11 @@ class Run:
             )
 
 
-def objective_of(settings: dict) -> losses.DSPRHObjective:
+def objective_of(settings: dict):
     """The loss that the settings describe."""
-    fields = dataclasses.fields(losses.DSPRHObjective)
-    return losses.DSPRHObjective(**{field.name: settings[field.name] for field in fields})
+    objective = methods.METHODS[settings["method"]].objective
+    names = [field.name for field in dataclasses.fields(objective) if field.name in settings]
+    return objective(**{name: settings[name] for name in names})
 
 
 def load_run(run_dir: str, **changed) -> Run:

@@ -8,12 +8,11 @@ server's configuration. A version appears whole or not at all.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import common
 import program
 from absl import flags
 
+from dsprh_tf.data.images import image_bytes
 from dsprh_tf.export import export_encoders
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder of scripts/train.py.")
@@ -31,7 +30,7 @@ def main() -> None:
     samples = run.split.train[:4]
     images = ()
     if run.has_images:
-        images = [Path(path).read_bytes() for path in run.dataset.image_paths[samples]]
+        images = [image_bytes(path) for path in run.dataset.image_paths[samples]]
     texts = () if run.words is None else [str(text) for text in run.dataset.texts[samples]]
     paths = export_encoders(
         run.restore(),

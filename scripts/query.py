@@ -10,18 +10,16 @@ the 8 nearest items of each query ("*": shares a label with it) and draws them o
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import common
 import numpy as np
 import program
 from absl import flags
-from PIL import Image
 from tqdm import tqdm
 
 from dsprh_tf import codes
-from dsprh_tf.data.images import load_image
+from dsprh_tf.data.images import image_bytes, load_image
 from dsprh_tf.evaluation import RetrievalItem, RetrievalRow, contact_sheet
 from dsprh_tf.export import Encoder
 
@@ -34,15 +32,6 @@ _SEED = flags.DEFINE_integer("seed", 0, "Draws the queries where none are given.
 _OUT = flags.DEFINE_string("out", None, "Contact sheet, PNG; RUN_DIR/queries.png by default.")
 
 TOP, CHUNK, DRAWN = 8, 64, 3
-
-
-def image_bytes(path: str) -> bytes:
-    """File content, as PNG if it is of a kind that only Pillow reads."""
-    if Path(path).suffix.lower() in (".jpg", ".jpeg", ".png"):
-        return Path(path).read_bytes()
-    buffer = io.BytesIO()
-    Image.fromarray(load_image(path)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def encode(encoder: Encoder, items, read, title: str) -> np.ndarray:

@@ -10,6 +10,9 @@ The same command on an unfinished run folder goes on from its last epoch.
 
 from __future__ import annotations
 
+import resource
+import time
+
 import common
 import program
 import train_flags
@@ -19,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from evaluate import evaluate_run
 
-from dsprh_tf import compat, runs, training
+from dsprh_tf import compat, graph, runs, training
 from dsprh_tf.monitoring import Monitor
 from dsprh_tf.similarity import neighbour_thresholds
 
@@ -41,9 +44,11 @@ def prepare_source(run: common.Run, model) -> None:
             source.cache = cache
         elif not s.freeze_backbone:
             source.targets = image_features
+    if (model.objective.needs_neighbours or model.objective.needs_graph) and image_features is None:
+        raise ValueError("neighbours need the features of all training pairs: drop --nocache")
+    if model.objective.needs_graph:
+        use_graph(run, model, image_features)
     if model.objective.needs_neighbours:
-        if image_features is None:
-            raise ValueError("neighbours need the features of all training pairs: drop --nocache")
         source.extra["neighbour_threshold"] = thresholds = np.zeros(len(dataset), np.float32)
         thresholds[run.split.train] = neighbour_thresholds(
             image_features[run.split.train],
@@ -56,6 +61,30 @@ def prepare_source(run: common.Run, model) -> None:
             raise ValueError("related or pairwise_target is labels, but the data has no labels")
         print("note: labels enter the loss; this run is supervised, a diagnostic only")
         source.extra["labels"] = dataset.labels
+
+
+def use_graph(run: common.Run, model, image_features) -> None:
+    """Builds the training pairs' neighbour graph; hands it to the objective and the batches."""
+    s, source, train = run.settings, run.source, run.split.train
+    started = time.monotonic()
+    built = graph.build_graph(
+        image_features[train],
+        source.text_features(train),
+        s.image_weight,
+        s.neighbours,
+        s.second_order,
+        s.seed,
+    )
+    model.objective = model.objective.fitted(built)
+    for name, values in (("graph_neighbours", built.neighbours), ("graph_weights", built.weights)):
+        source.extra[name] = np.zeros((len(run.dataset), values.shape[1]), values.dtype)
+        source.extra[name][train] = values
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"graph: {len(train):,} pairs, {s.neighbours} neighbours, "
+        f"{'exact' if built.exact else 'approximate'}, {time.monotonic() - started:.1f} s, "
+        f"memory of the process at most {peak:.1f} GiB"
+    )
 
 
 def main() -> None:
@@ -80,7 +109,9 @@ def main() -> None:
         steps = len(run.split.train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
         cosine = steps if s.lr_schedule == "cosine" else 0
         optimizers = [
-            training.make_optimizer(s.optimizer, rate, s.momentum, s.weight_decay, cosine)
+            training.make_optimizer(
+                s.optimizer, rate, s.momentum, s.weight_decay, cosine, s.nesterov
+            )
             for rate in (s.lr_image, s.lr_text)
         ]
         model.compile(*optimizers, l2_weight=coupled)

@@ -39,7 +39,7 @@ flags.DEFINE_list("fusion_weights", ["0.25", "0.25", "0.5"], "w1,w2,w3 of strip 
 _I("cov_channels", 128, "Channels before the covariance; 0 keeps all.", 0)
 _B("covariance", True, "iSQRT-COV; --nocovariance pools by the mean instead.")
 _I("text_hidden", 4096, "Hidden size of the text network.", 1)
-_E("decoder_input", "tanh", ["tanh", "sign"], "What the decoders read.")
+_E("decoder_input", "tanh", ["tanh", "sign"], "What the decoders read (dsah: sign is inert).")
 
 _O = losses.DSPRHObjective
 _F("alpha", _O.alpha, "Weight of L_1 = L_F + L_R + L_W.")
@@ -49,11 +49,15 @@ _F("image_weight", _O.image_weight, "lambda: share of image similarity in the jo
 _F("scale", _O.scale, "k: how far similarities are stretched.")
 _F("within_weight", _O.within_weight, "eta: weight of the single modalities in L_W.")
 _F("diagonal_target", _O.diagonal_target, "t of L_R (DSAH: 1.5).")
+_F("diagonal_weight", 0.1, "Weight of L_R's first term (dsprh_plus; 1 elsewhere).")
 _F("symmetry_weight", _O.symmetry_weight, "Weight of L_R's second term (DSAH: 2).")
 _E("similarity_source", _O.similarity_source, ["frozen", "fused"], "F_I of the similarity.")
 _E("related", _O.related, losses.RELATED, "What is related in L_2.")
 _E("pairwise_target", _O.pairwise_target, losses.PAIRWISE_TARGETS, "s_ij of L_3.")
 _F("neighbour_share", 0.02, "Share of the training set that neighbours means.", 0.0, 1.0)
+_F("second_order", 0.5, "w: share of second-order similarity (djsrh, dsprh_plus).", 0.0, 1.0)
+_I("neighbours", 20, "Neighbours of an item in the training graph (dsprh_plus).", 2)
+_F("target_deviation", 0.35, "Standard deviation of the graph's targets (dsprh_plus).", 0.0)
 _F("margin", _O.margin, "nu of L_2.")
 _E("triplet_reduction", _O.triplet_reduction, losses.REDUCTIONS, "Of L_2.")
 _E("pairwise_reduction", _O.pairwise_reduction, losses.REDUCTIONS, "Of L_3.")
@@ -65,6 +69,7 @@ _F("lr_image", 0.005, "Learning rate of backbone, image network and its decoder.
 _F("lr_text", 0.005, "Learning rate of text network and its decoder.", 0.0)
 _E("lr_schedule", "constant", ["constant", "cosine"], "cosine: falls to 0 over the run.")
 _F("momentum", 0.7, "Of sgd.", 0.0, 1.0)
+_B("nesterov", True, "Of sgd.")
 _F("weight_decay", 5e-4, "L2 in the gradient for sgd, decoupled for adamw and lamb.", 0.0)
 _B("augment", None, "Random flip and crop; by default when the backbone is trained.")
 _E("select", "validation", ["validation", "last"], "Which epoch's weights to keep.")
@@ -87,11 +92,12 @@ GROUPS = {
                  "freeze_backbone", "dropout", "fusion_weights", "cov_channels", "covariance",
                  "text_hidden", "decoder_input"],
     "loss": ["alpha", "beta", "gamma", "image_weight", "scale", "within_weight",
-             "diagonal_target", "symmetry_weight", "similarity_source", "related",
-             "pairwise_target", "neighbour_share", "margin", "triplet_reduction",
-             "pairwise_reduction"],
+             "diagonal_target", "diagonal_weight", "symmetry_weight", "similarity_source",
+             "related", "pairwise_target", "neighbour_share", "second_order", "neighbours",
+             "target_deviation", "margin", "triplet_reduction", "pairwise_reduction"],
     "training": ["epochs", "batch_size", "optimizer", "lr_image", "lr_text", "lr_schedule",
-                 "momentum", "weight_decay", "augment", "select", "devices", "precision", "cache"],
+                 "momentum", "nesterov", "weight_decay", "augment", "select", "devices",
+                 "precision", "cache"],
     "run": ["seed", "run_dir", "overwrite", "cache_dir", "cache_limit_gb", "max_to_keep",
             "monitor_every"],
 }  # fmt: skip
@@ -100,10 +106,15 @@ GROUPS = {
 def settings() -> dict:
     """Every setting by name, in JSON types, checked as far as no data is needed.
 
+    What the user did not give is the method's recipe, and else the flag's default.
+
     Raises:
         ValueError: a value that cannot work; found before any data is read.
     """
     values = {name: flags.FLAGS[name].value for names in GROUPS.values() for name in names}
+    for name, value in methods.METHODS[values["method"]].recipe.items():
+        if not flags.FLAGS[name].present:
+            values[name] = value
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name} is {value}, expected a finite number")

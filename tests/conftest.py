@@ -26,7 +26,8 @@ from dsprh_tf.data.scenes import write_scenes
 from dsprh_tf.data.text import BagOfWords
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-MODULES = ("common", "program", "train_flags", "evaluate")  # of scripts/, imported by programs
+# Of scripts/, imported by programs.
+MODULES = ("common", "program", "train_flags", "evaluate", "reference")
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dsprh_tf.data import nuswide as nuswide_module
 from dsprh_tf.data.coco import load_coco
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.mirflickr import LABELS, load_mirflickr25k
@@ -402,6 +403,91 @@ def test_nuswide_broken_trees(tmp_path):
     write(tmp_path / "NUS_WID_Tags" / "TagList1k.txt", *(f"Tag{i} " for i in range(1000)))
     shutil.rmtree(tmp_path / "Flickr")
     refuses("no pictures such as Flickr/actor/0001_11.jpg", load_nuswide, tmp_path)
+
+
+@pytest.mark.parametrize("root", [".", "NUS-WIDE", "NUS_WIDE"])
+def test_nuswide_whole_archives(tmp_path, root):
+    """What the archives hold beside the files that are read, with Windows line ends."""
+    folder = tmp_path / root
+    nuswide(folder)
+    for rare in range(70):  # 81 concepts in all
+        write(folder / "Groundtruth" / "AllLabels" / f"Labels_rare{rare:02}.txt", *"0000")
+    for part, column in (("Train", "11"), ("Test", "10")):
+        write(folder / "ImageList" / f"{part}Imagelist.txt", *NUS_NAMES[:2])
+        write(folder / "Groundtruth" / "TrainTestLabels" / f"Labels_sky_{part}.txt", *column)
+        write(folder / "NUS_WID_Tags" / f"{part}_Tags1k.dat", "0 1")
+    write(folder / "NUS_WID_Tags" / "AllTags81.txt", *["0 1 " * 40 + "0"] * 4)
+    write(folder / "NUS_WID_Tags" / "All_Tags.txt", *(f"{n[-6:-4]} tag0" for n in NUS_NAMES))
+    for path in folder.rglob("*.txt"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    data = load_nuswide(tmp_path)
+    assert data.ids.tolist() == ["actor/0001_11", "zoo/0001_33"]
+    assert data.texts.tolist() == ["tag0 tag999", "tag5"]
+    assert data.label_names[:2] == ("sky", "clouds")
+    np.testing.assert_array_equal(data.labels[:, :3], [[1, 1, 0], [1, 0, 0]])
+    assert data.notes[1].startswith("the 10 most frequent of 81 concepts: sky, clouds, l0, ")
+
+
+def test_nuswide_reads_its_tags_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(nuswide_module, "_BLOCK_ROWS", 3)
+    nuswide(tmp_path, ids=True)
+    assert load_nuswide(tmp_path).texts.tolist() == ["tag0 tag999", "tag5"]
+    tags = tmp_path / "NUS_WID_Tags" / "AllTags1k.txt"
+    lines = tags.read_text(encoding="utf-8").splitlines()
+    write(tags, *lines[:3], "45" + lines[3][2:])
+    refuses("row 4 has the id 45, the image list has zoo/0002_44.jpg", load_nuswide, tmp_path)
+    write(tags, *lines[:3], lines[3].replace("1", "2"))
+    refuses("AllTags1k.txt row 4 is not 1,000", load_nuswide, tmp_path)
+
+
+def test_nuswide_skips_lost_pictures(tmp_path):
+    nuswide(tmp_path)
+    (tmp_path / "Flickr" / "zoo" / "0001_33.jpg").write_bytes(b"")
+    refuses("0001_33.jpg is empty", load_nuswide, tmp_path)
+    data = load_nuswide(tmp_path, "skip")
+    assert data.ids.tolist() == ["actor/0001_11"]
+    assert "dropped 1 of 2 pairs for a bad image:" in data.notes
+
+
+@pytest.mark.parametrize(
+    ("moved", "message"),
+    [
+        ("ImageList/Imagelist.txt", "no ImageList/Imagelist.txt; download .*ImageList.zip"),
+        ("NUS_WID_Tags/TagList1k.txt", "no NUS_WID_Tags/TagList1k.txt; download"),
+        ("Groundtruth/AllLabels", "no Groundtruth/AllLabels; download"),
+        ("Groundtruth/AllLabels/Labels_l0.txt", None),
+        ("Groundtruth/AllLabels/Labels_l*.txt", "has 3 files Labels_.*, expected 81"),
+    ],
+)
+def test_nuswide_lacks_a_part(tmp_path, moved, message):
+    nuswide(tmp_path)
+    for path in tmp_path.glob(moved):
+        path.rename(path.with_name("gone"))
+    if message is None:  # a rarer concept moves up
+        assert load_nuswide(tmp_path).label_names[-1] == "zoo"
+    else:
+        refuses(message, load_nuswide, tmp_path)
+
+
+def test_nuswide_wrong_files(tmp_path):
+    nuswide(tmp_path)
+    tags, label = tmp_path / "NUS_WID_Tags" / "AllTags1k.txt", "Groundtruth/AllLabels/Labels_l1.txt"
+    whole = tags.read_text(encoding="utf-8")
+    for columns in (81, 500):  # AllTags81.txt, the bag of SIFT words
+        write(tags, *[" ".join("0" * columns)] * 4)
+        refuses(f"AllTags1k.txt has {columns} columns, expected 1,000", load_nuswide, tmp_path)
+    tags.write_bytes(b"")
+    refuses("AllTags1k.txt has 0 columns, expected 1,000", load_nuswide, tmp_path)
+    write(tags, *whole.splitlines(), whole.splitlines()[0])
+    refuses("AllTags1k.txt has 5 rows but the image list has 4", load_nuswide, tmp_path)
+    write(tags, *[" ".join("0" * 1000)] * 4)
+    refuses("no image has both a tag and a label; download", load_nuswide, tmp_path)
+    tags.write_text(whole, encoding="utf-8")
+    write(tmp_path / label, *"010")  # TrainTestLabels has fewer rows
+    refuses("Labels_l1.txt has 3 rows but the image list has 4", load_nuswide, tmp_path)
+    write(tmp_path / label, *"0100")
+    write(tmp_path / "ImageList" / "Imagelist.txt", *NUS_NAMES[:2], NUS_NAMES[0], NUS_NAMES[3])
+    refuses("id 'actor/0001_11' occurs 2 times", load_nuswide, tmp_path)
 
 
 # A user's own manifest

@@ -57,6 +57,76 @@ def test_without_labels_evaluation_is_refused(missing):
     assert "\n" not in str(error.value)
 
 
+def floats(seed, rows):
+    """Embeddings in a shared space, and others of another width within each modality."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((rows, 4)) < 0.3).astype(np.uint8)
+    widths = (8, 8, 12, 5)
+    image, text, image_within, text_within = (rng.standard_normal((rows, w)) for w in widths)
+    return Encoded(image, text, labels, image_within.astype(np.float16), text_within)
+
+
+@pytest.fixture(scope="module")
+def cosine_record():
+    results = evaluation.evaluate_directions(floats(0, 9), floats(1, 120))
+    return evaluation.results_record("float", 8, "coco", 3, results)
+
+
+def test_embeddings_are_compared_by_cosine_and_within_by_their_own():
+    query, database = floats(0, 9), floats(1, 40)
+    results = evaluation.evaluate_directions(query, database, at=7)
+    expected = {
+        "image_to_text": (query.image_codes, database.text_codes),
+        "text_to_image": (query.text_codes, database.image_codes),
+        "image_to_image": (query.image_within, database.image_within),
+        "text_to_text": (query.text_within, database.text_within),
+    }
+    for direction, pair in expected.items():
+        assert results[direction] == metrics.evaluate_cosine(
+            *pair, query.labels, database.labels, at=7
+        )
+
+
+def test_codes_within_a_modality_may_be_others():
+    def with_within(base, seed):
+        other = encoded(seed, len(base.labels))
+        return Encoded(base.image_codes, base.text_codes, base.labels, other.image_codes)
+
+    query, database = with_within(encoded(0, 9), 5), with_within(encoded(1, 40), 6)
+    results = evaluation.evaluate_directions(query, database)
+    labels = query.labels, database.labels
+    for direction, pair in {
+        "image_to_image": (query.image_within, database.image_within),
+        "text_to_text": (query.text_codes, database.text_codes),
+        "image_to_text": (query.image_codes, database.text_codes),
+    }.items():
+        assert results[direction] == metrics.evaluate(*pair, *labels)
+
+
+def test_embeddings_have_no_averaged_ties_and_no_codes_beside_them():
+    with pytest.raises(ValueError, match="ties is 'average', but embeddings"):
+        evaluation.evaluate_directions(floats(0, 3), floats(1, 5), ties="average")
+    with pytest.raises(ValueError, match="must be packed codes"):
+        evaluation.evaluate_directions(floats(0, 3), encoded(1, 5))
+
+
+def test_files_table_and_curves_of_embeddings(cosine_record, tmp_path):
+    evaluation.write_results(tmp_path, cosine_record)
+    assert evaluation.read_results(tmp_path / "results.json") == cosine_record
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert list(table["direction"]) == list(evaluation.DIRECTIONS)
+    assert "precision@radius2" not in table
+    lines = evaluation.format_table(cosine_record).split("\n")
+    assert lines[0].startswith("float on coco, 8 dimensions, seed 3")
+    assert "P@radius" not in lines[1]
+    assert len({len(line) for line in lines[1:6]}) == 1
+    recall_axes, _ = evaluation.plot_curves(cosine_record).axes
+    assert recall_axes.get_title() == "among the first ranks"
+    curve = cosine_record["text_to_image"]["precision_recall"]
+    np.testing.assert_allclose(recall_axes.lines[1].get_xdata(), curve["recall"])
+    assert (curve["rank"][-1], curve["recall"][-1]) == (120, 1)
+
+
 def test_record_holds_what_readers_of_results_rely_on(record):
     head = ("dsprh", 16, "coco", 3, 9, 120)
     names = ("method", "bits", "dataset", "seed", "queries", "database")
@@ -75,6 +145,8 @@ def test_written_files_give_the_record_back(record, tmp_path):
         "results.json",
     ]
     assert json.loads((run_dir / "results.json").read_text()) == record
+    assert evaluation.read_results(run_dir / "results.json") == record
+    assert next(iter(record)) == "format"
     table = pd.read_csv(run_dir / "results.csv")
     assert list(table["direction"]) == list(evaluation.DIRECTIONS)
     for _, row in table.iterrows():
@@ -107,6 +179,40 @@ def test_a_failing_write_keeps_the_old_file(record, tmp_path, monkeypatch):
         evaluation.write_results(tmp_path, record)
     assert (tmp_path / "results.csv").read_bytes() == old
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_results_json_is_the_last_file_written(record, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "plot_curves", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.write_results(tmp_path, record)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format": 2}, "results file of another version: its format is 2, expected 1"),
+        ({"format": "1"}, "results file of another version: its format is '1', expected 1"),
+        (None, "results file of another version: its format is None, expected 1"),
+        ([], "results file of another version: its format is None, expected 1"),
+        ("{", "is not valid JSON"),
+    ],
+)
+def test_results_of_another_version_are_refused_by_name(record, change, message, tmp_path):
+    path = tmp_path / "old.json"
+    content = {k: v for k, v in record.items() if k != "format"}
+    if isinstance(change, dict):
+        content.update(change)
+    elif change is not None:
+        content = change
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        evaluation.read_results(path)
+    assert str(error.value).startswith(str(path))
+    assert "evaluate the run again" in str(error.value)
 
 
 def test_table_is_aligned_and_names_chance(record):

@@ -30,15 +30,13 @@ def problem_from_distances(distances, shared):
     return codes.pack(np.ones((1, bits))), codes.pack(database), np.ones((1, width)), labels
 
 
-def naive_evaluate(query_codes, database_codes, query_labels, database_labels, at=50):
-    """The definitions, one item at a time."""
-    distance = codes.hamming_distance(query_codes, database_codes)
-    bits = query_codes.shape[1] * 8
-    size = len(database_codes)
+def naive_ranking(distance, query_labels, database_labels, at=50):
+    """The definitions that need only an order, one item at a time."""
+    size = distance.shape[1]
     cut = min(at, size)
-    rows = {name: [] for name in ("map", "hits", "min_r", "ndcg", "radius2", "p_at_k")}
-    curve = [([], []) for _ in range(bits + 1)]
-    for q in range(len(query_codes)):
+    ranks = metrics.recall_ranks(size)
+    rows = {name: [] for name in ("map", "hits", "min_r", "ndcg", "p_at_k", "p_curve", "recall")}
+    for q in range(len(distance)):
         shared = [int((query_labels[q] * row).sum()) for row in database_labels]
         order = sorted(range(size), key=lambda i: distance[q, i])  # sorted() is stable
         total = sum(s > 0 for s in shared)
@@ -59,27 +57,69 @@ def naive_evaluate(query_codes, database_codes, query_labels, database_labels, a
         )
         rows["ndcg"].append(dcg / ideal if ideal else 0)
         rows["p_at_k"].append([hits_at[k - 1] / k for k in metrics.precision_grid(size)])
+        rows["p_curve"].append([hits_at[k - 1] / k for k in ranks])
+        if total:
+            rows["recall"].append([hits_at[k - 1] / total for k in ranks])
+    return {
+        "map": np.mean(rows["map"]),
+        f"map@{at}": np.mean(rows["hits"]),
+        f"map@{at}_min_r": np.mean(rows["min_r"]),
+        f"ndcg@{at}": np.mean(rows["ndcg"]),
+        "precision_at_k": np.mean(rows["p_at_k"], axis=0),
+        "rank": ranks,
+        "precision": np.mean(rows["p_curve"], axis=0),
+        "recall": np.mean(rows["recall"], axis=0) if rows["recall"] else np.zeros(len(ranks)),
+    }
+
+
+def naive_evaluate(query_codes, database_codes, query_labels, database_labels, at=50):
+    """The definitions of `evaluate`: those of a ranking, and the curve over radii."""
+    distance = codes.hamming_distance(query_codes, database_codes)
+    bits = query_codes.shape[1] * 8
+    result = naive_ranking(distance, query_labels, database_labels, at)
+    del result["rank"]
+    radius2, curve = [], [([], []) for _ in range(bits + 1)]
+    for q in range(len(query_codes)):
+        shared = [int((query_labels[q] * row).sum()) for row in database_labels]
+        total = sum(s > 0 for s in shared)
         for radius in range(bits + 1):
-            inside = [shared[i] > 0 for i in range(size) if distance[q, i] <= radius]
+            inside = [s > 0 for s, d in zip(shared, distance[q]) if d <= radius]
             precision = sum(inside) / len(inside) if inside else None
             if radius == 2:
-                rows["radius2"].append(precision or 0)
+                radius2.append(precision or 0)
             if inside:
                 curve[radius][0].append(precision)
             if total:
                 curve[radius][1].append(sum(inside) / total)
     kept = [r for r in range(bits + 1) if curve[r][0]]
     return {
-        "map": np.mean(rows["map"]),
-        f"map@{at}": np.mean(rows["hits"]),
-        f"map@{at}_min_r": np.mean(rows["min_r"]),
-        f"ndcg@{at}": np.mean(rows["ndcg"]),
-        "precision@radius2": np.mean(rows["radius2"]),
-        "precision_at_k": np.mean(rows["p_at_k"], axis=0),
+        **result,
+        "precision@radius2": np.mean(radius2),
         "radius": kept,
         "precision": [np.mean(curve[r][0]) for r in kept],
         "recall": [np.mean(curve[r][1]) if curve[r][1] else 0 for r in kept],
     }
+
+
+def random_embeddings(seed, queries=13, database=70, size=6, labels=5, rate=0.2):
+    """Small whole numbers, so that many cosines are equal, and zero rows."""
+    rng = np.random.default_rng(seed)
+    query, database = (rng.integers(-1, 2, (n, size)) for n in (queries, database))
+    query[0] = database[3] = 0
+    return (
+        query.astype(float),
+        database * rng.integers(1, 4, (len(database), 1)) * 0.7,  # a length changes no cosine
+        (rng.random((queries, labels)) < rate).astype(np.uint8),
+        (rng.random((len(database), labels)) < rate).astype(np.uint8),
+    )
+
+
+def naive_cosine_distance(query, database):
+    def cosine(x, y):
+        norms = math.sqrt(sum(a * a for a in x)) * math.sqrt(sum(b * b for b in y))
+        return round(sum(a * b for a, b in zip(x, y)) / norms, 9) if norms else 0.0
+
+    return np.array([[-cosine(x, y) for y in database] for x in query])
 
 
 def flatten(result):
@@ -289,3 +329,94 @@ def test_pair_reciprocal_rank_refuses_codes_that_are_no_pairs():
             metrics.pair_reciprocal_rank(image, text)
     with pytest.raises(ValueError, match="16 and 8 bits"):
         metrics.pair_reciprocal_rank(packed, packed[:, :1])
+
+
+class TestCosine:
+    @pytest.mark.parametrize("at", [1, 7, 50, 1000])
+    @pytest.mark.parametrize("size", [1, 6, 40])
+    def test_equals_the_naive_loop_in_both_directions(self, at, size):
+        query, database, query_labels, labels = random_embeddings(at + size, size=size)
+        for problem in (
+            (query, database, query_labels, labels),
+            (database, query, labels, query_labels),
+        ):
+            result = metrics.evaluate_cosine(*problem, at=at)
+            expected = naive_ranking(naive_cosine_distance(*problem[:2]), *problem[2:], at=at)
+            assert_same(flatten(result), expected)
+            total = (problem[2].astype(int) @ problem[3].T > 0).sum(axis=1)
+            assert result["queries_without_relevant"] == (total == 0).sum()
+
+    def test_ranks_like_hamming_distance_on_signs(self):
+        """For +-1 vectors cosine is 1 - 2 * distance / bits: all shared metrics must agree."""
+        problem = random_problem(4, database=300)
+        signs = [codes.unpack(side).astype(np.float32) for side in problem[:2]]
+        by_codes = metrics.evaluate(*problem)
+        by_cosine = metrics.evaluate_cosine(*signs, *problem[2:])
+        for name in by_cosine:
+            if name != "precision_recall":
+                assert by_cosine[name] == by_codes[name], name
+
+    def test_equal_items_tie_whatever_the_width_and_the_blocks(self, monkeypatch):
+        rng = np.random.default_rng(0)
+        row = rng.standard_normal((1, 333))
+        query = rng.standard_normal((5, 333))
+        database = np.concatenate([row * scale for scale in rng.random(101) + 0.1])
+        labels = np.arange(101)[:, None] % 3 == 0
+        expected = naive_ranking(np.zeros((5, 101)), np.ones((5, 1)), labels)
+        for budget in (metrics.COSINE_BYTES, 16 * 340 * 7):
+            monkeypatch.setattr(metrics, "COSINE_BYTES", budget)
+            result = metrics.evaluate_cosine(query, database, np.ones((5, 1)), labels)
+            assert_same(flatten(result), expected)
+
+    def test_groups_blocks_and_types_do_not_change_the_numbers(self, monkeypatch):
+        query, database, *labels = random_embeddings(8, queries=40)
+        query, database = query.astype(np.float16), (database / 0.7).round().astype(np.int8)
+        whole = metrics.evaluate_cosine(query, database, *labels)
+        monkeypatch.setattr(metrics, "COSINE_BYTES", 4 * 70 * 9)
+        monkeypatch.setattr(metrics, "BLOCK_BYTES", 3 * 70 * metrics.BYTES_PER_PAIR)
+        small = metrics.evaluate_cosine(query.astype(float), database.astype(np.float32), *labels)
+        assert small == whole
+
+    def test_queries_without_relevant_items_count_zero(self):
+        result = metrics.evaluate_cosine(np.ones((2, 3)), np.eye(3), np.eye(2, 3), np.zeros((3, 3)))
+        assert result["queries_without_relevant"] == 2
+        assert result["map"] == result["map@50"] == result["map@50_min_r"] == result["ndcg@50"] == 0
+        assert set(result["precision_recall"]["recall"]) == {0}
+
+    def test_one_item_is_a_database(self):
+        result = metrics.evaluate_cosine([[0, 1]], [[1.5, 0]], [[1]], [[1]])
+        assert result["map"] == result["map@50"] == result["map@50_min_r"] == result["ndcg@50"] == 1
+        assert result["precision_at_k"] == {"k": [1], "precision": [1.0]}
+        assert result["precision_recall"] == {"rank": [1], "precision": [1.0], "recall": [1.0]}
+
+    @pytest.mark.parametrize(
+        "position, value, message",
+        [
+            (0, lambda x: x[:, :5], "one width, received 5 and 6 dimensions"),
+            (0, lambda x: x[:0], "13 rows for 0 codes"),
+            (0, lambda x: with_nan(x), "query embeddings must be finite, .* in row 4"),
+            (1, lambda x: np.where(np.arange(70)[:, None] == 66, np.inf, x), "database .* row 66"),
+            (1, lambda x: x.astype(str), "database embeddings must be numbers"),
+            (1, lambda x: x[0], r"must be numbers \[n, D\], received float64 \[6\]"),
+            (3, lambda y: None, "database labels .* received None"),
+        ],
+    )
+    def test_bad_input_is_refused_in_one_line(self, position, value, message, monkeypatch):
+        monkeypatch.setattr(metrics, "COSINE_BYTES", 16 * 19 * 8)  # rows are counted over blocks
+        problem = list(random_embeddings(0))
+        problem[position] = value(problem[position])
+        with pytest.raises(ValueError, match=message) as error:
+            metrics.evaluate_cosine(*problem)
+        assert "\n" not in str(error.value)
+
+    def test_at_must_be_a_whole_number(self):
+        with pytest.raises(ValueError, match="at must be"):
+            metrics.evaluate_cosine(*random_embeddings(0), at=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 40, 18015, 184577])
+def test_recall_ranks(size):
+    ranks = metrics.recall_ranks(size)
+    assert (ranks[0], ranks[-1]) == (1, size)
+    assert (np.diff(ranks) > 0).all()
+    assert len(ranks) <= 100

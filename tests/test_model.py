@@ -309,12 +309,12 @@ def test_mixed_precision_trains_in_float32_outside_the_layers():
 @pytest.mark.parametrize("bits", [0, 12, -8, 8.0])
 def test_bits_are_a_multiple_of_8(bits):
     with pytest.raises(ValueError, match="bits must be a positive multiple of 8, received"):
-        METHODS["dsprh"](bits, SIZES)
+        METHODS["dsprh"].build(bits, SIZES)
 
 
 def test_an_unknown_decoder_input_is_refused():
     networks = ImageNetwork(8, (0, 0, 1)), TextNetwork(8, hidden=4)
-    with pytest.raises(ValueError, match="decoder_input is 'soft', expected tanh or sign"):
+    with pytest.raises(ValueError, match="is 'soft', expected one of tanh, sign, inert"):
         CrossModalHashing(*networks, DSPRHObjective(), SIZES, decoder_input="soft")
 
 

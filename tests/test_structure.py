@@ -16,6 +16,7 @@ ALLOWED = {
     "codes": (),
     "metrics": ("codes",),
     "similarity": (),
+    "graph": ("similarity",),
     "compat": (),
     "torch_weights": (),
     "layers": (),
@@ -28,9 +29,13 @@ ALLOWED = {
     "runs": ("data",),
     "trunk_cache": ("backbones", "data"),
     "evaluation": ("codes", "metrics", "data"),
+    "references": ("codes", "similarity", "evaluation"),
     "encoding": ("codes", "data", "evaluation"),
     "monitoring": ("codes", "compat", "metrics", "data", "model", "encoding", "evaluation"),
     "export": ("codes", "data", "model"),
+    "cells": ("data", "evaluation"),
+    "experiments": ("data", "runs", "evaluation", "methods", "references", "cells"),
+    "reports": ("data", "evaluation", "methods", "cells", "experiments"),
     "data": ("data",),
 }
 NUMPY_ONLY = ("codes", "metrics", "similarity")

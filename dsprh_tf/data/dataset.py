@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from dsprh_tf.data import mat_files
 from dsprh_tf.data.images import check_images
 
 SPLIT_NAMES = ("query", "database", "train")
@@ -25,7 +26,8 @@ class PairDataset:
     Attributes:
         name: the source, such as "coco".
         ids: [N] unique strings, the same wherever the folder lies.
-        image_paths: [N] strings (object dtype), None for `features`.
+        image_paths: [N] strings (object dtype), files or `mat_files.picture_path`; None for
+            `features`.
         texts: [N] strings (object dtype): tags or captions joined by blanks; None for `features`.
         labels: uint8 [N, L] multi-hot, or None.
         label_names: L names, () without labels.
@@ -247,8 +249,11 @@ def _optional(value, dtype):
 
 def _file_size(path: str) -> int:
     try:
+        if mat_files.is_picture(path):
+            return mat_files.picture_mark(path)
         return os.stat(path).st_size
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"image {path} cannot be read ({error.strerror}); restore it or load the data again"
+            f"image {path} cannot be read ({cause}); restore it or load the data again"
         ) from error

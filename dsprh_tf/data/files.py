@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -64,12 +66,17 @@ def read_json(path: str | os.PathLike, fix: str) -> Any:
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Writes a JSON file so that a reader sees the old content or the new, never a part of it."""
+    write_bytes(path, json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
@@ -77,3 +84,29 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+class Lock:
+    """Keeps other processes out while this object lives, at most until the process ends.
+
+    Args:
+        path: the lock file, made if it is missing and never removed.
+        taken: what to say where another process, or another `Lock`, holds it.
+
+    Raises:
+        ValueError: it is held.
+    """
+
+    def __init__(self, path: str | os.PathLike, taken: str):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.release = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(taken) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.release()

@@ -1,8 +1,12 @@
-"""Image files of any kind that Pillow reads, as RGB, and the check that they are readable."""
+"""Image files of any kind that Pillow reads, as RGB, and the check that they are readable.
+
+A picture within an array of a MATLAB file counts as a file: `mat_files.picture_path` names it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
+
+from dsprh_tf.data import mat_files
 
 # Above these an image is taken for a decompression bomb. The number of pixels is the one at which
 # Pillow itself refuses (2 x its MAX_IMAGE_PIXELS).
@@ -34,7 +40,8 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
     below it stays), and the EXIF orientation is applied, since networks know none of these.
 
     Args:
-        path: an image file of any kind that Pillow reads; of an animation, the first frame.
+        path: an image file of any kind that Pillow reads; of an animation, the first frame. Or a
+            `mat_files.picture_path`.
         row: the row of the manifest, or a label for it, to be named in errors.
 
     Returns:
@@ -44,6 +51,8 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
         ValueError: the file is missing, empty, truncated, not an image or unreasonably large.
     """
     try:
+        if mat_files.is_picture(path):
+            return mat_files.read_picture(path)
         with _open(path) as image:
             image.load()
             return _to_rgb(image)
@@ -52,13 +61,28 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
         raise ValueError(_problem_line(path, error, where)) from error
 
 
+def image_bytes(path: str | os.PathLike) -> bytes:
+    """A picture as the exported encoder takes it: a JPEG or PNG file as it is, others as PNG.
+
+    Raises:
+        ValueError: as `load_image`, for what is converted.
+        OSError: a JPEG or PNG file cannot be read.
+    """
+    if os.path.splitext(path)[1].lower() in (".jpg", ".jpeg", ".png"):
+        with open(path, "rb") as file:
+            return file.read()
+    buffer = io.BytesIO()
+    Image.fromarray(load_image(path)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def check_images(
     paths: Sequence[str], on_bad: str = "error", where: Sequence[str] | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """Which image files can be read, found out before training and not in the middle of it.
 
     Every header is parsed; a JPEG or PNG that ends with its end marker is taken for whole, any
-    other file is decoded entirely.
+    other file is decoded entirely. Pixels in MATLAB files are not read.
 
     Args:
         paths: [N] image files.
@@ -94,6 +118,9 @@ def check_images(
 
 def _find_problem(path: str, where: str | None) -> str | None:
     try:
+        if mat_files.is_picture(path):
+            mat_files.check_picture(path)
+            return None
         with _open(path) as image:
             if not _ends_with_marker(path, image.format):
                 image.load()

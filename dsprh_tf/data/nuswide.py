@@ -84,9 +84,12 @@ def load_nuswide(data_dir: str | os.PathLike, on_bad_image: str = "error") -> Pa
     return dataset.drop_bad_images(on_bad_image)
 
 
+def _roots(folder: Path) -> tuple[Path, ...]:
+    return folder, folder / "NUS-WIDE", folder / "NUS_WIDE"
+
+
 def _find(folder: Path, *names: str) -> Path:
-    roots = (folder, folder / "NUS-WIDE", folder / "NUS_WIDE")
-    found = first_existing(root / name for root in roots for name in names)
+    found = first_existing(root / name for root in _roots(folder) for name in names)
     if found is None:
         raise ValueError(f"{folder} has no {names[0]}; {_DOWNLOAD}")
     return found
@@ -185,8 +188,7 @@ def _picture_layout(folder: Path, images: list[str]):
     """The function from a listed name to its path, whichever way the pictures were unpacked."""
     sample = images[:: max(1, len(images) // 200)]
     layouts = []
-    for root in ("Flickr", "images", "image", "NUS-WIDE/Flickr", "NUS-WIDE/images"):
-        base = folder / root
+    for base in (r / name for r in _roots(folder) for name in ("Flickr", "images", "image")):
         if base.is_dir():
             layouts.append(lambda image, base=base: base / image)
             layouts.append(lambda image, base=base: base / PurePosixPath(image).name)

@@ -139,7 +139,8 @@ class PairSource:
             batch = {}
             for (name, (_, dtype, shape)), value in zip(fields.items(), values):
                 value.set_shape((rows.shape[0], *shape))
-                batch[name] = value if dtype == tf.float32 else tf.cast(value, tf.float32)
+                keep = dtype in (tf.float32, tf.int32)  # int32: positions, not quantities
+                batch[name] = value if keep else tf.cast(value, tf.float32)
             return batch
 
         options = tf.data.Options()

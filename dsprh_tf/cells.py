@@ -1,0 +1,310 @@
+"""The cells of an experiment: one trained and evaluated run each, kept in a folder of its own.
+
+A cell runs as a process of its own, so that one which fails does not take the others along. What
+determines its result stands in its name, so that experiments share cells and a change of any
+setting makes a new one. Folders:
+
+| file of OUT/cells/NAME | content |
+|---|---|
+| cell.json | which program, which settings |
+| log.txt | what the program printed |
+| results.json | its metrics: the cell is finished |
+| seconds.json | how long it took, interruptions left out |
+| failed.json | why it failed, until it is tried again |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+from tqdm import tqdm
+
+from dsprh_tf import evaluation
+from dsprh_tf.data.files import Lock, write_json
+
+# Seconds of a cell before any like it has finished: a frozen trunk on 2 cores.
+GUESSES = {"train": 180.0, "reference": 30.0}
+# The settings that TensorBoard shows of every cell, beside those that are not a program's default.
+_SHOWN = ("alpha", "beta", "gamma", "optimizer", "lr_image", "lr_text", "epochs", "batch_size")
+_PATIENCE = 20  # seconds that an interrupted program has to end by itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of an experiment.
+
+    Attributes:
+        program: which program makes it, "train" or "reference".
+        method: name of the method or reference.
+        bits: code length.
+        seed: seed of split and training.
+        settings: everything that determines the result, JSON types.
+        flags: the program's flags beside method, bits, seed and folder.
+        changed: names of settings to show in TensorBoard: those that are not a default.
+    """
+
+    program: str
+    method: str
+    bits: int
+    seed: int
+    settings: dict = dataclasses.field(hash=False)
+    flags: dict = dataclasses.field(hash=False)
+    changed: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """METHOD-BITS-SEED-HASH, the same for the same result."""
+        text = json.dumps([self.program, _plain(self.settings)], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.method}-{self.bits}-{self.seed}-{digest}"
+
+    def folder(self, out: str | os.PathLike) -> Path:
+        """Its folder below an output folder."""
+        return Path(out) / "cells" / self.name
+
+    def record(self, out: str | os.PathLike) -> dict | None:
+        """Its results, or None where it is not finished (never run, half-written, other settings).
+
+        Raises:
+            ValueError: results of another version of the project.
+        """
+        folder = self.folder(out)
+        if _read(folder / "cell.json") != self._content():
+            return None
+        if not isinstance(_read(folder / "results.json"), dict):
+            return None
+        return evaluation.read_results(folder / "results.json")
+
+    def failure(self, out: str | os.PathLike) -> str | None:
+        """Why it failed when it was last tried; None where it did not."""
+        return (_read(self.folder(out) / "failed.json") or {}).get("reason")
+
+    def seconds(self, out: str | os.PathLike) -> float:
+        """How long it has run so far, interruptions left out; 0 where that is not known."""
+        return float((_read(self.folder(out) / "seconds.json") or {}).get("seconds", 0))
+
+    def command(self, out: str | os.PathLike, scripts: str | os.PathLike) -> list[str]:
+        """The command line that runs it.
+
+        Args:
+            out: the output folder.
+            scripts: the folder of the programs.
+        """
+        kind = "method" if self.program == "train" else "reference"
+        flags = {**self.flags, kind: self.method, "bits": self.bits, "seed": self.seed}
+        flags["run_dir"] = self.folder(out)
+        return [sys.executable, str(Path(scripts) / f"{self.program}.py")] + [
+            f"--{name}={_flag_text(value)}" for name, value in flags.items() if value is not None
+        ]
+
+    def prepare(self, out: str | os.PathLike) -> float:
+        """Makes the folder ready: what can be gone on with stays, all else is emptied.
+
+        Returns:
+            Seconds already spent on what stays.
+
+        Raises:
+            ValueError: another process works on the folder.
+        """
+        folder = self.folder(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The program takes the lock next; another one may still be at work since a killed parent.
+        with Lock(folder / ".lock", f"{folder} is in use by another process"):
+            if not self._resumable(folder):
+                for child in folder.iterdir():
+                    if child.name != ".lock":
+                        shutil.rmtree(child) if child.is_dir() else child.unlink()
+            for name in ("failed.json", "results.json"):
+                (folder / name).unlink(missing_ok=True)
+            write_json(folder / "cell.json", self._content())
+        return self.seconds(out)
+
+    def _content(self) -> dict:
+        return {"program": self.program, "settings": _plain(self.settings)}
+
+    def _resumable(self, folder: Path) -> bool:
+        """Whether the program can go on with what the folder holds."""
+        if _read(folder / "cell.json") != self._content():
+            return False
+        if not any((folder / "checkpoints").glob("*.index")):
+            return True
+        flags, wanted = _read(folder / "flags.json"), _plain(self.settings)
+        return isinstance(flags, dict) and all(
+            _plain(flags[name]) == value
+            for name, value in wanted.items()
+            if name in flags and value is not None  # None: the program fills it in
+        )
+
+
+def run_cell(cell: Cell, out: str | os.PathLike, scripts: str | os.PathLike) -> str | None:
+    """Runs one cell to its end.
+
+    Args:
+        cell: the cell.
+        out: the output folder.
+        scripts: the folder of the programs.
+
+    Returns:
+        None, or the reason of its failure, which then also stands in failed.json.
+    """
+    folder = cell.folder(out)
+    try:
+        spent = cell.prepare(out)
+    except ValueError as error:
+        write_json(folder / "failed.json", {"reason": str(error)})
+        return str(error)
+    begun = time.monotonic()
+    with open(folder / "log.txt", "ab") as log:
+        start = log.tell()
+        child = subprocess.Popen(
+            cell.command(out, scripts),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # the error is the log's last line
+        )
+        try:
+            code = child.wait()
+        finally:
+            _stop(child)
+            write_json(folder / "seconds.json", {"seconds": spent + time.monotonic() - begun})
+    if code == 0 and cell.record(out) is not None:
+        return None
+    reason = _reason(code, (folder / "log.txt").read_bytes()[start:])
+    write_json(folder / "failed.json", {"reason": reason, "exit_code": code})
+    return reason
+
+
+def run_cells(cells: Sequence[Cell], out: str | os.PathLike, scripts: str | os.PathLike) -> dict:
+    """Runs the cells that are not finished, under a bar that names the cell and the time left.
+
+    Args:
+        cells: the cells of a plan, finished ones included: they tell how long others take.
+        out: the output folder.
+        scripts: the folder of the programs.
+
+    Returns:
+        Name -> reason of the cells that failed.
+    """
+    failed = {}
+    left = [cell for cell in cells if cell.record(out) is None]
+    shown = "{desc}{bar:20} {n_fmt} of {total_fmt} cells [{elapsed}{postfix}]"
+    with tqdm(total=len(left), bar_format=shown, disable=not left) as bar:
+        for number, cell in enumerate(left):
+            bar.set_description(cell.name, refresh=False)
+            bar.set_postfix_str(f"about {duration(remaining(left[number:], cells, out))} left")
+            reason = run_cell(cell, out, scripts)
+            if reason:
+                failed[cell.name] = reason
+                bar.write(f"{cell.name} failed: {reason}", file=sys.stderr)
+            else:
+                write_hparams(cell, out)
+            bar.update()
+    return failed
+
+
+def remaining(left: Sequence[Cell], cells: Sequence[Cell], out: str | os.PathLike) -> float:
+    """Seconds that cells will take, by the finished ones that are most like them.
+
+    Of the same method and code length, else of the same method, else of the same program, the
+    median; without any, a guess (`GUESSES`).
+    """
+    done = [cell for cell in cells if cell.record(out) is not None]
+    known = [(cell, cell.seconds(out)) for cell in done if cell.seconds(out)]
+
+    def seconds(cell: Cell) -> float:
+        for names in (("program", "method", "bits"), ("program", "method"), ("program",)):
+            like = [
+                s for other, s in known if all(getattr(other, n) == getattr(cell, n) for n in names)
+            ]
+            if like:
+                return statistics.median(like)
+        return GUESSES[cell.program]
+
+    return sum(map(seconds, left))
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes, or seconds: "1 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def write_hparams(cell: Cell, out: str | os.PathLike) -> None:
+    """The entry of a finished cell in TensorBoard's HParams tab, below OUT/tensorboard.
+
+    Settings that are no default, the weights of the loss and the optimizer, against the numbers
+    of both cross-modal directions. An entry that is there already stays as it is.
+    """
+    record, folder = cell.record(out), Path(out) / "tensorboard" / cell.name
+    if record is None or any(folder.glob("events*")):
+        return
+    shown = {"method": cell.method, "bits": cell.bits, "seed": cell.seed}
+    for name in sorted({*_SHOWN, *cell.changed} & set(cell.settings) - set(shown)):
+        value = cell.settings[name]
+        shown[name] = value if isinstance(value, (bool, int, float)) else _flag_text(value)
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        hparams.hparams(shown, trial_id=cell.name)
+        for direction in evaluation.CURVE_STYLES:
+            for name, value in record[direction].items():
+                if isinstance(value, float):
+                    tf.summary.scalar(f"{direction}/{name}", value, step=0)
+
+
+def _plain(value):
+    """JSON types in one form: numbers as float, sequences as list; 1 and 1.0 mean the same."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _flag_text(value) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_flag_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(path: Path):
+    """The JSON content of a file, None where it is missing or half-written."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _stop(child: subprocess.Popen) -> None:
+    """Ends a program that still runs; its checkpoints are whole at any moment."""
+    if child.poll() is None:
+        child.terminate()  # SIGINT would not do: what a shell starts with & ignores it
+        try:
+            child.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _reason(code: int, log: bytes) -> str:
+    """The last line that a failed program printed, or the signal that ended it."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"ended by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")
+    lines = log.decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return last if code else f"no results were written; last line: {last}"

@@ -1,0 +1,440 @@
+"""The experiments of the DSPRH paper: which cells each has, what it published, what came out.
+
+| name | in the paper | here |
+|---|---|---|
+| table2, table3 | all methods on MIRFlickr-25K, on NUS-WIDE | the same comparison on any data |
+| table4 | L_All and each of its parts alone | L_1, L_2, L_3 with weight 1, the others 0 |
+| figure4 | w3 of the fusion, w1 = w2 = (1 - w3) / 2 | 0, .25, .5, .75, 1 |
+| figure5 | alpha, beta and gamma, one at a time | five values around the paper's choice |
+| figure6 | precision-recall and precision@k at 128 bits | all methods in one axes |
+
+The text of the paper gives no grid for figures 4 and 5 (it names w3 = .5, .75 and 1, and the
+choices alpha = 1, beta = .03, gamma = 1) nor their code length; the grids and 64 bits are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dsprh_tf import cells, evaluation, methods
+from dsprh_tf.cells import Cell
+from dsprh_tf.data.dataset import PairDataset
+from dsprh_tf.references import REFERENCES
+from dsprh_tf.runs import NEUTRAL
+
+METRICS = ("map@50", "map")
+FUSION = (0.0, 0.25, 0.5, 0.75, 1.0)  # w3
+WEIGHTS = {
+    "alpha": (0.1, 0.3, 1.0, 3.0, 10.0),
+    "beta": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "gamma": (0.1, 0.3, 1.0, 3.0, 10.0),
+}
+# What the paper says of its method, and where DJSRH's differs by dataset, by their titles.
+_SAID = {"alpha": 1.0, "beta": 0.03, "gamma": 1.0, "image_weight": 0.9, "margin": 0.001}
+_MIRFLICKR = {
+    "DSPRH": {**_SAID, "fusion_weights": [0.25, 0.25, 0.5]},
+    "DJSRH": {"image_weight": 0.9},
+}
+_NUSWIDE = {
+    "DSPRH": {**_SAID, "fusion_weights": [0.125, 0.125, 0.75]},
+    "DJSRH": {"image_weight": 0.6},
+}
+# The paper's datasets: their names in the published tables, and the settings that they bring.
+PAPER_DATA = {
+    "mirflickr25k": ("MIRFlickr-25K", _MIRFLICKR),
+    "mirflickr25k_mat": ("MIRFlickr-25K", _MIRFLICKR),
+    "nuswide": ("NUS-WIDE", _NUSWIDE),
+}
+_REFERENCES = {"lsh": "LSH", "cca_itq": "CCA + ITQ", "float": "not hashed (cosine)"}
+NAMES = (*REFERENCES, *methods.METHODS)  # what a comparison can hold, in the order of its rows
+_PUBLISHED = Path(__file__).parent / "published"
+_DIRECTIONS = {"image2text": "image_to_text", "text2image": "text_to_image"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a plan is made for.
+
+    Attributes:
+        dataset: name of the data.
+        defaults: every setting of the training program with its default.
+        given: the settings that the user gave, for every cell.
+        bits: code lengths; () for those of the paper.
+        seeds: the seeds, at least one.
+        methods: names of methods and references, in the order of the tables.
+        references: the settings that count for references -> their values where none is given.
+        marks: what else determines results: fingerprints of data and weights.
+        has_images: False for precomputed features.
+    """
+
+    dataset: str
+    defaults: dict
+    given: dict
+    bits: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    methods: tuple[str, ...] = NAMES
+    references: dict = dataclasses.field(default_factory=dict)
+    marks: dict = dataclasses.field(default_factory=dict)
+    has_images: bool = True
+
+    def __post_init__(self):
+        for name in self.methods or [""]:
+            if name not in NAMES:
+                raise ValueError(f"unknown method {name!r}, expected some of {', '.join(NAMES)}")
+        if not self.seeds:
+            raise ValueError("no seeds, expected at least one, such as 0")
+
+    def on(self, dataset: PairDataset, weights: str) -> Request:
+        """This request, with what the data determine.
+
+        Args:
+            dataset: the data.
+            weights: `--backbone_weights`; a file counts by its content, so that it can move.
+
+        Raises:
+            ValueError: the data have no labels.
+        """
+        if dataset.labels is None:
+            raise ValueError(
+                f"{self.dataset} data has no labels, so nothing says which results are relevant: "
+                "an experiment needs a labels column"
+            )
+        if Path(weights).is_file():
+            weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        marks = {"data": dataset.fingerprint(), "weights": weights}
+        has_images = dataset.image_features is None
+        return dataclasses.replace(self, marks=marks, has_images=has_images)
+
+    def settings(self, method: str, **changed) -> dict:
+        """Every setting of a method's cell: default, recipe, paper, given, then `changed`."""
+        _, papers = PAPER_DATA.get(self.dataset, ("", {}))
+        said = papers.get(title(method), {})
+        recipe = methods.METHODS[method].recipe
+        return {**self.defaults, **recipe, **said, **self.given, **changed}
+
+    def cell(self, method: str, bits: int, seed: int, **changed) -> Cell:
+        """The cell of a method or reference, with `changed` settings."""
+        if method in REFERENCES:
+            counts = {n: self.given.get(n, value) for n, value in self.references.items()}
+            only = {n: value for n, value in self.references.items() if n not in self.defaults}
+            return self._cell("reference", method, bits, seed, counts, {**self.given, **only})
+        settings = self.settings(method, **changed)
+        plain = {**self.defaults, **methods.METHODS[method].recipe}
+        own = {n: v for n, v in settings.items() if n in self.given or v != plain[n]}
+        return self._cell("train", method, bits, seed, settings, own)
+
+    def overruled(self, entries: Iterable[Entry]) -> list[str]:
+        """A line for each method of a plan whose recipe the given settings change."""
+        lines = []
+        for name in dict.fromkeys(entry.cell.method for entry in entries):
+            recipe = methods.METHODS[name].recipe if name in methods.METHODS else {}
+            changes = [
+                f"{n} {v} instead of {recipe[n]}"
+                for n, v in self.given.items()
+                if n in recipe and v != recipe[n]
+            ]
+            if changes:
+                lines.append(f"{title(name)} runs with other settings: {', '.join(changes)}")
+        return lines
+
+    def _cell(self, program, method, bits, seed, settings, own) -> Cell:
+        names = ("method", "bits", "seed")
+        result = {n: v for n, v in settings.items() if n not in NEUTRAL and n not in names}
+        result.update(self.marks, method=method, bits=bits, seed=seed)
+        flags = {n: v for n, v in own.items() if n not in names}
+        changed = [n for n, v in result.items() if n in self.defaults and v != self.defaults[n]]
+        return Cell(program, method, bits, seed, result, flags, tuple(sorted(changed)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A place in a table or plot, and the cell that fills it.
+
+    Attributes:
+        row: label of the row.
+        bits: the column, a code length.
+        cell: the cell.
+        parameter: the setting that is swept, "" for tables.
+        value: its value.
+    """
+
+    row: str
+    bits: int
+    cell: Cell
+    parameter: str = ""
+    value: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A table or figure of the paper.
+
+    Attributes:
+        title: what it shows.
+        bits: the paper's code lengths.
+        rows: request -> (row label, method, changed settings, swept setting, its value), ...
+        note: how it was read where the paper leaves it open.
+    """
+
+    title: str
+    bits: tuple[int, ...]
+    rows: object
+    note: str = ""
+
+
+def plan(name: str, request: Request) -> list[Entry]:
+    """The entries of an experiment, seed by seed, so that each seed gives a whole table.
+
+    Raises:
+        ValueError: an unknown experiment, or one that the data cannot have.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment {name!r}, expected some of {', '.join(EXPERIMENTS)}")
+    experiment = EXPERIMENTS[name]
+    if name == "figure4" and not request.has_images:
+        raise ValueError(
+            f"figure4 sweeps the fusion of three branches over pictures, and {request.dataset} "
+            "data has vectors only: choose another experiment, or data with pictures"
+        )
+    rows = list(experiment.rows(request))
+    return [
+        Entry(row, bits, request.cell(method, bits, seed, **changed), parameter, value)
+        for seed, bits in itertools.product(request.seeds, request.bits or experiment.bits)
+        for row, method, changed, parameter, value in rows
+    ]
+
+
+def unique_cells(entries: Iterable[Entry]) -> list[Cell]:
+    """The cells of entries, each once, in the order to run them.
+
+    One of the paper's method comes first: its networks read most of a frozen backbone's outputs,
+    so that what it leaves in the cache can serve all others.
+    """
+    found = list({entry.cell.name: entry.cell for entry in entries}.values())
+    first = [cell for cell in found if cell.method == methods.PAPER][:1]
+    return first + [cell for cell in found if cell not in first]
+
+
+def plan_table(plans: dict[str, list[Entry]], out: str) -> str:
+    """What will run, for the screen: a line per experiment, and the sum of all.
+
+    Args:
+        plans: experiment -> its entries; a cell that several share counts for the first.
+        out: the output folder.
+
+    Raises:
+        ValueError: results of another version of the project.
+    """
+    rows, to_run = [], {}
+    every = unique_cells(itertools.chain(*plans.values()))
+    for name, entries in plans.items():
+        own = unique_cells(entries)
+        left = [cell for cell in own if cell.record(out) is None]
+        new = [cell for cell in left if cell.name not in to_run]
+        to_run.update({cell.name: cell for cell in new})
+        failed = sum(cell.failure(out) is not None for cell in left)
+        about = cells.duration(cells.remaining(new, every, out))
+        rows.append([name, len(own), len(own) - len(left), failed, len(new), about])
+    header = ["experiment", "cells", "done", "failed before", "to run", "takes about"]
+    total = cells.duration(cells.remaining(list(to_run.values()), every, out))
+    table = pd.DataFrame(rows, columns=header).to_string(index=False)
+    return f"{table}\n{len(to_run)} of {len(every)} cells to run, about {total}, in {out}"
+
+
+def title(method: str) -> str:
+    """The name of a method or reference as tables show it."""
+    return methods.METHODS[method].title if method in methods.METHODS else _REFERENCES[method]
+
+
+def _comparison(request: Request):
+    for method in request.methods:
+        yield title(method), method, {}, "", math.nan
+
+
+def _losses(request: Request):
+    yield "L_All", methods.PAPER, {}, "", math.nan
+    for row, alone in (("L_1", "alpha"), ("L_2", "beta"), ("L_3", "gamma")):
+        yield row, methods.PAPER, {n: float(n == alone) for n in WEIGHTS}, "", math.nan
+
+
+def _fusion(request: Request):
+    for w3 in FUSION:
+        side = (1 - w3) / 2
+        yield f"w3 = {w3:g}", methods.PAPER, {"fusion_weights": [side, side, w3]}, "w3", w3
+
+
+def _weights(request: Request):
+    chosen = request.settings(methods.PAPER)
+    for name, grid in WEIGHTS.items():
+        # The value of the other cells belongs to the curve, but a logarithmic axis has no 0.
+        for value in sorted({*grid, *([chosen[name]] if chosen[name] > 0 else [])}):
+            yield f"{name} = {value:g}", methods.PAPER, {name: float(value)}, name, float(value)
+
+
+_ALL = (16, 32, 64, 128)
+EXPERIMENTS = {
+    "table2": Experiment("Comparison of methods", _ALL, _comparison,
+        "Table 2 of the paper is on MIRFlickr-25K, Table 3 on NUS-WIDE; the published figures "
+        "beside ours are those of the data at hand."),
+    "table3": Experiment("Comparison of methods", _ALL, _comparison,
+        "Table 2 of the paper is on MIRFlickr-25K, Table 3 on NUS-WIDE; the published figures "
+        "beside ours are those of the data at hand."),
+    "table4": Experiment("Ablation of the loss", _ALL, _losses,
+        "A part alone is the loss L_1, L_2 or L_3 with weight 1; the paper does not say with "
+        "which weight it trained them."),
+    "figure4": Experiment("Weight w3 of the backbone feature, w1 = w2 = (1 - w3) / 2",
+        (64,), _fusion, "The paper's text gives neither grid nor code length: these are ours."),
+    "figure5": Experiment("Weights of the loss, one at a time", (64,), _weights,
+        "The paper's text gives neither grid nor code length: these are ours, around its choice "
+        "alpha = 1, beta = 0.03, gamma = 1."),
+    "figure6": Experiment("Precision-recall and precision@k", (128,), _comparison),
+}  # fmt: skip
+
+
+def published(experiment: str, dataset: str) -> pd.DataFrame:
+    """What was printed for an experiment on a dataset.
+
+    Args:
+        experiment: its name.
+        dataset: name of the data here, such as "nuswide".
+
+    Returns:
+        Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
+        empty where there is nothing.
+    """
+    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
+    names["table3"] = names["table2"]
+    columns = ["row", "backbone", "direction", "bits", "metric", "value"]
+    if dataset not in PAPER_DATA or experiment not in names:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat([pd.read_csv(_PUBLISHED / name) for name in names[experiment]])
+    table = table[table["dataset"] == PAPER_DATA[dataset][0]]
+    table = table.rename(columns={"method": "row", "loss": "row"})
+    table["direction"] = table["direction"].map(_DIRECTIONS)
+    table["metric"] = table["metric"].str.lower()
+    if "backbone" not in table:
+        table["backbone"] = ""
+    return table[columns].reset_index(drop=True)
+
+
+def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+    """The state and the numbers of a plan's cells.
+
+    Args:
+        entries: the plan.
+        out: the output folder.
+
+    Returns:
+        One row per entry and direction (one per entry without results): row, bits, parameter,
+        value, cell, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
+        and one column per metric that is a number.
+
+    Raises:
+        ValueError: results of another version of the project.
+    """
+    rows = []
+    for entry in entries:
+        cell, record = entry.cell, entry.cell.record(out)
+        head = {
+            "row": entry.row, "bits": entry.bits, "parameter": entry.parameter,
+            "value": entry.value, "cell": cell.name, "method": cell.method, "seed": cell.seed,
+            "seconds": cell.seconds(out),
+        }  # fmt: skip
+        if record is not None:
+            numbers = evaluation.scalar_table(record).drop(
+                columns=["method", "bits", "dataset", "seed"]
+            )
+            done = {**head, "state": "done", "reason": ""}
+            rows += [{**done, **line} for line in numbers.to_dict("records")]
+        else:
+            reason = cell.failure(out)
+            rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
+    columns = ["direction", "chance", "queries", "database", *METRICS]
+    return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
+
+
+def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, beside what was printed.
+
+    Args:
+        results: what `read_results` returned.
+        printed: what `published` returned.
+        backbone: name of the backbone here: a row is set beside the printed one with it, else
+            beside that with AlexNet, the paper's main one.
+
+    Returns:
+        Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
+        published, difference. Directions are the two cross-modal ones and, as metric "mean of
+        four", the mean of their MAP and MAP@50 per seed under direction "".
+    """
+    known = {}
+    for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
+        lines = printed[printed["backbone"] == wanted]
+        keys = zip(lines["row"], lines["bits"], lines["direction"], lines["metric"])
+        known.update(zip(keys, lines["value"]))
+    rows = []
+    for (row, bits), group in results.groupby(["row", "bits"], sort=False):
+        counts = {"row": row, "bits": bits, "seeds": group["seed"].nunique(),
+                  "failed": group.loc[group["state"] == "failed", "seed"].nunique()}  # fmt: skip
+        cross = group[group["direction"].isin(list(_DIRECTIONS.values()))]
+        samples = {
+            (direction, metric): cross.loc[cross["direction"] == direction, metric]
+            for metric, direction in itertools.product(METRICS, _DIRECTIONS.values())
+        }
+        samples["", "mean of four"] = cross.groupby("seed")[list(METRICS)].mean().mean(axis=1)
+        for (direction, metric), values in samples.items():
+            values = values.to_numpy(float)
+            mean = values.mean() if len(values) else np.nan
+            std = values.std(ddof=1) if len(values) > 1 else np.nan
+            there = known.get((row, bits, direction, metric), math.nan)
+            rows.append({**counts, "direction": direction, "metric": metric, "mean": mean,
+                         "std": std, "done": len(values), "published": there,
+                         "difference": mean - there})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def paper_backbone(backbone: str) -> str:
+    """A backbone as the published tables call it; AlexNet for those that they do not have."""
+    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")
+
+
+def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+    """Curves of the finished cells, averaged over seeds point by point.
+
+    Points are the same Hamming radius, or rank where there are no codes; a point that not all
+    seeds have is left out.
+
+    Args:
+        entries: the plan.
+        out: the output folder.
+
+    Returns:
+        Columns row, bits, direction, curve ("precision_recall" or "precision_at_k"), x, precision.
+    """
+    points = []
+    for entry in entries:
+        record = entry.cell.record(out) or {}
+        for direction, curve in itertools.product(
+            _DIRECTIONS.values(), ("precision_recall", "precision_at_k")
+        ):
+            if direction not in record:
+                continue
+            values = record[direction][curve]
+            x = values["recall" if curve == "precision_recall" else "k"]
+            at = values.get("radius") or values.get("rank") or x
+            head = (entry.row, entry.bits, direction, curve, entry.cell.seed)
+            points += [(*head, *p) for p in zip(at, x, values["precision"])]
+    keys = ["row", "bits", "direction", "curve"]
+    table = pd.DataFrame(points, columns=[*keys, "seed", "point", "x", "precision"])
+    seeds = table.groupby(keys)["seed"].transform("nunique")
+    held = table.groupby([*keys, "point"])["seed"].transform("nunique")
+    mean = table[held == seeds].groupby([*keys, "point"], sort=False)[["x", "precision"]].mean()
+    return mean.reset_index().drop(columns="point")

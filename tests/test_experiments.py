@@ -1,0 +1,349 @@
+"""Plans of the paper's experiments, its published figures, and the numbers of finished cells."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dsprh_tf import experiments, methods
+from dsprh_tf.data.dataset import PairDataset
+from dsprh_tf.experiments import EXPERIMENTS, NAMES, Request
+from dsprh_tf.references import REFERENCES
+
+DEFAULTS = {
+    "dataset": "coco", "data_dir": None, "backbone": "alexnet", "backbone_weights": "none",
+    "alpha": 1.0, "beta": 0.03, "gamma": 1.0, "image_weight": 0.9, "margin": 0.001,
+    "fusion_weights": [0.25, 0.25, 0.5], "epochs": 40, "optimizer": "sgd", "cache_dir": "cache",
+}  # fmt: skip
+COUNT_FOR_REFERENCES = {"dataset": "coco", "backbone": "alexnet", "shared_space": False}
+BITS = (16, 32, 64, 128)
+
+
+def request(dataset="coco", given=None, **more) -> Request:
+    more = {"references": COUNT_FOR_REFERENCES, **more}
+    return Request(dataset, DEFAULTS, given or {}, **more)
+
+
+def settings_of(name, asked, row):
+    return next(e.cell.settings for e in experiments.plan(name, asked) if e.row == row)
+
+
+@pytest.mark.parametrize("name", ["table2", "table3"])
+def test_a_comparison_has_every_method_and_reference(name):
+    entries = experiments.plan(name, request())
+    assert len(entries) == len(NAMES) * 4 * 3
+    assert [e.cell.method for e in entries[: len(NAMES)]] == list(NAMES)
+    assert {(e.bits, e.cell.seed) for e in entries} == set(itertools.product(BITS, (0, 1, 2)))
+    assert all(e.cell.bits == e.bits for e in entries)
+    programs = {e.cell.method: e.cell.program for e in entries}
+    assert programs == {n: "reference" if n in REFERENCES else "train" for n in NAMES}
+    # Seed by seed: an interrupted sweep leaves whole tables.
+    assert [e.cell.seed for e in entries] == sorted(e.cell.seed for e in entries)
+
+
+def test_experiments_share_cells():
+    asked = request()
+    table2, table3, figure6 = (experiments.plan(n, asked) for n in ("table2", "table3", "figure6"))
+    assert {e.cell.name for e in table2} == {e.cell.name for e in table3}
+    assert {e.cell.name for e in figure6} < {e.cell.name for e in table2}
+    assert {e.bits for e in figure6} == {128}
+    everything = table2 + table3 + figure6 + experiments.plan("table4", asked)
+    # Of table 4 the whole loss is the row of table 2: only its three parts are new.
+    assert len(experiments.unique_cells(everything)) == (len(NAMES) + 3) * 4 * 3
+
+
+def test_the_papers_method_runs_first_since_its_cache_serves_all():
+    order = experiments.unique_cells(experiments.plan("table2", request()))
+    assert order[0].method == methods.PAPER
+    assert len({c.name for c in order}) == len(order) == len(NAMES) * 12
+
+
+def test_table4_takes_the_loss_apart():
+    asked = request(given={"gamma": 0.01})
+    weights = {
+        row: [settings_of("table4", asked, row)[n] for n in ("alpha", "beta", "gamma")]
+        for row in ("L_All", "L_1", "L_2", "L_3")
+    }
+    whole = settings_of("table2", asked, methods.METHODS[methods.PAPER].title)
+    assert settings_of("table4", asked, "L_All") == whole
+    assert weights["L_All"][2] == 0.01
+    assert weights["L_1"] == [1, 0, 0]
+    assert weights["L_2"] == [0, 1, 0]
+    assert weights["L_3"] == [0, 0, 1]
+
+
+def test_figure4_sweeps_the_fusion():
+    entries = experiments.plan("figure4", request(seeds=(5,)))
+    weights = [e.cell.settings["fusion_weights"] for e in entries]
+    assert weights == [
+        [0.5, 0.5, 0.0], [0.375, 0.375, 0.25], [0.25, 0.25, 0.5], [0.125, 0.125, 0.75],
+        [0.0, 0.0, 1.0],
+    ]  # fmt: skip
+    assert [e.value for e in entries] == [w[2] for w in weights]
+    assert {e.cell.method for e in entries} == {methods.PAPER}
+    assert {e.parameter for e in entries} == {"w3"}
+    assert "--fusion_weights=0.375,0.375,0.25" in entries[1].cell.command("out", "scripts")
+
+
+def test_figure5_sweeps_one_weight_at_a_time_through_the_chosen_one():
+    entries = experiments.plan("figure5", request(given={"gamma": 0.05}, seeds=(0,)))
+    chosen = request(given={"gamma": 0.05}).settings(methods.PAPER)
+    assert Counter(e.parameter for e in entries) == {"alpha": 5, "beta": 5, "gamma": 6}
+    for entry in entries:
+        for name in ("alpha", "beta", "gamma"):
+            expected = entry.value if name == entry.parameter else chosen[name]
+            assert entry.cell.settings[name] == expected
+    centre = {e.cell.name for e in entries if e.value == chosen[e.parameter]}
+    assert len(centre) == 1, "the chosen weights are one cell of all three curves"
+
+
+def test_given_bits_and_seeds_count_for_all_experiments():
+    for name in EXPERIMENTS:
+        entries = experiments.plan(name, request(bits=(24,), seeds=(7, 8)))
+        assert {(e.bits, e.cell.seed) for e in entries} == {(24, 7), (24, 8)}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "fusion", "parent"),
+    [
+        ("mirflickr25k", [0.25, 0.25, 0.5], 0.9),
+        ("mirflickr25k_mat", [0.25, 0.25, 0.5], 0.9),
+        ("nuswide", [0.125, 0.125, 0.75], 0.6),
+    ],
+)
+def test_the_papers_datasets_bring_its_settings(dataset, fusion, parent):
+    asked = request(dataset)
+    own = settings_of("table2", asked, "DSPRH")
+    assert own["fusion_weights"] == fusion
+    assert [own[n] for n in ("alpha", "beta", "gamma", "image_weight")] == [1, 0.03, 1, 0.9]
+    assert settings_of("table2", asked, "DJSRH")["image_weight"] == parent
+    # What the user gives counts more.
+    asked = request(dataset, {"beta": 0.5, "image_weight": 0.3})
+    assert settings_of("table2", asked, "DSPRH")["beta"] == 0.5
+    assert settings_of("table2", asked, "DJSRH")["image_weight"] == 0.3
+
+
+def test_recipes_fill_what_the_user_does_not_give():
+    asked = request(given={"epochs": 3})
+    for name, method in methods.METHODS.items():
+        expected = {**DEFAULTS, **method.recipe, "epochs": 3}
+        assert asked.settings(name) == expected
+        cell = asked.cell(name, 16, 0)
+        # train.py fills in the recipe: the command line needs only what was given.
+        assert cell.flags == {"epochs": 3}
+    plan = experiments.plan("table2", asked)
+    lines = asked.overruled(plan)
+    assert len(lines) == sum("epochs" in m.recipe for m in methods.METHODS.values())
+    assert all("epochs 3 instead of" in line for line in lines)
+    assert not request().overruled(plan)
+    only = asked.overruled(experiments.plan("table4", asked))
+    assert len(only) == ("epochs" in methods.METHODS[methods.PAPER].recipe)
+
+
+def test_what_only_says_where_things_lie_makes_no_other_cell():
+    def name(method="lsh", given=None, **more):
+        return request(given=given, **more).cell(method, 16, 0).name
+
+    for method in ("lsh", methods.PAPER):
+        places = {"data_dir": "/elsewhere", "cache_dir": "/tmp", "backbone_weights": "w.h5"}
+        assert name(method, places) == name(method)
+        assert name(method, {"backbone": "resnet34"}) != name(method)
+        assert name(method, marks={"data": "abc"}) != name(method)
+    assert name("lsh", {"epochs": 3}) == name("lsh"), "how to train is nothing to a reference"
+    assert name("lsh", references={**COUNT_FOR_REFERENCES, "shared_space": True}) != name("lsh")
+    flags = request(given={"epochs": 3}).cell("lsh", 16, 0).flags
+    assert flags == {"epochs": 3, "shared_space": False}
+
+
+def _dataset(**labels):
+    return PairDataset(
+        "features", ["a", "b"], image_features=np.eye(2), text_features=np.eye(2), **labels
+    )
+
+
+def test_data_and_weights_count_by_their_content(tmp_path):
+    for path in ("one", "same", "other"):
+        (tmp_path / path).write_text("other" if path == "other" else "weights")
+    data = _dataset(labels=np.eye(2, dtype=np.uint8), label_names=("x", "y"))
+    asked = {n: request().on(data, str(tmp_path / n)) for n in ("one", "same", "other")}
+    names = {n: r.cell(methods.PAPER, 16, 0).name for n, r in asked.items()}
+    assert names["one"] == names["same"] != names["other"]
+    assert request().on(data, "none").marks["weights"] == "none"
+    assert not asked["one"].has_images
+
+
+def test_what_cannot_be_planned_is_refused():
+    with pytest.raises(ValueError, match="unknown experiment 'table9', expected some of table2"):
+        experiments.plan("table9", request())
+    with pytest.raises(ValueError, match="unknown method 'dch', expected some of lsh"):
+        request(methods=("dch",))
+    with pytest.raises(ValueError, match="unknown method ''"):
+        request(methods=())
+    with pytest.raises(ValueError, match="no seeds, expected at least one"):
+        request(seeds=())
+    with pytest.raises(ValueError, match="figure4 .* vectors only"):
+        experiments.plan("figure4", request("features", has_images=False))
+    with pytest.raises(ValueError, match="features data has no labels"):
+        request("features").on(_dataset(), "none")
+
+
+def test_published_figures_are_those_of_the_paper():
+    table = experiments.published("table2", "mirflickr25k")
+    key = ["row", "backbone", "metric", "direction", "bits"]
+    assert not table.duplicated(key).any()
+    value = table.set_index(key)["value"].sort_index()
+    # Read off the paper's tables, not off the file.
+    assert value["DSPRH", "AlexNet", "map", "image_to_text", 16] == 0.733
+    assert value["DSPRH", "ResNet34", "map@50", "text_to_image", 128] == 0.924
+    assert value["DJSRH", "AlexNet", "map@50", "image_to_text", 16] == 0.776
+    assert value["DSAH", "AlexNet", "map", "text_to_image", 64] == 0.699
+    assert value["SSAH", "CNN-F", "map@50", "image_to_text", 64] == 0.800
+    assert ("SRCH", "VGG16", "map", "image_to_text", 128) not in value
+    own = value["DJSRH (its own paper)", "AlexNet", "map@50"]
+    assert own["image_to_text"].tolist() == [0.810, 0.843, 0.862, 0.876]
+    assert own["text_to_image"].tolist() == [0.786, 0.822, 0.835, 0.847]
+    pd.testing.assert_frame_equal(experiments.published("table3", "mirflickr25k_mat"), table)
+
+
+def test_published_figures_of_nus_wide_and_of_the_ablation():
+    value = experiments.published("table2", "nuswide").set_index(
+        ["row", "backbone", "metric", "direction", "bits"]
+    )["value"]
+    assert value["DSPRH", "AlexNet", "map@50", "text_to_image", 32] == 0.776
+    assert value["DSAH", "AlexNet", "map@50", "text_to_image", 32] == 0.777
+    assert not any(row.startswith("DJSRH (") for row in value.index.get_level_values(0))
+    for dataset, expected in (("mirflickr25k", 0.648), ("nuswide", 0.713)):
+        table = experiments.published("table4", dataset)
+        assert len(table) == 4 * 4 * 4
+        value = table.set_index(["row", "metric", "direction", "bits"])["value"]
+        assert value["L_2", "map@50", "text_to_image", 16] == expected
+        whole = experiments.published("table2", dataset)
+        whole = whole[(whole["row"] == "DSPRH") & (whole["backbone"] == "AlexNet")]
+        for line in whole.itertuples():
+            assert value["L_All", line.metric, line.direction, line.bits] == line.value
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"), [("table2", "coco"), ("figure4", "nuswide"), ("figure6", "mirflickr25k")]
+)
+def test_nothing_is_published_for_other_data_or_figures(name, dataset):
+    assert experiments.published(name, dataset).empty
+
+
+def finish(cell, out, shift=0.0, radius=(0, 1, 2)):
+    """Results of a cell: image to text MAP@50 .5 and MAP .3, text to image .1 more, plus shift."""
+    record = {"format": 1, "method": cell.method, "bits": cell.bits, "dataset": "d",
+              "seed": cell.seed, "chance": 0.1, "queries": 20, "database": 100}  # fmt: skip
+    for number, direction in enumerate(("image_to_text", "text_to_image", "image_to_image",
+                                        "text_to_text")):  # fmt: skip
+        add = 0.1 * number + shift
+        record[direction] = {
+            "map": 0.3 + add, "map@50": 0.5 + add, "ndcg@50": 0.4, "queries_without_relevant": 0,
+            "precision_at_k": {"k": [1, 100], "precision": [0.9 + shift / 10, 0.5]},
+            "precision_recall": {
+                "radius": list(radius), "recall": [0.1 * (r + 1) + shift for r in radius],
+                "precision": [0.8 - 0.2 * r for r in radius],
+            },
+        }  # fmt: skip
+    folder = Path(cell.folder(out))
+    folder.mkdir(parents=True, exist_ok=True)
+    cell.prepare(out)
+    (folder / "results.json").write_text(json.dumps(record))
+
+
+def fail(cell, out, reason):
+    cell.prepare(out)
+    (Path(cell.folder(out)) / "failed.json").write_text(json.dumps({"reason": reason}))
+
+
+def test_results_become_means_and_deviations(tmp_path):
+    asked = request("mirflickr25k", bits=(16,), seeds=(0, 1, 2), methods=("lsh", "dsprh", "dsah"))
+    entries = experiments.plan("table2", asked)
+    for entry in entries:
+        if entry.cell.method == "lsh" or entry.cell.seed == 2:
+            continue
+        finish(entry.cell, tmp_path, 0.02 * entry.cell.seed)
+    fail(entries[0].cell, tmp_path, "boom")
+    results = experiments.read_results(entries, tmp_path)
+    states = results.drop_duplicates("cell").groupby("state")["cell"].count()
+    assert states.to_dict() == {"done": 4, "failed": 1, "open": 4}
+    assert results.loc[results["state"] == "failed", "reason"].tolist() == ["boom"]
+    assert len(results[results["state"] == "done"]) == 4 * 4
+
+    printed = experiments.published("table2", "mirflickr25k")
+    summary = experiments.summarise(results, printed, "alexnet")
+    line = summary.set_index(["row", "direction", "metric"]).loc
+    got = line["DSPRH", "text_to_image", "map@50"]
+    assert got["mean"] == pytest.approx(0.61)
+    assert got["std"] == pytest.approx(0.02 / math.sqrt(2))  # .60 and .62
+    assert (got["done"], got["seeds"], got["failed"]) == (2, 3, 0)
+    assert got["published"] == 0.878
+    assert got["difference"] == pytest.approx(0.61 - 0.878)
+    four = line["DSAH", "", "mean of four"]
+    assert four["mean"] == pytest.approx((0.5 + 0.3 + 0.6 + 0.4) / 4 + 0.01)
+    assert four["std"] == pytest.approx(0.02 / math.sqrt(2))
+    lost = line["LSH", "image_to_text", "map"]
+    assert math.isnan(lost["mean"])
+    assert (lost["done"], lost["failed"]) == (0, 1)
+
+
+def test_a_row_stands_beside_the_published_one_with_its_backbone(tmp_path):
+    asked = request("nuswide", bits=(32,), seeds=(0,), methods=("dsprh", "dsah"))
+    entries = experiments.plan("table2", asked)
+    printed = experiments.published("table2", "nuswide")
+    results = experiments.read_results(entries, tmp_path)
+    for backbone, own in (("alexnet", 0.636), ("resnet34", 0.661), ("MobileNetV2", 0.636)):
+        summary = experiments.summarise(results, printed, backbone)
+        value = summary.set_index(["row", "direction", "metric"])["published"]
+        assert value["DSPRH", "image_to_text", "map"] == own
+        assert value["DSAH", "image_to_text", "map"] == 0.587  # only published with AlexNet
+
+
+def test_nothing_finished_is_a_table_too(tmp_path):
+    entries = experiments.plan("table4", request(seeds=(0,)))
+    results = experiments.read_results(entries, tmp_path)
+    assert set(results["state"]) == {"open"}
+    summary = experiments.summarise(results, experiments.published("table4", "coco"), "alexnet")
+    assert len(summary) == 4 * 4 * 5
+    assert summary["mean"].isna().all()
+    assert experiments.mean_curves(entries, tmp_path).empty
+
+
+def test_curves_are_averaged_at_the_radii_of_all_seeds(tmp_path):
+    asked = request(bits=(16,), seeds=(0, 1), methods=("dsprh",))
+    entries = experiments.plan("figure6", asked)
+    finish(entries[0].cell, tmp_path, 0.0, radius=(0, 1, 2))
+    finish(entries[1].cell, tmp_path, 0.1, radius=(1, 2, 3))
+    curves = experiments.mean_curves(entries, tmp_path)
+    recall = curves[(curves["curve"] == "precision_recall")
+                    & (curves["direction"] == "image_to_text")]  # fmt: skip
+    np.testing.assert_allclose(recall["x"], [0.25, 0.35])
+    np.testing.assert_allclose(recall["precision"], [0.6, 0.4])
+    ranks = curves[(curves["curve"] == "precision_at_k")
+                   & (curves["direction"] == "text_to_image")]  # fmt: skip
+    assert ranks["x"].tolist() == [1, 100]
+    np.testing.assert_allclose(ranks["precision"], [0.905, 0.5])
+
+
+def test_the_plan_counts_shared_cells_once(tmp_path):
+    asked = request(bits=(16,), seeds=(0,))
+    plans = {name: experiments.plan(name, asked) for name in ("table2", "figure6", "table4")}
+    cells = experiments.unique_cells(plans["table2"])
+    finish(cells[0], tmp_path)
+    (Path(cells[0].folder(tmp_path)) / "seconds.json").write_text('{"seconds": 60}')
+    fail(cells[1], tmp_path, "boom")
+    text = experiments.plan_table(plans, tmp_path)
+    lines = [line.split() for line in text.splitlines()]
+    left = len(NAMES) - 1
+    assert lines[1][:5] == ["table2", str(left + 1), "1", "1", str(left)]
+    assert lines[2][:5] == ["figure6", str(left + 1), "1", "1", "0"]
+    assert lines[3][:5] == ["table4", "4", "1", "0", "3"]
+    assert lines[3][5:] == ["3", "min"]  # three more like the one that took a minute
+    assert text.splitlines()[-1].startswith(f"{left + 3} of {left + 4} cells to run, about ")

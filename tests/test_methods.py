@@ -1,0 +1,115 @@
+"""The methods: their losses against naive NumPy, their networks, their recipes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dsprh_tf import graph, methods
+from dsprh_tf.losses import DJSRHObjective, DSPRHObjective, GraphObjective
+
+SIZES = {"bow": 7, "feature": 6, "conv_map": (3, 3, 4)}
+
+
+def make_batch(n=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "feature": tf.constant(rng.random((n, 6)).astype(np.float32)),
+        "conv_map": tf.constant(rng.random((n, 3, 3, 4)).astype(np.float32)),
+        "bow": tf.constant((rng.random((n, 7)) > 0.5).astype(np.float32)),
+    }
+
+
+def cosines(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None]
+    return a @ b.T / np.maximum(lengths, 1e-9)
+
+
+def test_djsrh_equals_the_naive_computation():
+    batch, rng = make_batch(), np.random.default_rng(1)
+    batch["target_feature"] = batch["feature"]
+    image, text = (np.tanh(rng.normal(size=(5, 8))).astype(np.float32) for _ in range(2))
+    found = DJSRHObjective(image_weight=0.6, second_order=0.4)(
+        batch, {"image_code": tf.constant(image), "text_code": tf.constant(text)}
+    )
+    joint = 0.6 * (2 * cosines(batch["feature"], batch["feature"]) - 1)
+    joint += 0.4 * (2 * cosines(batch["bow"], batch["bow"]) - 1)
+    target = 1.5 * (0.6 * joint + 0.4 * joint @ joint.T / 5)
+    expected = 0.1 * np.mean((target - cosines(image, image)) ** 2)
+    expected += 0.1 * np.mean((target - cosines(text, text)) ** 2)
+    expected += np.mean((target - cosines(image, text)) ** 2)
+    np.testing.assert_allclose(found["total"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["djsrh", "dsah"])
+def test_parents_hash_the_plain_feature(name):
+    model = methods.METHODS[name].build(8, SIZES, text_hidden=5, fusion_weights=(1, 1, 1))
+    batch = make_batch()
+    outputs = model(batch)
+    np.testing.assert_array_equal(outputs["fused"], batch["feature"])
+    kernel, bias = model.image_network.hash_layer.get_weights()
+    np.testing.assert_allclose(
+        outputs["image_hash"], batch["feature"].numpy() @ kernel + bias, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_dsah_is_l1_with_its_own_constants():
+    model = methods.METHODS["dsah"].build(8, SIZES, text_hidden=5)
+    expected = DSPRHObjective(beta=0.0, gamma=0.0, diagonal_target=1.5, symmetry_weight=2.0)
+    assert model.objective == expected
+    recipe = methods.METHODS["dsah"].recipe
+    for name in ("beta", "gamma", "diagonal_target", "symmetry_weight", "image_weight"):
+        assert recipe[name] == getattr(expected, name)
+
+
+@pytest.mark.parametrize("decoder_input, reaches", [("tanh", True), ("sign", False)])
+def test_the_released_decoder_of_dsah_is_inert(decoder_input, reaches):
+    model = methods.METHODS["dsah"].build(8, SIZES, text_hidden=5, decoder_input=decoder_input)
+    batch = make_batch()
+    with tf.GradientTape() as tape:
+        decoded = tf.reduce_sum(model(batch)["text_from_image"] ** 2)
+    gradients = tape.gradient(decoded, model.image_variables)
+    hash_size = len(model.image_network.trainable_variables)
+    assert all(g is not None for g in gradients[:hash_size]) == reaches
+    assert any(np.any(g.numpy()) for g in gradients[hash_size:])  # the decoder learns
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_every_method_trains_a_step(name):
+    method = methods.METHODS[name]
+    model = method.build(8, SIZES, cov_channels=2, text_hidden=5)
+    batch = make_batch()
+    if method.objective is GraphObjective:
+        built = graph.build_graph(batch["feature"].numpy(), batch["bow"].numpy(), neighbours=3)
+        model.objective = model.objective.fitted(built)
+        batch["graph_neighbours"] = tf.constant(built.neighbours)
+        batch["graph_weights"] = tf.constant(built.weights)
+    terms, image_gradients, text_gradients = model.local_gradients(batch)
+    assert np.isfinite(terms["total"])
+    hash_gradient = text_gradients[2]
+    assert np.any(hash_gradient.numpy())
+    assert all(np.isfinite(g.numpy()).all() for g in image_gradients + text_gradients)
+
+
+def test_recipes_are_used_where_nothing_is_given(program, small_flags, tmp_path):
+    import json
+
+    outcome = program(
+        "train", *small_flags, "--method=djsrh", "--epochs=1", "--lr_text=0.02",
+        f"--run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err[-2000:]
+    flags = json.loads((tmp_path / "run" / "flags.json").read_text())
+    assert flags["momentum"] == 0.9 and flags["nesterov"] is False
+    assert flags["lr_text"] == 0.02 and flags["epochs"] == 1
+
+
+def test_the_graph_method_trains_and_resumes(program, small_flags, tmp_path):
+    flags = [*small_flags, "--method=dsprh_plus", "--neighbours=5", f"--run_dir={tmp_path / 'run'}"]
+    outcome = program("train", *flags)
+    assert outcome.code == 0, outcome.err[-2000:]
+    assert "graph: 72 pairs, 5 neighbours, exact" in outcome.out
+    again = program("train", *flags)
+    assert again.code == 0 and "resuming" in again.out
