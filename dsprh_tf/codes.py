@@ -100,7 +100,7 @@ def to_words(packed: np.ndarray) -> np.ndarray:
     Returns:
         uint64 `[ceil(bytes / 8), n]`, filled up with zero bits.
     """
-    padded = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    padded = np.ascontiguousarray(np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))))
     return np.ascontiguousarray(padded.view(np.uint64).T)
 
 

@@ -113,7 +113,28 @@ def evaluate_directions(
     }
 
 
-def results_record(method: str, bits: int, dataset: str, seed: int, results: dict) -> dict:
+def neighbour_map(query: Encoded, database: Encoded, near: np.ndarray) -> float:
+    """MAP with neighbours instead of labels, mean of both cross-modal directions.
+
+    Args:
+        query: codes of held-out pairs.
+        database: codes of training pairs.
+        near: bool [queries, database], such as `similarity.nearest_by_features` gives.
+    """
+    # Item j carries the numbers of the queries that it is near to as its labels.
+    labels = np.eye(len(near), dtype=np.uint8), near.T.astype(np.uint8)
+    pairs = ((query.image_codes, database.text_codes), (query.text_codes, database.image_codes))
+    return float(np.mean([metrics.evaluate(*pair, *labels)["map"] for pair in pairs]))
+
+
+def results_record(
+    method: str,
+    bits: int,
+    dataset: str,
+    seed: int,
+    results: dict,
+    validation_map: float | None = None,
+) -> dict:
     """Results together with what they are results of: the content of `results.json`.
 
     Args:
@@ -122,6 +143,7 @@ def results_record(method: str, bits: int, dataset: str, seed: int, results: dic
         dataset: Name of the dataset.
         seed: Seed of split and training.
         results: What `evaluate_directions` returned.
+        validation_map: What `neighbour_map` returned for validation pairs, if there are any.
 
     Returns:
         One flat dictionary that opens with `"format"`; `metrics.evaluate`'s dictionaries stand
@@ -130,6 +152,8 @@ def results_record(method: str, bits: int, dataset: str, seed: int, results: dic
     head = {"format": RESULTS_FORMAT, "method": method, "bits": int(bits), "dataset": dataset}
     head["seed"] = int(seed)
     counts = {name: results[name] for name in ("chance", "queries", "database")}
+    if validation_map is not None:
+        counts["validation_map"] = validation_map
     return {**head, **counts, **{name: results[name] for name in DIRECTIONS}}
 
 
@@ -234,6 +258,9 @@ def format_table(record: dict) -> str:
     unanswerable = record["image_to_text"]["queries_without_relevant"]
     if unanswerable:
         lines.append(f"{unanswerable:,} queries have no relevant item; they count 0")
+    if "validation_map" in record:
+        value = record["validation_map"]
+        lines.append(f"validation pairs: MAP {value:.4f} with near pairs as relevant, no labels")
     return "\n".join(lines)
 
 

@@ -8,7 +8,12 @@ import faiss
 import numpy as np
 from scipy import sparse
 
-from dsprh_tf.similarity import unit_rows
+from dsprh_tf.similarity import (
+    deviation_between,
+    inverse_document_frequency,
+    mean_between,
+    unit_rows,
+)
 
 EXACT_LIMIT = 20_000  # pairs up to which every pair is compared
 _REDUCED = 256  # dimensions that the approximate search keeps
@@ -94,11 +99,11 @@ def build_graph(
     words = inverse_document_frequency(text_features)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:_SAMPLE])
     image, text = unit_rows(image_features[chosen]), unit_rows(text_features[chosen] * words)
-    balance = image_weight / _deviation(image @ image.T)
-    balance /= balance + (1 - image_weight) / _deviation(text @ text.T)
+    balance = image_weight / deviation_between(image @ image.T)
+    balance /= balance + (1 - image_weight) / deviation_between(text @ text.T)
     joint = _JointVectors(image_features, text_features, words, balance)
     sample = joint[chosen] @ joint[chosen].T
-    mean, deviation = _mean(sample), _deviation(sample)
+    mean, deviation = mean_between(sample), deviation_between(sample)
     k = min(neighbours, n)
     exact = n <= exact_limit
     index = _exact_index(joint) if exact else _approximate_index(joint, seed)
@@ -106,9 +111,9 @@ def build_graph(
     graph = _unit_rows(_fixed_width(rows.maximum(rows.T).tocsr(), _WIDTH * k))
     common = (graph[chosen] @ graph[chosen].T).toarray()
     first = (1 - second_order) / deviation
-    second = second_order / _deviation(common)
+    second = second_order / deviation_between(common)
     both = first * sample + second * common
-    scale = _deviation(both)
+    scale = deviation_between(both)
     positions, weights = _padded(graph)
     return NeighbourGraph(
         positions,
@@ -117,38 +122,9 @@ def build_graph(
         float(balance),
         float(first / scale),
         float(second / scale),
-        float(_mean(both) / scale),
+        float(mean_between(both) / scale),
         exact,
     )
-
-
-def _different(matrix: np.ndarray) -> np.ndarray:
-    """The entries of pairs of different items."""
-    return matrix[~np.eye(len(matrix), dtype=bool)]
-
-
-def _mean(matrix: np.ndarray) -> float:
-    return float(_different(matrix).mean(dtype=np.float64))
-
-
-def _deviation(matrix: np.ndarray) -> float:
-    return float(max(_different(matrix).std(dtype=np.float64), 1e-6))
-
-
-def inverse_document_frequency(text_features: np.ndarray) -> np.ndarray:
-    """log(n / number of texts with the word), float32 [D_T]; ones for features that are no words.
-
-    A word that every text has says nothing and weighs 0, and so does one that no text has.
-    """
-    n, size = text_features.shape
-    count = np.zeros(size, np.int64)
-    step = max(1, _BLOCK_VALUES // size)
-    for start in range(0, n, step):
-        block = np.asarray(text_features[start : start + step])
-        if block.dtype.kind == "f" and not ((block == 0) | (block == 1)).all():
-            return np.ones(size, np.float32)
-        count += np.count_nonzero(block, axis=0)
-    return np.where(count > 0, np.log(n / np.maximum(count, 1)), 0).astype(np.float32)
 
 
 class _JointVectors:

@@ -10,15 +10,26 @@ from dsprh_tf.layers import CovariancePooling, FeatureFusion, StripPooling
 _PACKAGE = "dsprh_tf"
 
 
+def _torch_uniform():
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels of linear layers.
+
+    What the parents' released code starts from. It is narrower than Keras' Glorot uniform where a
+    layer has more inputs than outputs, as hash layers have: there tanh saturates less at first.
+    """
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class ImageNetwork(keras.layers.Layer):
     """Fused image feature F_I and image hash value H_I (DSPRH sections 3.2 and 3.3).
 
         f1 = relu(Dense(iSQRT-COV(StripPooling(X)))),  f2 = relu(Dense(iSQRT-COV(X)))
-        F_I = w1 l2(f1) + w2 l2(f2) + w3 l2(f3),  H_I = Dense(F_I)
+        F_I = w1 l2(f1) + w2 l2(f2) + w3 l2(f3),  H_I = Dense(sqrt(D_I) F_I)
 
-    A branch of weight 0 is not built, so (0, 0, 1) is a plain hash layer on the backbone's
-    feature: what DJSRH and DSAH use, and what precomputed embeddings need.
+    The root brings the entries of F_I to the size of a backbone's own, which the parents hash, and
+    with it the learning rate: without it the hash layer learns too slowly (RESULTS.md). A branch of
+    weight 0 is not built, so (0, 0, 1) is a hash layer on the backbone's feature alone, which is
+    what DJSRH and DSAH use, and what precomputed embeddings need.
 
     Args:
         bits: length K of the hash value.
@@ -88,8 +99,11 @@ class ImageNetwork(keras.layers.Layer):
                 # As attributes: Keras 3 hides layers in lists from tf.train.Checkpoint.
                 setattr(self, f"{name}_{role}", layer)
             self.branches.append(list(layers.values()))
+        self._scale = size**0.5 if self.normalize else 1.0
         self.fusion = FeatureFusion([w for w in self.fusion_weights if w], dtype=policy)
-        self.hash_layer = keras.layers.Dense(self.bits, dtype=policy)
+        self.hash_layer = keras.layers.Dense(
+            self.bits, kernel_initializer=_torch_uniform(), dtype=policy
+        )
         self.hash_layer.build((None, size))
         super().build(input_shape)
 
@@ -105,7 +119,7 @@ class ImageNetwork(keras.layers.Layer):
         if self.fusion_weights[2]:
             features.append(tf.cast(inputs["feature"], self.compute_dtype))
         fused = self.fusion(features) if self.normalize else features[0]
-        hashed = self.hash_layer(fused)
+        hashed = self.hash_layer(fused * self._scale)
         return tf.cast(fused, tf.float32), tf.cast(hashed, tf.float32)
 
     def compute_output_shape(self, input_shape):
@@ -144,9 +158,14 @@ class TextNetwork(keras.layers.Layer):
     def build(self, input_shape):
         """Creates the two dense layers."""
         self.hidden_layer = keras.layers.Dense(
-            self.hidden, activation="relu", dtype=self.dtype_policy
+            self.hidden,
+            activation="relu",
+            kernel_initializer=_torch_uniform(),
+            dtype=self.dtype_policy,
         )
-        self.hash_layer = keras.layers.Dense(self.bits, dtype=self.dtype_policy)
+        self.hash_layer = keras.layers.Dense(
+            self.bits, kernel_initializer=_torch_uniform(), dtype=self.dtype_policy
+        )
         self.hidden_layer.build(input_shape)
         self.hash_layer.build((input_shape[0], self.hidden))
         super().build(input_shape)

@@ -23,7 +23,10 @@ from dsprh_tf.data.files import write_bytes
 from dsprh_tf.evaluation import CURVE_STYLES
 from dsprh_tf.experiments import EXPERIMENTS, METRICS, Entry, Request
 
-NAMES = {"map": "MAP", "map@50": "MAP@50", "mean of four": "mean of the four"}
+NAMES = {
+    "map": "MAP", "map@50": "MAP@50", "mean of four": "Mean of the four: MAP@50 and MAP in both "
+    "directions", "validation_map": "Validation MAP, without labels or test queries",
+}  # fmt: skip
 _DIRECTIONS = tuple(CURVE_STYLES)
 # Okabe and Ito's colours, which colour-blind readers tell apart, and dashes for overlaps.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -165,10 +168,12 @@ def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> 
             columns = list(itertools.product(_DIRECTIONS, bits))
             groups = [(_arrow(d), [f"{b} bits" for b in bits]) for d in _DIRECTIONS]
             tables.append(_plain_table(NAMES[metric], groups, columns, part))
-    part = summary[summary["metric"] == "mean of four"]
     groups = [("", [f"{b} bits" for b in bits])]
-    title = "Mean of the four: MAP@50 and MAP in both directions"
-    return [*tables, _plain_table(title, groups, [("", b) for b in bits], part)]
+    for metric in ("mean of four", "validation_map"):
+        part = summary[summary["metric"] == metric]
+        if len(part):
+            tables.append(_plain_table(NAMES[metric], groups, [("", b) for b in bits], part))
+    return tables
 
 
 def make_plots(
@@ -192,6 +197,8 @@ def make_plots(
         if name == "figure6":
             here = curves[curves["bits"] == bits]
             plots[f"curves-{bits}.png"] = plot_curves(here, bits, chance, styles)
+        elif name.startswith("ablation"):
+            plots[f"{name}-{bits}.png"] = plot_ablation(part, bits)
         elif name in ("figure4", "figure5"):
             swept = results.drop_duplicates("row")[["row", "parameter", "value"]]
             sweep = part.merge(swept, on="row")
@@ -227,6 +234,28 @@ def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
     if part["published"].notna().any():
         axes.plot([], [], "x", color="0.35", label="published")
     _legend(figure, axes)
+    return figure
+
+
+def plot_ablation(summary: pd.DataFrame, bits: int) -> Figure:
+    """The mean of the four metrics and the validation MAP of every row, with one deviation.
+
+    Args:
+        summary: `experiments.summarise` of one code length; its first row is the base line.
+        bits: the code length.
+    """
+    rows = list(dict.fromkeys(summary["row"]))
+    figure = _figure(11, 1.6 + 0.3 * len(rows))
+    metrics = ("mean of four", "validation_map")
+    for axes, metric in zip(figure.subplots(1, 2, sharey=True), metrics):
+        part = summary[summary["metric"] == metric].set_index("row").reindex(rows)
+        axes.axvline(part["mean"].iloc[0], color="0.6", lw=1, ls=":")
+        axes.errorbar(part["mean"], range(len(rows)), xerr=part["std"].fillna(0), fmt="o",
+                      color=_COLOURS[0], capsize=2)  # fmt: skip
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_title(f"{NAMES[metric].split(':')[0].split(',')[0]}, {bits} bits", fontsize=11)
+        _finish(axes)
+    axes.invert_yaxis()
     return figure
 
 

@@ -49,3 +49,62 @@ def neighbour_thresholds(
         edge = [n - nearest - 1, n - nearest]
         thresholds[rows] = np.partition(joint, edge, axis=1)[:, edge].mean(axis=1)
     return thresholds
+
+
+def inverse_document_frequency(text_features: np.ndarray) -> np.ndarray:
+    """log(n / number of texts with the word), float32 [D_T]; ones for features that are no words.
+
+    A word that every text has says nothing and weighs 0, and so does one that no text has.
+    """
+    n, size = text_features.shape
+    count = np.zeros(size, np.int64)
+    step = max(1, _BLOCK_VALUES // size)
+    for start in range(0, n, step):
+        block = np.asarray(text_features[start : start + step])
+        if block.dtype.kind == "f" and not ((block == 0) | (block == 1)).all():
+            return np.ones(size, np.float32)
+        count += np.count_nonzero(block, axis=0)
+    return np.where(count > 0, np.log(n / np.maximum(count, 1)), 0).astype(np.float32)
+
+
+def _different(matrix: np.ndarray) -> np.ndarray:
+    """The entries of pairs of different items."""
+    return matrix[~np.eye(len(matrix), dtype=bool)]
+
+
+def mean_between(matrix: np.ndarray) -> float:
+    """Mean over the pairs of different items of similarities [n, n]."""
+    return float(_different(matrix).mean(dtype=np.float64))
+
+
+def deviation_between(matrix: np.ndarray) -> float:
+    """Standard deviation over the same pairs, at least 1e-6."""
+    return float(max(_different(matrix).std(dtype=np.float64), 1e-6))
+
+
+def nearest_by_features(
+    query: tuple[np.ndarray, np.ndarray],
+    database: tuple[np.ndarray, np.ndarray],
+    share: float = 0.05,
+) -> np.ndarray:
+    """Which items are near a query by pictures and words: a stand-in for labels.
+
+    The cosines of pictures and of words weighted by their inverse document frequency, each
+    standardised over the database, are added; the largest `share` of each row is near.
+
+    Args:
+        query: image features [q, D_I] and text features [q, D_T].
+        database: the same of n items, [n, D_I] and [n, D_T].
+        share: fraction of the database that is near.
+
+    Returns:
+        bool [q, n].
+    """
+    words = inverse_document_frequency(database[1])
+    total = 0.0
+    for own, others in ((query[0], database[0]), (query[1] * words, database[1] * words)):
+        own, others = unit_rows(own), unit_rows(others)
+        among = others @ others.T
+        total = total + (own @ others.T - mean_between(among)) / deviation_between(among)
+    nearest = max(1, round(share * total.shape[1]))
+    return total >= np.partition(total, -nearest, axis=1)[:, [-nearest]]

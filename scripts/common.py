@@ -172,6 +172,19 @@ class Run:
         plain = PairSource(self.dataset, self.words, self.settings.image_size, self.settings.resize)
         return TrunkCache(self.settings.cache_dir, plain, self.backbone, maps)
 
+    def image_features(self, items: np.ndarray) -> np.ndarray:
+        """Features of the untouched backbone, or those given: [N, D_I] with `items` filled in."""
+        if not self.has_images:
+            return self.dataset.image_features
+        self.backbone = self.build_backbone()
+        if self.settings.freeze_backbone:
+            cache = self.cache(maps=True)  # what a trained run has left, if it is complete
+            if not len(cache.missing(items)):
+                return cache.arrays["feature"]
+        cache = self.cache(maps=False)
+        cache.ensure(items)
+        return cache.arrays["feature"]
+
     def restore(self):
         """The trained model: the selected epoch's weights."""
         model = self.build()

@@ -12,8 +12,10 @@ import numpy as np
 import program
 from absl import flags
 
-from dsprh_tf import evaluation
+from dsprh_tf import evaluation, similarity
 from dsprh_tf.encoding import PairEncoder
+
+_QUERIES, _DATABASE = 500, 5_000  # validation and training pairs at most in the validation MAP
 
 if __name__ == "__main__":
     _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder of scripts/train.py.")
@@ -45,11 +47,24 @@ def evaluate_run(run: common.Run, model, ties: str = "stable") -> dict:
         encode(run.split.database, "encoding database"),
         ties=ties,
     )
-    record = evaluation.results_record(s.method, s.bits, s.dataset, s.seed, results)
+    score = validation_map(run, encode) if len(run.split.validation) else None
+    record = evaluation.results_record(s.method, s.bits, s.dataset, s.seed, results, score)
     evaluation.write_results(run.folder.path, record)
     print(evaluation.format_table(record))
     print(f"results: {run.folder.path}/results.json, results.csv, curves.png")
     return record
+
+
+def validation_map(run: common.Run, encode: PairEncoder) -> float:
+    """How well codes of the validation pairs find near training pairs; no labels, no queries."""
+    rng = np.random.default_rng(run.settings.seed)
+    drawn = (run.split.validation, _QUERIES), (run.split.train, _DATABASE)
+    parts = [np.sort(rng.permutation(items)[:most]) for items, most in drawn]
+    images = run.image_features(np.concatenate(parts))
+    pairs = [(images[rows], run.source.text_features(rows)) for rows in parts]
+    return evaluation.neighbour_map(
+        encode(parts[0]), encode(parts[1]), similarity.nearest_by_features(*pairs)
+    )
 
 
 def main() -> None:

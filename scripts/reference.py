@@ -65,27 +65,13 @@ def is_finished(folder: runs.RunFolder, settings: dict) -> bool:
     return True
 
 
-def image_features(run: common.Run, items: np.ndarray) -> np.ndarray:
-    """[N, D_I] with the rows of `items` filled in."""
-    if not run.has_images:
-        return run.dataset.image_features
-    run.backbone = run.build_backbone()
-    if run.settings.freeze_backbone:
-        cache = run.cache(maps=True)  # what a trained run has left, if it is complete
-        if not len(cache.missing(items)):
-            return cache.arrays["feature"]
-    cache = run.cache(maps=False)
-    cache.ensure(items)
-    return cache.arrays["feature"]
-
-
 def evaluate_reference(run: common.Run, name: str, shared_space: bool) -> None:
     """Fits the reference on the training pairs and writes the results of the queries."""
     s, split = run.settings, run.split
     if run.dataset.labels is None:
         raise ValueError(f"{s.dataset} data has no labels: they say which results are relevant")
     parts = {part: getattr(split, part) for part in ("train", "query", "database")}
-    images = image_features(run, np.concatenate(list(parts.values())))
+    images = run.image_features(np.concatenate(list(parts.values())))
     pairs = {part: (images[rows], run.source.text_features(rows)) for part, rows in parts.items()}
     reference = references.fit(name, *pairs["train"], s.bits, s.seed, shared_space)
     results = evaluation.evaluate_directions(

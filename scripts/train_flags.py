@@ -112,16 +112,16 @@ def settings() -> dict:
         ValueError: a value that cannot work; found before any data is read.
     """
     values = {name: flags.FLAGS[name].value for names in GROUPS.values() for name in names}
-    for name, value in methods.METHODS[values["method"]].recipe.items():
+    frozen = methods.is_frozen(values)
+    for name, value in methods.METHODS[values["method"]].settings(frozen).items():
         if not flags.FLAGS[name].present:
             values[name] = value
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name} is {value}, expected a finite number")
     check_bits(values["bits"])
-    values["fusion_weights"] = _fusion_weights(values["fusion_weights"])
+    values["fusion_weights"] = _fusion_weights([str(w) for w in values["fusion_weights"]])
     objective_of(values)
-    frozen = values["freeze_backbone"]
     if values["augment"] is None:
         values["augment"] = not frozen
     if values["dataset"] == "features":

@@ -44,6 +44,7 @@ class TestResults:
         }  # fmt: skip
         assert record["dataset"] == "pairs"
         assert 0 < record["chance"] < 1
+        assert 0 < record["validation_map"] <= 1
         for direction in ("image_to_text", "text_to_image"):
             for name in ("map", "map@50", "map@50_min_r"):
                 assert 0 < record[direction][name] <= 1

@@ -21,6 +21,11 @@ DEFAULTS = {
     "dataset": "coco", "data_dir": None, "backbone": "alexnet", "backbone_weights": "none",
     "alpha": 1.0, "beta": 0.03, "gamma": 1.0, "image_weight": 0.9, "margin": 0.001,
     "fusion_weights": [0.25, 0.25, 0.5], "epochs": 40, "optimizer": "sgd", "cache_dir": "cache",
+    "freeze_backbone": False, "validation": 0.05, "select": "validation", "related": "pair",
+    "pairwise_target": "soft", "triplet_reduction": "mean", "pairwise_reduction": "mean",
+    "diagonal_target": 1.0, "symmetry_weight": 0.5, "within_weight": 0.1, "covariance": True,
+    "similarity_source": "frozen", "decoder_input": "tanh", "lr_image": 0.005, "lr_text": 0.005,
+    "weight_decay": 5e-4,
 }  # fmt: skip
 COUNT_FOR_REFERENCES = {"dataset": "coco", "backbone": "alexnet", "shared_space": False}
 BITS = (16, 32, 64, 128)
@@ -128,6 +133,31 @@ def test_the_papers_datasets_bring_its_settings(dataset, fusion, parent):
     asked = request(dataset, {"beta": 0.5, "image_weight": 0.3})
     assert settings_of("table2", asked, "DSPRH")["beta"] == 0.5
     assert settings_of("table2", asked, "DJSRH")["image_weight"] == 0.3
+
+
+def test_a_frozen_backbone_has_its_own_recipe():
+    paper = methods.METHODS[methods.PAPER]
+    for given in ({"freeze_backbone": True}, {"dataset": "features"}):
+        asked = request(given.get("dataset", "coco"), given)
+        assert asked.settings(methods.PAPER) == {
+            **DEFAULTS, **paper.recipe, **paper.frozen, **given,
+        }  # fmt: skip
+    assert paper.frozen["optimizer"] != DEFAULTS["optimizer"]
+    assert request().settings(methods.PAPER)["optimizer"] == DEFAULTS["optimizer"]
+
+
+@pytest.mark.parametrize("name", ["ablation_parts", "ablation_loss"])
+def test_an_ablation_changes_one_thing_and_holds_out_pairs(name):
+    asked = request(given={"freeze_backbone": True})
+    entries = [e for e in experiments.plan(name, asked) if e.cell.seed == 0]
+    base = entries[0].cell.settings
+    assert entries[0].row == "DSPRH"
+    assert base["validation"] > 0.05 and base["select"] == "last"
+    assert len({e.row for e in entries}) == len({e.cell.name for e in entries}) == len(entries) > 5
+    for entry in entries[1:]:
+        changed = {n for n in base if base[n] != entry.cell.settings[n]}
+        assert changed, "a row that changes nothing is the first one"
+        assert not changed & {"validation", "select", "data", "method", "seed"}
 
 
 def test_recipes_fill_what_the_user_does_not_give():

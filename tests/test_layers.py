@@ -33,7 +33,8 @@ def batch_norm(x, layer):
 
 
 def conv1d(x, kernel):
-    """Three taps with zero padding: x [length, in], kernel [3, in, out]."""
+    """Three taps with zero padding: x [length, in], kernel [3 * in, out], tap by tap."""
+    kernel = kernel.reshape(3, -1, kernel.shape[-1])
     padded = np.pad(x, ((1, 1), (0, 0)))
     return np.stack([
         sum(padded[i + tap] @ kernel[tap] for tap in range(3)) for i in range(len(x))
@@ -49,7 +50,7 @@ def test_strip_pooling_equals_the_naive_loop(channels, strips):
     layer = StripPooling(channels=channels)
     layer(x)
     randomise(layer)
-    assert layer.column_conv.get_weights()[0].shape == (3, 5, strips)
+    assert layer.column_conv.get_weights()[0].shape == (3 * 5, strips)
     kernel, bias = layer.gate_conv.get_weights()  # [1, 1, strips, 5]
     kernel -= 0.5  # gates on both sides of 1/2
     layer.gate_conv.set_weights([kernel, bias])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dsprh_tf import graph, methods
+from dsprh_tf import graph, methods, training
 from dsprh_tf.losses import DJSRHObjective, DSPRHObjective, GraphObjective
 
 SIZES = {"bow": 7, "feature": 6, "conv_map": (3, 3, 4)}
@@ -91,6 +94,25 @@ def test_every_method_trains_a_step(name):
     hash_gradient = text_gradients[2]
     assert np.any(hash_gradient.numpy())
     assert all(np.isfinite(g.numpy()).all() for g in image_gradients + text_gradients)
+
+
+def test_the_example_of_a_new_method_learns(monkeypatch):
+    """The code of BUILD.md, as it stands there."""
+    text = (Path(__file__).parents[1] / "BUILD.md").read_text()
+    code = re.search(r"^## A new method$.*?```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)[1]
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    exec(compile(code, "BUILD.md", "exec"), {"__name__": __name__})
+    method = methods.METHODS["contrastive"]
+    model = method.build(16, SIZES, cov_channels=2, text_hidden=16)
+    model.compile(*(training.make_optimizer("adamw", 0.01) for _ in range(2)))
+    batch, first = make_batch(), None
+    step = tf.function(model.local_gradients)
+    for _ in range(40):
+        terms, image, text = step(batch)
+        first = float(terms["total"]) if first is None else first
+        model.optimizer.apply_gradients(zip(image, model.image_variables))
+        model.text_optimizer.apply_gradients(zip(text, model.text_variables))
+    assert first > 1 and float(terms["total"]) < 0.3 * first
 
 
 def test_recipes_are_used_where_nothing_is_given(program, small_flags, tmp_path):

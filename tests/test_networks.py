@@ -38,7 +38,8 @@ def test_image_network_fuses_three_features():
     f2 = relu_dense(covariance(INPUTS["conv_map"]).numpy(), plain_dense)
     expected = 0.2 * unit(f1) + 0.3 * unit(f2) + 0.5 * unit(INPUTS["feature"])
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(hashed, dense(expected, network.hash_layer), rtol=1e-4, atol=1e-5)
+    scaled = 6**0.5 * expected
+    np.testing.assert_allclose(hashed, dense(scaled, network.hash_layer), rtol=1e-4, atol=1e-5)
 
 
 def test_every_weight_of_the_image_network_is_tracked_once():
