@@ -17,8 +17,8 @@ from dsprh_tf.similarity import (
 
 EXACT_LIMIT = 20_000  # pairs up to which every pair is compared
 _REDUCED = 256  # dimensions that the approximate search keeps
-_PROBED = 32  # inverted lists that it looks into
-_CANDIDATES = 3  # candidates a neighbour, which are then compared exactly
+_PROBED = 64  # inverted lists that it looks into
+_CANDIDATES = 4  # candidates a neighbour, which are then compared exactly
 _WIDTH = 4  # entries of a row at most, in multiples of the neighbours: hubs keep their strongest
 _BLOCK_VALUES = 32_000_000  # float32 held at once while comparing: 128 MB
 _SAMPLE = 2000  # items over whose pairs similarities are standardised
@@ -206,13 +206,12 @@ def _nearest(joint, index, k: int, exact: bool, mean: float, deviation: float):
 
 def _compare(joint: _JointVectors, vectors: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Exact inner products of rows with their candidates; -inf for none."""
-    values = np.full(found.shape, -np.inf, np.float32)
+    values = np.empty(found.shape, np.float32)
     step = max(1, _BLOCK_VALUES // (joint.size * found.shape[1]))
     for start in range(0, len(found), step):
-        part = found[start : start + step]
-        unique, back = np.unique(np.maximum(part, 0), return_inverse=True)
-        near = joint[unique] @ vectors[start : start + step].T  # [unique, rows]
-        values[start : start + step] = near[back.reshape(part.shape), np.arange(len(part))[:, None]]
+        part = np.maximum(found[start : start + step], 0)
+        near = joint[part.ravel()].reshape(*part.shape, joint.size)
+        values[start : start + step] = (near @ vectors[start : start + step, :, None])[..., 0]
     return np.where(found >= 0, values, -np.inf)
 
 

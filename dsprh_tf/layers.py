@@ -56,8 +56,8 @@ class StripPooling(keras.layers.Layer):
     Args:
         channels: channels of the strips after their convolutions, at most; None for as many as
             the input has. 64 is a quarter of AlexNet's conv5, the ratio of SPNet's mixed pooling
-            module; 256 took a third more time a step on a map of 1,280 channels and gave the same
-            validation score (RESULTS.md).
+            module; on a map of 1,280 channels wider strips cost time and brought nothing
+            (RESULTS.md, "Tried once").
         momentum: of the two batch normalisations.
 
     Input shape: [batch, height, width, channels]. Output shape: the same.

@@ -27,9 +27,9 @@ class ImageNetwork(keras.layers.Layer):
         F_I = w1 l2(f1) + w2 l2(f2) + w3 l2(f3),  H_I = Dense(sqrt(D_I) F_I)
 
     The root brings the entries of F_I to the size of a backbone's own, which the parents hash, and
-    with it the learning rate: without it the hash layer learns too slowly (RESULTS.md). A branch of
-    weight 0 is not built, so (0, 0, 1) is a hash layer on the backbone's feature alone, which is
-    what DJSRH and DSAH use, and what precomputed embeddings need.
+    with it the learning rate: without it the hash layer learns too slowly (RESULTS.md, "Tried
+    once"). A branch of weight 0 is not built, so (0, 0, 1) is a hash layer on the backbone's
+    feature alone, which is what DJSRH and DSAH use, and what precomputed embeddings need.
 
     Args:
         bits: length K of the hash value.
