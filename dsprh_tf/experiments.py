@@ -342,7 +342,7 @@ _HELD_OUT = 0.15  # share of the training pairs that an ablation keeps for its c
 _ALL = (16, 32, 64, 128)
 _ABLATION_NOTE = (
     f"{_HELD_OUT:.0%} of the training pairs were held out. Validation MAP ranks the other training "
-    "pairs for them; relevant are the 5 % that are nearest by pictures and words together. Settings "
+    "pairs for them; relevant are the 5 % nearest by pictures and words together. Settings "
     "are chosen by it alone; the test queries stand beside it to be looked at."
 )
 EXPERIMENTS = {
