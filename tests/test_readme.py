@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "BUILD.md")
+PAGES = ("README.md", "BUILD.md", "RESULTS.md")
 FLAG_FILES = sorted(ROOT.glob("*.flags"))
 
 
 def _defined_flags(script: str) -> set:
     files = [ROOT / "scripts" / script]
-    if script == "train.py":
+    if script in ("train.py", "reproduce.py", "reference.py"):
         files.append(ROOT / "scripts/train_flags.py")
     source = "\n".join(path.read_text() for path in files)
     names = re.findall(r"(?:DEFINE_\w+|_[BEFIS])\(\s*\"(\w+)\"", source)
@@ -64,11 +66,32 @@ def test_every_dependency_is_explained():
                 assert re.search(rf"\b{re.escape(package)}\b", build), f"BUILD.md misses {package}"
 
 
-def test_readme_numbers_are_the_committed_measurements():
-    pd = pytest.importorskip("pandas")
-    table = pd.read_csv(ROOT / "benchmarks/results/coco_accuracy.csv")
-    readme = (ROOT / "README.md").read_text()
-    assert len(table) >= 3, "the README speaks of three seeds"
-    for column in table.columns[3:7]:
-        shown = f"{table[column].mean():.3f} ± {table[column].std():.3f}"
-        assert shown in readme, f"README lacks {column}: {shown}"
+def test_results_page_is_what_the_measurements_say():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import results_page
+
+    page = (ROOT / "RESULTS.md").read_text("utf-8")
+    assert results_page.filled(page) == page, "run python benchmarks/results_page.py"
+    named = set(re.findall(r"<!-- (?!end )(\w+) -->", page))
+    assert {"table2", "ablation_loss", "ablation_parts"} <= named
+    for name in named:
+        assert pd.read_csv(results_page.RESULTS / f"{name}.csv")["seeds"].min() >= 3
+
+
+def test_readme_table_is_the_committed_measurement():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in readme.splitlines()
+             if re.match(r"\|.* ± ", line)]  # fmt: skip
+    assert len(lines) >= 6
+    tables = {
+        suffix: pd.read_csv(ROOT / f"benchmarks/results/{name}.csv")
+        for suffix, name in (("", "table2"), (", AdamW", "dsah_adamw"))
+    }
+    for row, *cells in lines:
+        row = row.strip("*")
+        suffix = ", AdamW" if row.endswith(", AdamW") else ""
+        table = tables[suffix]
+        four = table[(table["metric"] == "mean of four") & (table["row"] == row[: len(row) - len(suffix)])]
+        for bits, cell in zip((16, 32, 64, 128), cells):
+            value = four[four["bits"] == bits].iloc[0]
+            assert cell.strip("*") == f"{value['mean']:.3f} ± {value['std']:.3f}", (row, bits)
