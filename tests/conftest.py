@@ -27,7 +27,9 @@ from dsprh_tf.data.text import BagOfWords
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 # Of scripts/, imported by programs.
-MODULES = ("common", "program", "train_flags", "evaluate", "reference")
+MODULES = (
+    "common", "encoders", "evaluate", "program", "quiet", "reference", "train_flags"
+)  # fmt: skip
 
 
 @dataclass

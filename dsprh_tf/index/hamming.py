@@ -309,7 +309,7 @@ class HammingIndex:
             if before != after:
                 raise ValueError(
                     f"id {name} is of modality {before} in the index and {after} among the new "
-                    "items: give pictures and texts different ids"
+                    "items: give pictures and texts different ids, or keep them in two indexes"
                 )
 
     # Questions
