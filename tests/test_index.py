@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 
 import faiss
 import numpy as np
@@ -511,38 +509,8 @@ class TestBroken:
             Items(tmp_path / "items.parquet")
 
 
-def killed_at(path, point: int, change) -> bool:
-    """Runs `change` in a child that SIGKILL ends at its `point`-th file operation in a folder.
-
-    Returns:
-        Whether it was killed; False once `change` has fewer operations.
-    """
-    child = os.fork()
-    if child == 0:
-        left = point
-
-        def die(event, arguments):
-            nonlocal left
-            if any(str(path) in str(argument) for argument in arguments):
-                left -= 1
-                if left <= 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(die)
-        try:
-            change()
-        finally:
-            os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status):
-        assert os.WEXITSTATUS(status) == 0
-        return False
-    assert os.WTERMSIG(status) == signal.SIGKILL
-    return True
-
-
 class TestKilled:
-    def test_at_every_file_operation(self, tmp_path):
+    def test_at_every_file_operation(self, killed, tmp_path):
         """Former content or new, and the same change again completes it."""
         codes, items = random_codes(60, 64), picture_items(60)
         path = tmp_path / "index"
@@ -557,7 +525,7 @@ class TestKilled:
         seen, point = [], 0
         while True:
             point += 1
-            if not killed_at(path, point, change):
+            if not killed(path, point, change):
                 break
             index = HammingIndex.load(path)
             seen.append(len(index))

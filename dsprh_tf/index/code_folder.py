@@ -116,10 +116,10 @@ class CodeWriter:
         self._parts.mkdir(exist_ok=True)
         write_json(self._parts / "about.json", self.about)
         self._known = {}
-        for table in self._tables(["id", "path", "text", "modified", "tags"]):
+        for table in self._tables(["id", "path", "text", "size", "modified", "tags"]):
             names = pc.coalesce(table["path"], table["text"])
             for number, *state in zip(*(c.to_pylist() for c in (
-                table["id"], names, table["modified"], table["tags"]
+                table["id"], names, table["size"], table["modified"], table["tags"]
             ))):  # fmt: skip
                 self._known[number] = _state(*state)
 
@@ -128,13 +128,13 @@ class CodeWriter:
         known = self._known.get(item.id)
         if known is None:
             return False
-        modified = None
-        if self.about["modality"] == "image":
-            try:
-                modified = os.stat(item.content).st_mtime_ns
-            except OSError:
-                return False
-        return known == _state(item.content, modified, item.tags)
+        if self.about["modality"] == "text":
+            return known == _state(item.content, len(item.content.encode("utf-8")), None, item.tags)
+        try:
+            stat = os.stat(item.content)
+        except OSError:
+            return False
+        return known == _state(item.content, stat.st_size, stat.st_mtime_ns, item.tags)
 
     def write_part(self, rows: pa.Table) -> None:
         """Keeps some more items for good: rows of `part_schema`."""
@@ -152,18 +152,21 @@ class CodeWriter:
         Returns:
             How many items have codes, which were skipped, and how many were left out.
         """
-        wanted = pa.array(ids, pa.int64())
+        newest = {}  # id -> which of the tables has its last word
+        for number, table in enumerate(self._tables(["id"])):
+            newest.update(dict.fromkeys(table["id"].to_pylist(), number))
+        gone = newest.keys() - set(ids)
+        for name in gone:
+            del newest[name]
         new = self.path / ".merging"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        count = left_out = 0
-        skipped = []
-        for table, keep in self._merged(["id", "problem"], wanted):
-            good = pc.and_(keep, pc.is_null(table["problem"]))
+        count = 0
+        for _, good, _ in self._merged(newest, ["id", "problem"]):
             count += pc.sum(good).as_py() or 0
-            left_out += len(keep) - (pc.sum(keep).as_py() or 0)
+        skipped = []
         finished = (self.path / "codes.json").exists()
-        if finished and not left_out and not self._part_files():
+        if finished and not gone and not self._part_files():
             for folder in (new, self._parts):
                 shutil.rmtree(folder)
             return count, [], 0
@@ -172,14 +175,13 @@ class CodeWriter:
         ) as items:
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, self.bits // 8)}
             np.lib.format.write_array_header_1_0(codes, header)
-            for table, keep in self._merged(None, wanted):
-                bad = table.filter(pc.and_(keep, pc.is_valid(table["problem"])))
+            for table, is_good, is_bad in self._merged(newest):
+                bad, good = table.filter(is_bad), table.filter(is_good)
                 names = pc.coalesce(bad["path"], bad["text"]).to_pylist()
                 skipped += [
                     {"item": name, "problem": problem}
                     for name, problem in zip(names, bad["problem"].to_pylist())
                 ]
-                good = table.filter(pc.and_(keep, pc.is_null(table["problem"])))
                 codes.write(b"".join(good["code"].to_pylist()))
                 items.write_table(good.select(STORED.names), row_group_size=GROUP_ROWS)
         files = {}
@@ -192,7 +194,7 @@ class CodeWriter:
         sync(new)
         os.rename(new, self.path / ".merged")
         self._finish_move()
-        return count, skipped, left_out
+        return count, skipped, len(gone)
 
     def _finish_move(self) -> None:
         """Moves a complete merge into place, also one that an earlier run was killed in."""
@@ -237,14 +239,13 @@ class CodeWriter:
         for path in self._part_files():
             yield parquet.read_table(path, columns=names)
 
-    def _merged(self, columns, wanted) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
-        """Each table with the rows of it that count: wanted ones, the last of each id."""
-        last = {}
-        for number, table in enumerate(self._tables(["id"])):
-            last.update(dict.fromkeys(table["id"].to_pylist(), number))
+    def _merged(self, newest: dict, columns=None) -> Iterator[tuple]:
+        """Each table, with which rows of it are codes, and which problems, that still hold."""
         for number, table in enumerate(self._tables(columns)):
-            newest = pa.array([last[i] == number for i in table["id"].to_pylist()], pa.bool_())
-            yield table, pc.and_(newest, pc.is_in(table["id"], wanted))
+            last = [newest.get(name) == number for name in table["id"].to_pylist()]
+            counts = pa.array(last, pa.bool_())
+            problem = pc.is_valid(table["problem"])
+            yield table, pc.and_not(counts, problem), pc.and_(counts, problem)
 
 
 def _about(path: Path) -> dict:
@@ -269,6 +270,6 @@ def _binary(codes: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
 
 
-def _state(content: str, modified: int | None, tags) -> int:
+def _state(content: str, size: int, modified: int | None, tags) -> int:
     """What must be the same for an item to be the same, as one small number."""
-    return hash((content, modified, tuple(tags or ())))
+    return hash((content, size, modified, tuple(tags or ())))
