@@ -346,9 +346,10 @@ class HammingIndex:
         ids = np.where(rows < 0, -1, self._ids[rows])
         order = np.lexsort((ids, np.where(ids < 0, self.bits + 1, distances)), axis=-1)
         distances, ids = (np.take_along_axis(values, order, -1) for values in (distances, ids))
-        width = k - ids.shape[1]
-        fill = {"pad_width": ((0, 0), (0, width)), "constant_values": -1}
-        return Results(np.pad(distances, **fill), np.pad(ids, **fill))
+        if k > ids.shape[1]:
+            fill = {"pad_width": ((0, 0), (0, k - ids.shape[1])), "constant_values": -1}
+            distances, ids = np.pad(distances, **fill), np.pad(ids, **fill)
+        return Results(distances, ids)
 
     def _search_engine(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As `engines.search_exact`, through the engine; removed rows are left out."""

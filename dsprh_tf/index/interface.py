@@ -33,7 +33,7 @@ class Where:
             raise ValueError(f"modality is {self.modality!r}, expected 'image' or 'text'")
 
     def __bool__(self):
-        return any(value is not None for value in dataclasses.astuple(self))
+        return not (self.tag is None and self.prefix is None and self.modality is None)
 
 
 EVERYTHING = Where()
