@@ -6,6 +6,7 @@ Random codes, which are the worst case of any search. Both search the same codes
 round, so that a busy machine slows both; the figure that counts is the ratio, the median over
 rounds. Targets: at most 1.10 times FAISS's time, a load of 10^6 items within 1 s with all checksums
 compared, and at most 64 bytes an item for ids and what is known of items, beside paths and codes.
+--approximate=50000 adds the approximate kinds on so many of the codes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
+from dsprh_tf.index import engines  # noqa: E402
 from dsprh_tf.index.hamming import HammingIndex  # noqa: E402
 from dsprh_tf.index.items import SCHEMA, stable_id  # noqa: E402
 
@@ -56,6 +58,25 @@ def size_of(folder: Path, *kinds: str) -> int:
     return sum(p.stat().st_size for kind in kinds for p in folder.glob(f"{kind}-*"))
 
 
+def compare_kinds(codes: np.ndarray, folder: Path) -> None:
+    """Build time, search time, bytes and recall@10 of the approximate kinds."""
+    query = np.array(codes[:200])
+    limit = engines.search_exact(codes, query, TOP)[0][:, -1:]
+    print(f"{len(codes):,} of them{'':<10}{'build':>9}{'a query':>12}{'bytes':>8}{'recall@10':>11}")
+    for kind in engines.KINDS[1:]:
+        built = []
+        building = seconds(lambda k=kind, b=built: b.append(engines.build(k, codes)))
+        if built[0] is None:
+            sys.exit(f"--approximate={len(codes)}, expected at least {engines.SMALLEST}")
+        searching = seconds(lambda e=built[0]: engines.search(e, query, TOP)) / len(query)
+        distances, rows = engines.search(built[0], query, TOP)
+        recall = ((rows >= 0) & (distances <= limit)).mean()
+        engines.write(built[0], folder / kind)
+        size = (folder / kind).stat().st_size / len(codes)
+        each = 1e3 * searching
+        print(f"  {kind:<18}{building:>8.1f} s{each:>9.3f} ms{size:>8.0f}{recall:>11.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,6 +84,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--bits", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--approximate", type=int, default=0)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (args.items, args.bits // 8), np.uint8)
@@ -109,6 +131,8 @@ def main() -> None:
         paths = (size_of(folder / "index", "items") - size_of(folder / "bare", "items"))
         print(f"{'ids and items, no paths':<28}{beside:>9.1f} bytes an item")
         print(f"{'paths':<28}{paths / args.items:>9.1f} bytes an item")
+        if args.approximate:
+            compare_kinds(codes[: args.approximate], folder)
 
 
 if __name__ == "__main__":
