@@ -7,10 +7,12 @@ text and receives packed codes. Loading them needs TensorFlow, but not this pack
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
 import shutil
+import string
 import uuid
 from pathlib import Path
 
@@ -23,9 +25,12 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from dsprh_tf import codes
 from dsprh_tf.data import preprocess
+from dsprh_tf.data.files import read_json
+from dsprh_tf.data.text import STOP_WORDS
 
 KINDS = ("image", "text")
 _INFO = "encoder.json"
+_WORDS = "vocabulary.json"
 _EXTRA = "assets.extra"
 _WARMUP_BATCH = 32
 _BATCHING = """\
@@ -121,6 +126,8 @@ def export_encoders(
             extra.mkdir()
             entry = {"encoder": kind, **info}
             (extra / _INFO).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+            if kind == "text" and bag_of_words is not None:
+                bag_of_words.save(extra / _WORDS)
             _write_warmup(
                 extra / "tf_serving_warmup_requests", f"{kind}_encoder", warmups[kind]
             )
@@ -319,6 +326,8 @@ class Encoder:
         version: the version in use, the highest one.
         info: content of the export's `encoder.json`; two encoders belong together if their
             `fingerprint` is the same.
+        vocabulary: the words that a text encoder knows; () for others, and for exports that were
+            written before it was part of them.
 
     Args:
         export_dir: folder written by `export_encoders`.
@@ -350,6 +359,9 @@ class Encoder:
                 "write it again with scripts/export.py"
             ) from error
         self._input = next(iter(self._encode.structured_input_signature[1]))
+        words = path / _EXTRA / _WORDS
+        fix = "write the export again with scripts/export.py"
+        self.vocabulary = tuple(read_json(words, fix)["vocabulary"]) if words.exists() else ()
 
     def encode(self, items, batch_size: int = 32) -> np.ndarray:
         """Packed codes of images, texts or features.
@@ -391,6 +403,39 @@ class Encoder:
         text = tf.constant(self._checked(texts), tf.string)
         return self._model.signatures["known_words"](text=text)["count"].numpy()
 
+    def unknown_words(self, text: str) -> dict[str, list[str]]:
+        """Words of a text that are not in the vocabulary, each with up to 3 that look like it.
+
+        English function words count only where nothing else is unknown.
+
+        Args:
+            text: str.
+
+        Raises:
+            ValueError: as `known_words`.
+        """
+        words = list(dict.fromkeys(text.split()))
+        unknown = [w for w, known in zip(words, self.known_words(words)) if not known]
+        plain = {w: w.lower().strip(string.punctuation) for w in unknown}
+        unknown = [w for w in unknown if plain[w] not in STOP_WORDS] or unknown
+        return {w: difflib.get_close_matches(plain[w], self.vocabulary) for w in unknown}
+
+    def check_words(self, texts) -> None:
+        """Refuses a text without a known word: its code would be the same for any such text.
+
+        Args:
+            texts: list of str.
+
+        Raises:
+            ValueError: there is one; names its words, and known ones that look like them.
+        """
+        for text, known in zip(texts, self.known_words(texts)):
+            if not known:
+                raise ValueError(
+                    f"{text!r} has no word of the vocabulary of "
+                    f"{self.info['vocabulary_size']:,} words; {describe(self.unknown_words(text))}"
+                )
+
     def _checked(self, items):
         if self._input == "features":
             size = self._encode.structured_input_signature[1]["features"].shape[1]
@@ -421,3 +466,10 @@ class Encoder:
             # The reason stands between the stack and the node that failed.
             reason = error.message.split("[[{{node")[0].strip().splitlines()[-1]
             raise ValueError(f"item {row} cannot be encoded: {reason}") from error
+
+
+def describe(unknown: dict[str, list[str]]) -> str:
+    """What `Encoder.unknown_words` found, for the screen."""
+    near = list(dict.fromkeys(word for words in unknown.values() for word in words))
+    line = f"unknown: {', '.join(unknown) or '(empty)'}"
+    return f"{line}; near: {', '.join(near)}" if near else line

@@ -8,7 +8,6 @@ numbers from the raw bytes beside the pickle. PyTorch itself is not needed.
 from __future__ import annotations
 
 import collections
-import hashlib
 import math
 import os
 import pickle
@@ -286,12 +285,3 @@ def write_weights(path, arrays: Mapping[str, np.ndarray]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def file_sha256(path) -> str:
-    """The sha256 of a file's bytes, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ import program
 from absl import flags
 
 from dsprh_tf import torch_weights
+from dsprh_tf.data.files import file_sha256
 
 _INPUT = flags.DEFINE_string("input", None, "State_dict to read: .pth, .pt, .safetensors or .npz.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write: .safetensors or .npz.")
@@ -32,8 +33,8 @@ def main() -> None:
         print(f"{name:{width}}  {array.dtype!s:8}  {'x'.join(map(str, array.shape)) or 'scalar'}")
     parameters = sum(array.size for array in arrays.values())
     print(f"{len(arrays)} arrays, {parameters:,} parameters")
-    print(f"sha256 {torch_weights.file_sha256(source)}  {source}")
-    print(f"sha256 {torch_weights.file_sha256(target)}  {target}")
+    print(f"sha256 {file_sha256(source)}  {source}")
+    print(f"sha256 {file_sha256(target)}  {target}")
 
 
 if __name__ == "__main__":

@@ -42,17 +42,6 @@ def encode(encoder: Encoder, items, read, title: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def check_words(encoder: Encoder, texts: list) -> None:
-    """Refuses a text without a known word: its code would be the same for any such text."""
-    for text, known in zip(texts, encoder.known_words(texts)):
-        if not known:
-            unknown = ", ".join(dict.fromkeys(text.split())) or "(empty)"
-            raise ValueError(
-                f"--text={text!r} has no word of the vocabulary of "
-                f"{encoder.info['vocabulary_size']:,} words; unknown: {unknown}"
-            )
-
-
 def answer(dataset, database, query, query_labels, query_codes, database_codes, words: bool):
     """Prints the nearest items of one query; returns its row of the contact sheet."""
     distances = codes.hamming_distance(query_codes[None], database_codes)[0]
@@ -79,7 +68,7 @@ def main() -> None:
         raise ValueError(f"the encoders in {_EXPORT_DIR.value} are of different models: export")
     if image.info["image_size"] is None or text.info["vocabulary_size"] is None:
         raise ValueError("this export encodes precomputed features: there is nothing to show")
-    check_words(text, _TEXT.value)
+    text.check_words(_TEXT.value)
     for path in _IMAGE.value:
         load_image(path)  # a broken file: its own clear line
     dataset, split = common.load_run_data(_RUN_DIR.value, data_dir=_DATA_DIR.value)

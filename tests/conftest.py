@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from dsprh_tf.data.text import BagOfWords
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 # Of scripts/, imported by programs.
-MODULES = ("common", "program", "train_flags", "evaluate", "reference")
+MODULES = (
+    "common", "encoders", "evaluate", "program", "quiet", "reference", "train_flags"
+)  # fmt: skip
 
 
 @dataclass
@@ -138,6 +141,53 @@ def trained(small_flags, tmp_path_factory):
     outcome = call_program("train", *small_flags, f"--run_dir={run_dir}")
     assert outcome.code == 0, outcome.err[-2000:]
     return run_dir, outcome
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory) -> Path:
+    """The encoders of the finished run. Tests must not change them."""
+    folder = tmp_path_factory.mktemp("savedmodels") / "run"
+    outcome = call_program("export", f"--run_dir={trained[0]}", f"--export_dir={folder}")
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+def killed_at(folder, point: int, change) -> bool:
+    """Runs `change` in a child that SIGKILL ends at its `point`-th file operation in a folder.
+
+    Returns:
+        Whether it was killed; False once `change` has fewer operations.
+    """
+    child = os.fork()
+    if child == 0:
+        left = point
+
+        def die(event, arguments):
+            nonlocal left
+            if any(str(folder) in str(argument) for argument in arguments):
+                left -= 1
+                if left <= 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        code = 1
+        try:
+            sys.addaudithook(die)
+            change()
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status):
+        assert os.WEXITSTATUS(status) == 0
+        return False
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    return True
+
+
+@pytest.fixture(scope="session")
+def killed():
+    """`killed(folder, point, change) -> bool`, see `killed_at`."""
+    return killed_at
 
 
 WORDS = ("red", "green", "blue", "dog", "boat", "tree")

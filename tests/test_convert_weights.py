@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from dsprh_tf import torch_weights
+from dsprh_tf.data.files import file_sha256
 from dsprh_tf.torch_weights import read_weights, write_weights
 
 ROOT = Path(__file__).parents[1]
@@ -268,8 +269,8 @@ def test_script(tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["t0", "float32", "3x4"] and lines[1].split()[-1] == "scalar"
     assert lines[2] == "2 arrays, 13 parameters"
-    assert lines[3].split() == ["sha256", torch_weights.file_sha256(source), str(source)]
-    assert lines[4].split() == ["sha256", torch_weights.file_sha256(target), str(target)]
+    assert lines[3].split() == ["sha256", file_sha256(source), str(source)]
+    assert lines[4].split() == ["sha256", file_sha256(target), str(target)]
     again = run_script(f"--input={target}", f"--output={tmp_path / 'w.npz'}")
     assert again.returncode == 0 and np.array_equal(read_weights(tmp_path / "w.npz")["t0"], GRID)
 

@@ -23,14 +23,6 @@ from dsprh_tf.model import TERMS
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.fixture(scope="module")
-def exported(program, trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("savedmodels") / "run"
-    outcome = program("export", f"--run_dir={trained[0]}", f"--export_dir={folder}")
-    assert outcome.code == 0, outcome.err
-    return folder
-
-
 def read_csv(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -28,6 +28,7 @@ ALLOWED = {
     "training": ("compat", "losses", "model", "methods", "data"),
     "runs": ("data",),
     "trunk_cache": ("backbones", "data"),
+    "index": ("codes", "data", "index"),
     "evaluation": ("codes", "metrics", "data"),
     "references": ("codes", "similarity", "evaluation"),
     "encoding": ("codes", "data", "evaluation"),
@@ -43,7 +44,7 @@ MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 
 def owner(path):
-    """The line of the table that a file stands under: its module, or the folder `data`."""
+    """The line of the table that a file stands under: its module, or its folder."""
     parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
     return parts[0]
 
@@ -79,8 +80,8 @@ def test_imports_run_one_way(path):
 
 
 def test_the_table_has_no_circle():
-    done, left = {"data"}, set(ALLOWED) - {"data"}
-    while ready := {name for name in left if done.issuperset(ALLOWED[name])}:
+    done, left = set(), set(ALLOWED)
+    while ready := {name for name in left if done.issuperset(set(ALLOWED[name]) - {name})}:
         done |= ready
         left -= ready
     assert not left

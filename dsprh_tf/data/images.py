@@ -61,16 +61,29 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
         raise ValueError(_problem_line(path, error, where)) from error
 
 
-def image_bytes(path: str | os.PathLike) -> bytes:
+def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
     """A picture as the exported encoder takes it: a JPEG or PNG file as it is, others as PNG.
+
+    Args:
+        path: as in `load_image`.
+        content: what the file holds, where it was read already.
 
     Raises:
         ValueError: as `load_image`, for what is converted.
-        OSError: a JPEG or PNG file cannot be read.
+        OSError: the file cannot be read.
     """
-    if os.path.splitext(path)[1].lower() in (".jpg", ".jpeg", ".png"):
-        with open(path, "rb") as file:
-            return file.read()
+    if not mat_files.is_picture(path):
+        if content is None:
+            with open(path, "rb") as file:
+                content = file.read()
+        # By the first bytes: names lie, and browsers save WebP as .jpg.
+        if content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
+            return content
+    return png_bytes(path)
+
+
+def png_bytes(path: str | os.PathLike) -> bytes:
+    """A picture as `load_image` reads it, as a PNG file; raises as `load_image`."""
     buffer = io.BytesIO()
     Image.fromarray(load_image(path)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

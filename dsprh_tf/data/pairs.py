@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from pyarrow import parquet
 
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import require_folder
@@ -40,7 +40,7 @@ def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> Pair
             bad image, an unknown split or a repeated id; the line names file and row.
     """
     path = _manifest(Path(manifest))
-    table = [(row, _clean(record)) for row, record in _READERS[path.suffix[1:].lower()](path)]
+    table = list(read_rows(path))
     if not table:
         raise ValueError(f"{path} has no rows; {_LAYOUT}")
     columns = {key for _, record in table for key in record}
@@ -53,7 +53,7 @@ def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> Pair
     where = [f"{path.name} row {row}" for row, _ in table]
     images = _needed(path, table, "image")
     texts = _needed(path, table, "text")
-    labels, names, notes = _labels([_label_set(record.get("labels")) for _, record in table])
+    labels, names, notes = _labels([label_set(record.get("labels")) for _, record in table])
     dataset = PairDataset(
         name="pairs",
         ids=_ids(path, table, images) if "id" in columns else _image_ids(images, where),
@@ -65,6 +65,28 @@ def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> Pair
         notes=(f"{len(table):,} rows in {path.name}", *notes),
     )
     return dataset.drop_bad_images(on_bad_image, where)
+
+
+def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
+    """The rows of a manifest, one after another, as (row number, column -> value).
+
+    Column names are in lower case, missing values are "". Rows are counted as in `load_pairs`.
+
+    Args:
+        path: a .csv, .parquet or .jsonl file.
+
+    Raises:
+        ValueError: it is of another kind, missing, or broken; says in which row.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix[1:].lower())
+    if reader is None:
+        raise ValueError(f"{path} is not a .csv, .parquet or .jsonl file")
+    try:
+        for row, record in reader(path):
+            yield row, _clean(record)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _manifest(path: Path) -> Path:
@@ -114,11 +136,14 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, dict]]:
     try:
-        table = pd.read_parquet(path)
+        with parquet.ParquetFile(path) as file:
+            start = 1
+            for batch in file.iter_batches(4096):  # rows that are in memory at once
+                yield from enumerate(batch.to_pylist(), start)
+                start += len(batch)
     except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
         cause = " ".join(str(error).split())
         raise ValueError(f"{path} is not a Parquet file ({cause}); write it again") from error
-    return enumerate(table.to_dict("records"), 1)
 
 
 _READERS = {"csv": _read_csv, "parquet": _read_parquet, "jsonl": _read_jsonl}
@@ -132,7 +157,7 @@ def _clean(record: dict) -> dict:
 
 
 def _is_null(value) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA
+    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def _needed(path: Path, table, column: str) -> list[str]:
@@ -166,7 +191,8 @@ def _image_ids(images: list[str], where: list[str]) -> list[str]:
     ]
 
 
-def _label_set(value) -> list[str]:
+def label_set(value) -> list[str]:
+    """Labels or tags of a manifest's cell: "a;b", "a|b" or a list."""
     if value is None:
         return []
     parts = re.split(r"[;|]", value) if isinstance(value, str) else np.atleast_1d(value).tolist()

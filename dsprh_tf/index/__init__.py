@@ -1,0 +1,1 @@
+"""Search among codes: `hamming.HammingIndex` on one machine, and what surrounds it."""

@@ -1,0 +1,76 @@
+"""Answers of an index as people read them: each result with what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from dsprh_tf.index.interface import EVERYTHING, Index, Where
+
+
+def answer(
+    index: Index,
+    query: np.ndarray,
+    k: int = 10,
+    where: Where = EVERYTHING,
+    leave_out: Sequence[int | None] = (),
+) -> list[list[dict]]:
+    """The k nearest items of each query, nearest first.
+
+    Args:
+        index: where to look.
+        query: uint8 [queries, bits / 8].
+        k: results a query.
+        where: which items count.
+        leave_out: an id a query that is none of its results (the item that it asks for the like
+            of), or None; () for none at all.
+
+    Returns:
+        For each query up to k of {"id", "distance" in bits, "modality", "path" or "text", "tags",
+        "gone": whether it is a picture that is no longer on disk}.
+
+    Raises:
+        ValueError: as the index.
+    """
+    left_out = list(leave_out) or [None] * len(query)
+    found = index.search(query, k + any(name is not None for name in left_out), where)
+    there = np.unique(found.ids[found.ids >= 0])
+    items = {item["id"]: item for item in index.items_of(there).to_pylist()}
+    return [
+        [
+            _result(items[name], distance)
+            for name, distance in zip(names, distances)
+            if name >= 0 and name != without
+        ][:k]
+        for names, distances, without in zip(
+            found.ids.tolist(), found.distances.tolist(), left_out
+        )
+    ]
+
+
+def _result(item: dict, distance: int) -> dict:
+    content = "path" if item["modality"] == "image" else "text"
+    return {
+        "id": item["id"],
+        "distance": distance,
+        "modality": item["modality"],
+        content: item[content],
+        "tags": item["tags"] or [],
+        "gone": content == "path" and not os.path.exists(item["path"]),
+    }
+
+
+def format_table(results: list[dict]) -> str:
+    """The results of one query as aligned text, without a newline at the end."""
+    if not results:
+        return "  no results"
+    width = max(len(str(result["id"])) for result in results)
+    lines = [f"  {'distance':>8}  {'id':>{width}}"]
+    for result in results:
+        content = result.get("path") or result.get("text")
+        gone = "  (gone from disk)" if result["gone"] else ""
+        tags = f"  [{', '.join(result['tags'])}]" if result["tags"] else ""
+        lines.append(f"  {result['distance']:>8}  {result['id']:>{width}}  {content}{tags}{gone}")
+    return "\n".join(lines)

@@ -1,0 +1,275 @@
+"""The folder of codes that an encoding run leaves: read by `scripts/index.py`, or by yours.
+
+| file | content |
+|---|---|
+| codes.npy | uint8 [n, bits / 8] |
+| items.parquet | `items.SCHEMA`, a row for each code, and `modified` (ns) of pictures |
+| codes.json | bits, fingerprint of the encoders, source, shard, skipped items, checksums |
+
+While a run is at work, what it has done stands in `.parts/`, one complete file a part. At the end
+all is merged under another name and moved into place; a run that finds a move unfinished ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from dsprh_tf.data.files import Lock, file_sha256, read_json, sync, write_bytes, write_json
+from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING
+from dsprh_tf.index.sources import Item
+
+FORMAT = 1
+STORED = SCHEMA.append(pa.field("modified", pa.int64()))
+_AGAIN = "encode again with scripts/encode.py"
+_ABOUT = ("bits", "fingerprint", "modality", "source", "shard")
+
+
+def part_schema(bits: int) -> pa.Schema:
+    """Columns of a part: those of items.parquet, `code`, and `problem` where there is no code."""
+    code = pa.field("code", pa.binary(bits // 8))
+    return STORED.append(code).append(pa.field("problem", pa.string()))
+
+
+class CodeFolder:
+    """Codes and items of a finished run.
+
+    Attributes:
+        bits: length of a code.
+        fingerprint: of the encoders.
+        modality: "image" or "text".
+        skipped: items without a code, {"item": path or text, "problem": why}.
+        codes: uint8 [n, bits / 8], memory-mapped.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ValueError: no codes, a run that has not ended, or a file that is missing or altered.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        about = _about(self.path)
+        self.bits, self.fingerprint = about["bits"], about["fingerprint"]
+        self.modality, self.skipped = about["modality"], about["skipped"]
+        for name, entry in about["files"].items():
+            file = self.path / name
+            if not file.is_file():
+                raise ValueError(f"{file} is missing: {_AGAIN}")
+            if file.stat().st_size != entry["size"] or file_sha256(file) != entry["sha256"]:
+                raise ValueError(f"{file} is truncated or altered: {_AGAIN}")
+        self.codes = np.asarray(np.load(self.path / "codes.npy", mmap_mode="r"))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def items(self) -> pa.Table:
+        """Rows of `items.SCHEMA`, one a code."""
+        return parquet.read_table(self.path / "items.parquet", columns=SCHEMA.names)
+
+
+class CodeWriter:
+    """Codes as they come into being; what was written once is not encoded again.
+
+    Args:
+        path: the folder, made if it is missing.
+        bits: length of a code.
+        fingerprint: of the encoders.
+        modality: "image" or "text".
+        source: where the items are from.
+        shard: (i, n), see `sources.Source`.
+        overwrite: whether to start anew, whatever codes the folder holds.
+
+    Raises:
+        ValueError: the folder holds codes of other encoders or another source, or another process
+            writes there.
+    """
+
+    def __init__(self, path, bits, fingerprint, modality, source, shard=(0, 1), overwrite=False):
+        self.path, self.bits = Path(path), bits
+        values = (bits, fingerprint, modality, str(source), list(shard))
+        self.about = dict(zip(_ABOUT, values))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(
+            self.path / ".lock",
+            f"{path} is being written by another process: wait for it, or give another --out",
+        )
+        self._parts = self.path / ".parts"
+        self._finish_move()
+        finished = (self.path / "codes.json").exists()
+        if overwrite:
+            shutil.rmtree(self._parts, ignore_errors=True)
+            for name in ("codes.json", "items.parquet", "codes.npy"):
+                (self.path / name).unlink(missing_ok=True)
+        elif finished:
+            self._compare(_about(self.path))
+        elif (self._parts / "about.json").exists():
+            self._compare(read_json(self._parts / "about.json", "give --overwrite"))
+        self._parts.mkdir(exist_ok=True)
+        write_json(self._parts / "about.json", self.about)
+        self._known = {}
+        for table in self._tables(["id", "path", "text", "size", "modified", "tags"]):
+            names = pc.coalesce(table["path"], table["text"])
+            for number, *state in zip(*(c.to_pylist() for c in (
+                table["id"], names, table["size"], table["modified"], table["tags"]
+            ))):  # fmt: skip
+                self._known[number] = _state(*state)
+
+    def has(self, item: Item) -> bool:
+        """Whether an item was encoded, or skipped, and has not changed since."""
+        known = self._known.get(item.id)
+        if known is None:
+            return False
+        if self.about["modality"] == "text":
+            return known == _state(item.content, len(item.content.encode("utf-8")), None, item.tags)
+        try:
+            stat = os.stat(item.content)
+        except OSError:
+            return False
+        return known == _state(item.content, stat.st_size, stat.st_mtime_ns, item.tags)
+
+    def write_part(self, rows: pa.Table) -> None:
+        """Keeps some more items for good: rows of `part_schema`."""
+        buffer = pa.BufferOutputStream()
+        parquet.write_table(rows, buffer, **WRITING)
+        number = len(self._part_files())
+        write_bytes(self._parts / f"{number:08}.parquet", buffer.getvalue().to_pybytes())
+
+    def finish(self, ids) -> tuple[int, list[dict], int]:
+        """Merges all parts and what was there before into the folder's files.
+
+        Args:
+            ids: of all items of the source; others are left out, as they are gone from it.
+
+        Returns:
+            How many items have codes, which were skipped, and how many were left out.
+        """
+        newest = {}  # id -> which of the tables has its last word
+        for number, table in enumerate(self._tables(["id"])):
+            newest.update(dict.fromkeys(table["id"].to_pylist(), number))
+        gone = newest.keys() - set(ids)
+        for name in gone:
+            del newest[name]
+        new = self.path / ".merging"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        count = 0
+        for _, good, _ in self._merged(newest, ["id", "problem"]):
+            count += pc.sum(good).as_py() or 0
+        skipped = []
+        finished = (self.path / "codes.json").exists()
+        if finished and not gone and not self._part_files():
+            for folder in (new, self._parts):
+                shutil.rmtree(folder)
+            return count, [], 0
+        with open(new / "codes.npy", "wb") as codes, parquet.ParquetWriter(
+            new / "items.parquet", STORED, compression=WRITING["compression"]
+        ) as items:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, self.bits // 8)}
+            np.lib.format.write_array_header_1_0(codes, header)
+            for table, is_good, is_bad in self._merged(newest):
+                bad, good = table.filter(is_bad), table.filter(is_good)
+                names = pc.coalesce(bad["path"], bad["text"]).to_pylist()
+                skipped += [
+                    {"item": name, "problem": problem}
+                    for name, problem in zip(names, bad["problem"].to_pylist())
+                ]
+                codes.write(b"".join(good["code"].to_pylist()))
+                items.write_table(good.select(STORED.names), row_group_size=GROUP_ROWS)
+        files = {}
+        for name in ("codes.npy", "items.parquet"):
+            sync(new / name)
+            size = (new / name).stat().st_size
+            files[name] = {"size": size, "sha256": file_sha256(new / name)}
+        about = {"format": FORMAT, **self.about, "count": count, "skipped": skipped}
+        write_json(new / "codes.json", {**about, "files": files})
+        sync(new)
+        os.rename(new, self.path / ".merged")
+        self._finish_move()
+        return count, skipped, len(gone)
+
+    def _finish_move(self) -> None:
+        """Moves a complete merge into place, also one that an earlier run was killed in."""
+        merged = self.path / ".merged"
+        if not merged.exists():
+            return
+        shutil.rmtree(self._parts, ignore_errors=True)
+        for name in ("codes.npy", "items.parquet", "codes.json"):
+            if (merged / name).exists():
+                os.replace(merged / name, self.path / name)
+        sync(self.path)
+        shutil.rmtree(merged)
+
+    def _compare(self, found: dict) -> None:
+        for name in _ABOUT:
+            if found.get(name) != self.about[name]:
+                raise ValueError(
+                    f"{self.path} holds codes of another {name}: {found.get(name)}, now it is "
+                    f"{self.about[name]}; give another --out, or --overwrite to start anew"
+                )
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self._parts.glob("*.parquet"))
+
+    def _tables(self, columns: list[str] | None) -> Iterator[pa.Table]:
+        """What was there before and all parts, a moderate number of rows at a time."""
+        schema = part_schema(self.bits)
+        names = columns or schema.names
+        if (self.path / "codes.json").exists():
+            finished = CodeFolder(self.path)
+            start = 0
+            with parquet.ParquetFile(self.path / "items.parquet") as file:
+                for batch in file.iter_batches(GROUP_ROWS):
+                    table = pa.Table.from_batches([batch])
+                    codes = finished.codes[start : start + len(table)]
+                    start += len(table)
+                    table = table.append_column(schema.field("code"), _binary(codes))
+                    table = table.append_column(
+                        schema.field("problem"), pa.nulls(len(table), pa.string())
+                    )
+                    yield table.select(names)
+        for path in self._part_files():
+            yield parquet.read_table(path, columns=names)
+
+    def _merged(self, newest: dict, columns=None) -> Iterator[tuple]:
+        """Each table, with which rows of it are codes, and which problems, that still hold."""
+        for number, table in enumerate(self._tables(columns)):
+            last = [newest.get(name) == number for name in table["id"].to_pylist()]
+            counts = pa.array(last, pa.bool_())
+            problem = pc.is_valid(table["problem"])
+            yield table, pc.and_not(counts, problem), pc.and_(counts, problem)
+
+
+def _about(path: Path) -> dict:
+    file = path / "codes.json"
+    if not file.is_file():
+        unfinished = (path / ".parts").exists()
+        reason = "its encoding has not ended" if unfinished else "no codes.json in it"
+        raise ValueError(f"{path} holds no codes ({reason}): {_AGAIN}")
+    about = read_json(file, _AGAIN)
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{file} has the format {found!r}, expected {FORMAT}: {_AGAIN}")
+    missing = [n for n in (*_ABOUT, "skipped", "files") if n not in about]
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}: {_AGAIN}")
+    return about
+
+
+def _binary(codes: np.ndarray) -> pa.Array:
+    """uint8 [n, bytes] as n values of so many bytes."""
+    data = pa.py_buffer(np.ascontiguousarray(codes))
+    return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
+
+
+def _state(content: str, size: int, modified: int | None, tags) -> int:
+    """What must be the same for an item to be the same, as one small number."""
+    return hash((content, size, modified, tuple(tags or ())))

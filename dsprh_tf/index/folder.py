@@ -1,0 +1,143 @@
+"""The folder of an index on disk: files that never change, and one that names the current ones.
+
+| file | content |
+|---|---|
+| index.json | format, kind, bits, fingerprint, counts; name, size and sha256 of the files below |
+| codes-N.npy | uint8 [rows, bits / 8] |
+| ids-N.npy | int64 [rows] |
+| items-N.parquet | `items.SCHEMA`, one row a code |
+| removed-N.npy | int64, rows that were removed but are still in the engine; if there are any |
+| engine-N.faiss | FAISS's own format; not for the exact search |
+
+A change writes new files under the next N and then replaces index.json, in one step: a reader, or
+the next start after a crash, finds all of the old content or all of the new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from dsprh_tf.data.files import file_sha256, sync, write_json
+
+FORMAT = 1
+ENDINGS = {
+    "codes": "npy",
+    "ids": "npy",
+    "items": "parquet",
+    "removed": "npy",
+    "engine": "faiss",
+}
+_NAMES = re.compile(rf"({'|'.join(ENDINGS)})-(\d+)\.({'|'.join(set(ENDINGS.values()))})")
+_REBUILD = "build the index again from its codes"
+
+
+def read(folder: str | os.PathLike) -> dict:
+    """The content of index.json.
+
+    Raises:
+        ValueError: there is none, or it is broken, altered, or of another format.
+    """
+    path = Path(folder) / "index.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no index (no index.json in it): build one with scripts/index.py "
+            "build, or check --index"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+        found = content["format"]
+        if found == FORMAT and content.pop("sha256") != _digest(content):
+            raise ValueError("it was altered")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is broken ({error}): {_REBUILD}") from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{path} is of another version: its format is {found!r}, expected {FORMAT}; {_REBUILD}"
+        )
+    return content
+
+
+def check_files(folder: str | os.PathLike, content: dict, checksums: bool = True) -> None:
+    """Compares the files of an index with what index.json says of them.
+
+    Args:
+        folder: the index.
+        content: of its index.json.
+        checksums: whether to read them through, about a second a gigabyte; otherwise only their
+            sizes are compared.
+
+    Raises:
+        ValueError: a file is missing, truncated or altered.
+    """
+    for entry in content["files"].values():
+        path = Path(folder) / entry["name"]
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: {_REBUILD}")
+        size = path.stat().st_size
+        if size != entry["size"]:
+            raise ValueError(
+                f"{path} is truncated or altered: it has {size:,} bytes, expected "
+                f"{entry['size']:,}; {_REBUILD}"
+            )
+        if checksums and file_sha256(path) != entry["sha256"]:
+            raise ValueError(f"{path} was altered: its checksum is another; {_REBUILD}")
+
+
+def write(
+    folder: str | os.PathLike, content: dict, writers: dict[str, Callable], kept: dict
+) -> dict:
+    """Makes new content the current one, at once and for good; files of older content go.
+
+    Args:
+        folder: the index; made if it is missing.
+        content: of index.json, without `files`.
+        writers: kind of file (of `ENDINGS`) -> function that writes it to a path.
+        kept: kind of file -> its entry in the former `files`, for those that stay.
+
+    Returns:
+        The new `files`.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the former content stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Beyond what an interrupted change may have left behind.
+    numbers = [int(match[2]) for match in map(_NAMES.fullmatch, os.listdir(folder)) if match]
+    files, written = dict(kept), []
+    try:
+        for kind, write_file in writers.items():
+            path = folder / f"{kind}-{1 + max(numbers, default=0):06}.{ENDINGS[kind]}"
+            written.append(path)
+            write_file(path)
+            sync(path)
+            files[kind] = {
+                "name": path.name,
+                "size": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+        sync(folder)
+        content = {"format": FORMAT, **content, "files": files}
+        write_json(folder / "index.json", {**content, "sha256": _digest(content)})
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    sync(folder)
+    current = {entry["name"] for entry in files.values()}
+    for name in os.listdir(folder):
+        leftover = _NAMES.fullmatch(name) or name.startswith(".index.json.")
+        if leftover and name not in current:
+            with contextlib.suppress(OSError):  # a leftover costs room and nothing else
+                os.unlink(folder / name)
+    return files
+
+
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()

@@ -1,0 +1,494 @@
+"""`HammingIndex`: search among codes on one machine, exact or by FAISS's approximate indexes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from dsprh_tf import codes as binary
+from dsprh_tf.data.files import Lock
+from dsprh_tf.index import engines, folder, recall
+from dsprh_tf.index.interface import EVERYTHING, MODALITIES, Changes, Results, Where
+from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, checked, unchanged
+
+_REMOVED_SHARE = 0.2  # removed rows of an approximate engine at which it is built anew
+_KEPT_MASKS = 16  # filters whose rows are remembered
+_DROP = 0.1  # of recall, below what it was when built, that `check` puts up with
+
+
+class HammingIndex:
+    """Codes with ids, searched by Hamming distance.
+
+    | kind | search | removed items |
+    |---|---|---|
+    | `flat` | exact, every code is compared | are dropped at once |
+    | `hnsw`, `ivf`, `hash` | FAISS's graph, inverted lists, multi-index hashing | are skipped in the results; once they are a fifth of all rows, all is built anew |
+
+    Below 1,000 items every kind is exact, and so is every search with a filter: it compares all
+    codes that the filter admits.
+
+    An index in memory becomes one on disk by `save`; one that was loaded for writing takes its
+    changes there by `commit`. Both happen in one step: whenever the process dies, the folder
+    holds the former content or the new.
+
+    Attributes:
+        bits: length of a code.
+        kind: as above.
+        fingerprint: of the encoders that made the codes, as in `Encoder.info`; None if unknown.
+
+    Args:
+        bits: as above.
+        kind: as above.
+        fingerprint: as above.
+
+    Raises:
+        ValueError: an unknown kind, or bits that are no multiple of 8.
+    """  # noqa: E501 - a table
+
+    def __init__(self, bits: int, kind: str = "flat", fingerprint: str | None = None):
+        binary.check_bits(bits)
+        if kind not in engines.KINDS:
+            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(engines.KINDS)}")
+        self.bits, self.kind, self.fingerprint = int(bits), kind, fingerprint
+        self._codes = np.zeros((0, bits // 8), np.uint8)
+        self._ids = np.zeros(0, np.int64)
+        self._items = Items(SCHEMA.empty_table())
+        self._removed = np.zeros(0, bool)
+        self._engine, self._built_rows, self._recall = None, 0, None
+        self._folder = self._lock = None
+        self._files: dict = {}
+        self._changed = set(folder.ENDINGS)
+        self._forget()
+
+    # Loading and saving
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike,
+        bits: int,
+        fingerprint: str | None = None,
+        kind: str = "flat",
+        overwrite: bool = False,
+    ) -> HammingIndex:
+        """An empty index that `commit` will write into a folder; nobody else can meanwhile.
+
+        Args:
+            path: the folder; nothing in it changes before `commit`.
+            bits: as for the class.
+            fingerprint: as for the class.
+            kind: as for the class.
+            overwrite: whether `commit` may replace an index that is there.
+
+        Raises:
+            ValueError: there is an index already, or another process writes one there.
+        """
+        index = cls(bits, kind, fingerprint)
+        if (Path(path) / "index.json").exists() and not overwrite:
+            raise ValueError(
+                f"{path} holds an index already: add to it, give another --index, or build with "
+                "--overwrite"
+            )
+        index._lock_folder(path)
+        return index
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike, write: bool = False, verify: bool = True
+    ) -> HammingIndex:
+        """The index in a folder.
+
+        Codes, ids and, where FAISS can, the engine are memory-mapped; items are read as they are
+        asked for. An index that another process replaces meanwhile stays as it was loaded.
+
+        Args:
+            path: the folder.
+            write: whether changes shall be committed; other processes can then only read.
+            verify: whether to compare checksums, about a second a gigabyte; without it a
+                truncated file is found, an altered one may not be.
+
+        Raises:
+            ValueError: no index, a file that is missing, truncated or altered, or another process
+                that writes.
+        """
+        lock = cls._locked(path) if write else None
+        for attempt in range(3):
+            content = folder.read(path)
+            try:
+                folder.check_files(path, content, verify)
+                index = cls._read(Path(path), content, write)
+                break
+            except (ValueError, OSError):
+                # Another process may have replaced the files between the two steps.
+                if attempt == 2 or folder.read(path) == content:
+                    raise
+        index._folder, index._lock = Path(path), lock
+        return index
+
+    @classmethod
+    def _read(cls, path: Path, content: dict, write: bool) -> HammingIndex:
+        index = cls(content["bits"], content["kind"], content["fingerprint"])
+        files = {kind: path / entry["name"] for kind, entry in content["files"].items()}
+        rows = content["rows"]
+        index._codes, index._ids = _load_array(files["codes"]), _load_array(files["ids"])
+        index._items = Items(files["items"])
+        index._removed = np.zeros(rows, bool)
+        if "removed" in files:
+            index._removed[_load_array(files["removed"])] = True
+        if "engine" in files:
+            index._engine = engines.read(index.kind, files["engine"], memory_map=not write)
+        index._built_rows, index._recall = content["built_rows"], content["recall@10"]
+        index._files, index._changed = content["files"], set()
+        lengths = {len(index._codes), len(index._ids), len(index._items), rows}
+        if index._engine is not None:
+            lengths.add(index._engine.ntotal)
+        if len(lengths) > 1 or index._codes.shape[1:] != (index.bits // 8,):
+            raise ValueError(f"the files in {path} do not fit together: build the index again")
+        index._forget()
+        return index
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the index into a folder, in the place of what index is there.
+
+        Raises:
+            ValueError: another process writes there.
+            OSError: it could not be written; the former content stays.
+        """
+        if self._folder is None or not _same_folder(path, self._folder):
+            self._lock_folder(path)
+        self.commit()
+
+    def commit(self) -> None:
+        """Makes all changes durable, in one step.
+
+        Raises:
+            ValueError: the index has no folder, or was loaded for reading.
+            OSError: it could not be written; the former content stays.
+        """
+        self._check_writable()
+        if self._folder is None:
+            raise ValueError("the index has no folder yet: give it one with save")
+        self._prepare()
+        if not self._changed:
+            return
+        writers = {
+            "codes": lambda path: _save_array(path, self._codes),
+            "ids": lambda path: _save_array(path, self._ids),
+            "items": lambda path: parquet.write_table(
+                self._items.table(), path, row_group_size=GROUP_ROWS, **WRITING
+            ),
+            "removed": lambda path: _save_array(path, np.flatnonzero(self._removed)),
+            "engine": lambda path: engines.write(self._engine, path),
+        }
+        absent = {"removed"} if not self._removed.any() else set()
+        absent |= {"engine"} if self._engine is None else set()
+        self._files = folder.write(
+            self._folder,
+            {
+                "kind": self.kind,
+                "bits": self.bits,
+                "fingerprint": self.fingerprint,
+                "rows": len(self._ids),
+                "built_rows": self._built_rows,
+                "recall@10": self._recall,
+            },
+            {kind: writers[kind] for kind in folder.ENDINGS if kind in self._changed - absent},
+            {k: v for k, v in self._files.items() if k not in self._changed | absent},
+        )
+        self._changed = set()
+
+    def _lock_folder(self, path) -> None:
+        """Takes a folder for writing; everything has to be written there."""
+        Path(path).mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked(path)
+        self._folder, self._files, self._changed = Path(path), {}, set(folder.ENDINGS)
+
+    @staticmethod
+    def _locked(path) -> Lock:
+        if not Path(path).is_dir():
+            folder.read(path)  # says that there is no index
+        return Lock(
+            Path(path) / ".lock",
+            f"the index in {path} is being changed by another process: wait for it",
+        )
+
+    # Changes
+
+    def add(self, codes: np.ndarray, items: pa.Table) -> Changes:
+        """Adds items, in the place of those with the same ids; the same again changes nothing.
+
+        Args:
+            codes: uint8 [n, bits / 8].
+            items: n rows of `items.SCHEMA`, with ids of their own.
+
+        Raises:
+            ValueError: codes of another length or type, ids that occur twice, or an id that is an
+                image in the index and a text here, or the other way; nothing was added.
+        """
+        self._check_writable()
+        codes = self._checked_codes("codes", codes)
+        items = checked(items, len(codes))
+        ids = items["id"].to_numpy()
+        rows = self._rows_of(ids)
+        known = np.flatnonzero(rows >= 0)
+        same = np.zeros(len(ids), bool)
+        if len(known):
+            old, new = self._items.take(rows[known]), items.take(pa.array(known))
+            self._check_modalities(old, new)
+            same[known] = unchanged(old, new)
+            same[known] &= (self._codes[rows[known]] == codes[known]).all(axis=1)
+        replaced = known[~same[known]]
+        changes = Changes(int((rows < 0).sum()), len(replaced), int(same.sum()))
+        if changes.unchanged < len(ids):
+            self._drop(rows[replaced])
+            fresh = np.flatnonzero(~same)
+            self._codes = np.concatenate([self._codes, codes[fresh]])
+            self._ids = np.concatenate([self._ids, ids[fresh]])
+            table = pa.concat_tables([self._items.table(), items.take(pa.array(fresh))])
+            self._items = Items(table)
+            self._removed = np.concatenate([self._removed, np.zeros(len(fresh), bool)])
+            self._changed |= {"codes", "ids", "items", "engine"}
+            self._forget()
+        return changes
+
+    def remove(self, ids) -> int:
+        """Removes items; ids that are not there are passed over. Returns how many were removed."""
+        self._check_writable()
+        rows = self._rows_of(np.unique(np.asarray(ids, np.int64)))
+        rows = rows[rows >= 0]
+        self._drop(rows)
+        return len(rows)
+
+    def _drop(self, rows: np.ndarray) -> None:
+        if not len(rows):
+            return
+        self._removed[rows] = True
+        self._changed |= {"removed"}
+        if self._engine is None or self._removed.mean() > _REMOVED_SHARE:
+            left = np.flatnonzero(~self._removed)
+            self._codes, self._ids = self._codes[left], self._ids[left]
+            self._items = Items(self._items.table().take(pa.array(left)))
+            self._removed = np.zeros(len(left), bool)
+            self._engine = None
+            self._changed |= {"codes", "ids", "items", "engine"}
+        self._forget()
+
+    def _prepare(self) -> None:
+        """Brings the engine up to date with the codes, and measures its recall then."""
+        rows = len(self._ids)
+        if engines.grown(self.kind, self._engine, self._built_rows, rows):
+            self._engine, self._built_rows = engines.build(self.kind, self._codes), rows
+        elif self._engine is not None and self._engine.ntotal < rows:
+            engines.add(self._engine, self._codes[self._engine.ntotal :])
+        elif self._engine is not None or self._recall is None:
+            return
+        self._recall = None if self._engine is None else self._measure(engines.search_exact)
+
+    def _check_writable(self) -> None:
+        if self._folder is not None and self._lock is None:
+            raise ValueError("the index was loaded for reading: load it with write=True")
+
+    def _checked_codes(self, name: str, codes: np.ndarray) -> np.ndarray:
+        codes = binary.check_packed(name, codes)
+        if codes.shape[1] * 8 != self.bits:
+            raise ValueError(
+                f"{name} have {codes.shape[1] * 8} bits, the index has {self.bits}: encode with "
+                "the encoders that the index was built with"
+            )
+        return codes
+
+    @staticmethod
+    def _check_modalities(old: pa.Table, new: pa.Table) -> None:
+        pairs = zip(new["id"].to_pylist(), old["modality"].to_pylist(), new["modality"].to_pylist())
+        for name, before, after in pairs:
+            if before != after:
+                raise ValueError(
+                    f"id {name} is of modality {before} in the index and {after} among the new "
+                    "items: give pictures and texts different ids, or keep them in two indexes"
+                )
+
+    # Questions
+
+    def __len__(self) -> int:
+        return self._count
+
+    def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
+        """The k nearest items of each query.
+
+        Args:
+            query: uint8 [queries, bits / 8].
+            k: results a query.
+            where: which items count.
+
+        Raises:
+            ValueError: codes of another length or type, a k below 1, or an empty index.
+        """
+        query = self._checked_codes("query codes", query)
+        if k < 1:
+            raise ValueError(f"k is {k}, expected at least 1")
+        if not len(self):
+            raise ValueError("the index is empty: add items first (scripts/index.py add)")
+        self._prepare()
+        mask = self._mask(where) if where else None
+        if mask is not None and mask.sum() < len(self):
+            rows = np.flatnonzero(mask)
+            found = engines.search_exact(self._codes[rows], query, k)
+            distances, rows = found[0], np.where(found[1] < 0, -1, rows[found[1]])
+        elif self._engine is None:
+            distances, rows = engines.search_exact(self._codes, query, k)
+        else:
+            distances, rows = self._search_engine(query, k)
+        ids = np.where(rows < 0, -1, self._ids[rows])
+        order = np.lexsort((ids, np.where(ids < 0, self.bits + 1, distances)), axis=-1)
+        distances, ids = (np.take_along_axis(values, order, -1) for values in (distances, ids))
+        if k > ids.shape[1]:
+            fill = {"pad_width": ((0, 0), (0, k - ids.shape[1])), "constant_values": -1}
+            distances, ids = np.pad(distances, **fill), np.pad(ids, **fill)
+        return Results(distances, ids)
+
+    def _search_engine(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `engines.search_exact`, through the engine; removed rows are left out."""
+        wanted = min(k, len(self._ids))
+        asked = wanted
+        while True:
+            distances, rows = engines.search(self._engine, query, asked)
+            gone = (rows >= 0) & self._removed[rows]
+            # A query whose results were pushed out by removed ones looks further.
+            short = (((rows >= 0) & ~gone).sum(axis=1) < wanted) & gone.any(axis=1)
+            if not short.any() or asked == len(self._ids):
+                break
+            asked = min(2 * asked, len(self._ids))
+        rows = np.where(gone, -1, rows)
+        distances = np.where(rows < 0, self.bits + 1, distances)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :wanted]
+        distances, rows = (np.take_along_axis(values, order, 1) for values in (distances, rows))
+        return np.where(rows < 0, -1, distances).astype(np.int32), rows
+
+    def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
+        """Ids of the items that a filter admits, int64, in the order in which they were added."""
+        return np.array(self._ids[self._mask(where)])
+
+    def codes_of(self, ids) -> np.ndarray:
+        """Codes of items, uint8 [n, bits / 8].
+
+        Raises:
+            ValueError: an id is not in the index.
+        """
+        return np.array(self._codes[self._needed_rows(ids)])
+
+    def items_of(self, ids) -> pa.Table:
+        """Rows of `items.SCHEMA` for ids, in their order.
+
+        Raises:
+            ValueError: an id is not in the index.
+        """
+        return self._items.take(self._needed_rows(ids))
+
+    def stats(self) -> dict:
+        """Numbers and settings, for the screen."""
+        counts = {name: int(self._mask(Where(modality=name)).sum()) for name in MODALITIES}
+        sizes = {kind: entry["size"] for kind, entry in self._files.items()}
+        return {
+            "items": len(self),
+            **{f"{name}s": count for name, count in counts.items()},
+            "removed rows": int(self._removed.sum()),
+            "kind": self.kind,
+            "search": "exact" if self._engine is None else "approximate",
+            "bits": self.bits,
+            "fingerprint": self.fingerprint,
+            "recall@10": self._recall,
+            "bytes": sum(sizes.values()),
+            **{f"bytes of {kind}": size for kind, size in sizes.items()},
+        }
+
+    def check(self) -> dict:
+        """Compares files with their checksums, and search with brute force on a sample of items.
+
+        Returns:
+            {"items": how many, "sample": how many of them were searched for, "recall@10": the
+            share of their 10 nearest others that was found, those as near counting as well}.
+
+        Raises:
+            ValueError: a file is broken, codes, ids and items do not belong together, a distance
+                is wrong, an exact search missed something, or an approximate one finds less than
+                when it was built.
+        """
+        if self._folder is not None and not self._changed:
+            folder.check_files(self._folder, folder.read(self._folder))
+        if len(np.unique(self._ids[~self._removed])) < len(self):
+            raise ValueError("ids occur twice in the index: build it again from its codes")
+        if not np.array_equal(self._items.column("id").to_numpy(), self._ids):
+            raise ValueError("items and ids of the index differ: build it again from its codes")
+        self._prepare()
+        found = self._measure(recall.brute_force)
+        least = 1.0 if self._engine is None else (self._recall or 0) - _DROP
+        if found is not None and found < least:
+            raise ValueError(
+                f"the search finds {found:.3f} of the nearest items, expected at least "
+                f"{least:.3f}: build the index again from its codes"
+            )
+        return {"items": len(self), "sample": min(recall.SAMPLE, len(self)), "recall@10": found}
+
+    def _measure(self, exact) -> float | None:
+        rows = np.flatnonzero(~self._removed)
+        search = self._search_engine
+        if self._engine is None:
+            search = functools.partial(engines.search_exact, self._codes)
+        return recall.measure(self._codes, rows, search, exact)
+
+    def _mask(self, where: Where) -> np.ndarray:
+        """Rows that a filter admits and that were not removed: bool [rows]."""
+        if where not in self._masks:
+            if len(self._masks) == _KEPT_MASKS:
+                self._masks.clear()
+            self._masks[where] = self._items.mask(where) & ~self._removed
+        return self._masks[where]
+
+    def _forget(self) -> None:
+        """Forgets what was derived from rows that are about to change."""
+        self._masks: dict[Where, np.ndarray] = {}
+        self._count = len(self._ids) - int(self._removed.sum())
+        self.__dict__.pop("_by_id", None)
+
+    @functools.cached_property
+    def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids in ascending order, and their rows; without removed ones."""
+        rows = np.flatnonzero(~self._removed)
+        rows = rows[np.argsort(self._ids[rows], kind="stable")]
+        return np.array(self._ids[rows]), rows
+
+    def _rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of ids, -1 for those that are not there."""
+        known, rows = self._by_id
+        if not len(known):
+            return np.full(len(ids), -1, np.int64)
+        at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        return np.where(known[at] == ids, rows[at], -1)
+
+    def _needed_rows(self, ids) -> np.ndarray:
+        ids = np.asarray(ids, np.int64).reshape(-1)
+        rows = self._rows_of(ids)
+        if (rows < 0).any():
+            raise ValueError(f"no item of the index has the id {ids[rows < 0][0]}")
+        return rows
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is broken ({error}): build the index again") from error
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, array)
+
+
+def _same_folder(a, b) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)

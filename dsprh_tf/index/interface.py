@@ -1,0 +1,110 @@
+"""What every engine behind an index answers, whether files on this machine or a database."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+MODALITIES = ("image", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Which items a search or a removal is about; what is None does not restrict.
+
+    Attributes:
+        tag: items that have this tag.
+        prefix: pictures whose path begins like this.
+        modality: "image" or "text".
+
+    Raises:
+        ValueError: another modality.
+    """
+
+    tag: str | None = None
+    prefix: str | None = None
+    modality: str | None = None
+
+    def __post_init__(self):
+        if self.modality not in (None, *MODALITIES):
+            raise ValueError(f"modality is {self.modality!r}, expected 'image' or 'text'")
+
+    def __bool__(self):
+        return not (self.tag is None and self.prefix is None and self.modality is None)
+
+
+EVERYTHING = Where()
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What adding items did: how many were new, took another's place, and were there already."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Nearest items of some queries.
+
+    Attributes:
+        distances: int32 [queries, k], Hamming distances in bits, ascending; -1 fills rows of
+            fewer than k results.
+        ids: int64 [queries, k]; ties in ascending order, -1 fills likewise.
+    """
+
+    distances: np.ndarray
+    ids: np.ndarray
+
+
+class Index(Protocol):
+    """An index as the programs use it; `location.open_index` finds the engine.
+
+    Ids are 63-bit whole numbers that the caller chooses (`items.stable_id`). Every method takes
+    any number of items and splits them as its engine needs. Errors are `ValueError` for what the
+    caller can mend and `OSError` for what failed on the way.
+
+    Attributes:
+        bits: length of a code.
+        kind: how it searches.
+        fingerprint: of the encoders that made the codes, as in `Encoder.info`; None if unknown.
+    """
+
+    bits: int
+    kind: str
+    fingerprint: str | None
+
+    def __len__(self) -> int:
+        """How many items there are."""
+
+    def add(self, codes: np.ndarray, items: pa.Table) -> Changes:
+        """Adds items, in the place of those with the same ids; repeating it changes nothing."""
+
+    def remove(self, ids) -> int:
+        """Removes the items that are there; returns how many."""
+
+    def commit(self) -> None:
+        """Returns when all changes would survive the end of the process, or of the engine."""
+
+    def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
+        """The k nearest items of each query."""
+
+    def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
+        """Ids of the items that a filter admits."""
+
+    def codes_of(self, ids) -> np.ndarray:
+        """Codes of items, in the order of the ids."""
+
+    def items_of(self, ids) -> pa.Table:
+        """Rows of `items.SCHEMA`, in the order of the ids."""
+
+    def stats(self) -> dict:
+        """Numbers and settings, for the screen."""
+
+    def check(self) -> dict:
+        """Proves that the index is whole, or raises; "items", "sample" and "recall@10"."""

@@ -1,0 +1,146 @@
+"""Where items come from: a folder of pictures, or the rows of a manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dsprh_tf.data.pairs import label_set, read_rows
+from dsprh_tf.index.items import stable_id
+
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class Item(NamedTuple):
+    """One item that is to be encoded.
+
+    Attributes:
+        id: a whole number of its own.
+        content: the path of a picture, or a text.
+        tags: of the manifest's column tags, or else labels.
+        row: the row of the manifest, 0 for a picture of a folder.
+    """
+
+    id: int
+    content: str
+    tags: tuple[str, ...] = ()
+    row: int = 0
+
+
+class Source:
+    """Items of one modality, in a fixed order.
+
+    Attributes:
+        modality: "image" or "text".
+        path: absolute, of the folder or the manifest.
+        items: the items of this shard.
+        notes: what was passed over, and how many, for the screen.
+
+    Args:
+        path: a folder that is walked for pictures, hidden files and folders excepted; or a
+            manifest (CSV, Parquet, JSONL) with a column image or text, and optionally id, tags or
+            labels. Whole numbers in the column id are the items' ids; other ids, paths and texts
+            are hashed to one (`items.stable_id`).
+        modality: as above.
+        shard: (i, n): the items whose id leaves the remainder i when divided by n, so that n
+            machines share a source without knowing of each other.
+
+    Raises:
+        ValueError: the source is missing, empty or broken, or an id is given to two items.
+    """
+
+    def __init__(self, path: str | os.PathLike, modality: str, shard: tuple[int, int] = (0, 1)):
+        self.modality = modality
+        self.path = os.path.abspath(path)
+        self.notes: list[str] = []
+        if os.path.isdir(path) and modality == "image":
+            found = self._walk()
+        elif os.path.isfile(path):
+            found = self._rows()
+        else:
+            wanted = "a folder or a manifest" if modality == "image" else "a manifest"
+            raise ValueError(f"{path} does not exist or is no file, expected {wanted}")
+        items = self._unique(found)
+        if not items:
+            raise ValueError(
+                f"{path} has no {'pictures' if modality == 'image' else 'texts'}"
+                + (f" ({'; '.join(self.notes)})" if self.notes else "")
+            )
+        part, parts = shard
+        self.items = [item for item in items if item.id % parts == part]
+        if parts > 1:
+            self.notes.append(f"shard {part} of {parts}: {len(self.items):,} of {len(items):,}")
+
+    def _walk(self) -> Iterator[Item]:
+        others = 0
+        for folder, folders, files in os.walk(self.path, onerror=_refuse):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                if name.startswith(".") or not name.lower().endswith(PICTURES):
+                    others += 1
+                    continue
+                path = os.path.join(folder, name)
+                yield Item(stable_id("image", path), path)
+        if others:
+            self.notes.append(f"{others:,} files that are hidden or no pictures were passed over")
+
+    def _rows(self) -> Iterator[Item]:
+        column, folder = self.modality, Path(self.path).parent
+        for row, record in read_rows(self.path):
+            if column not in record:
+                raise ValueError(
+                    f"{self.path} row {row} has no column {column} (it has {', '.join(record)})"
+                )
+            content = " ".join(str(record[column]).split())
+            if not content:
+                raise ValueError(
+                    f"{self.path} row {row}: {column} is empty; fill it in or remove the row"
+                )
+            if self.modality == "image":
+                content = os.path.abspath(folder / str(record[column]).strip())
+            tags = label_set(record.get("tags") or record.get("labels") or None)
+            yield Item(self._id(record.get("id", ""), content, row), content, tuple(tags), row)
+
+    def _id(self, given, content: str, row: int) -> int:
+        name = str(given).strip()
+        if not name:
+            return stable_id(self.modality, content)
+        if not name.isdecimal() or str(int(name)) != name:  # "0017" is a name, not a number
+            return stable_id(self.modality, name)
+        if int(name) >= 2**63:
+            raise ValueError(f"{self.path} row {row}: id {name} is too large, expected below 2^63")
+        return int(name)
+
+    def _unique(self, found: Iterator[Item]) -> list[Item]:
+        """The items, those that say the same once."""
+        items, repeated = {}, 0
+        for item in found:
+            other = items.setdefault(item.id, item)
+            if other is item:
+                continue
+            if other.content != item.content:
+                raise ValueError(
+                    f"{self.path} row {item.row}: its id {item.id} is that of row {other.row} "
+                    f"already ({other.content[:60]!r}); ids are unique"
+                )
+            repeated += 1
+            if item.tags != other.tags:
+                tags = tuple(dict.fromkeys((*other.tags, *item.tags)))
+                items[item.id] = other._replace(tags=tags)
+        if repeated:
+            self.notes.append(f"{repeated:,} rows that repeat another were taken together with it")
+        return list(items.values())
+
+
+def _refuse(error: OSError):
+    raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+
+
+def path_prefix(typed: str | None) -> str | None:
+    """The beginning of a path as items have it: absolute; a "/" at the end stays."""
+    if not typed:
+        return None
+    path = os.path.abspath(typed)
+    return os.path.join(path, "") if typed.endswith("/") else path
