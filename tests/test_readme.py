@@ -91,7 +91,8 @@ def test_readme_table_is_the_committed_measurement():
         row = row.strip("*")
         suffix = ", AdamW" if row.endswith(", AdamW") else ""
         table = tables[suffix]
-        four = table[(table["metric"] == "mean of four") & (table["row"] == row[: len(row) - len(suffix)])]
+        name = row[: len(row) - len(suffix)]
+        four = table[(table["metric"] == "mean of four") & (table["row"] == name)]
         for bits, cell in zip((16, 32, 64, 128), cells):
             value = four[four["bits"] == bits].iloc[0]
             assert cell.strip("*") == f"{value['mean']:.3f} ± {value['std']:.3f}", (row, bits)
