@@ -297,7 +297,6 @@ def _parts(request: Request):
         "without strip pooling": {"fusion_weights": [0.0, w1 + w2, w3]},
         "mean instead of covariance": {"covariance": False},
         "backbone feature alone": {"fusion_weights": [0.0, 0.0, 1.0]},
-        "fusion as on MIRFlickr": {"fusion_weights": [0.25, 0.25, 0.5]},
     }
     yield from _ablation(request, changes)
 
