@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dsprh_tf import codes, evaluation
+from dsprh_tf import codes, evaluation, methods
 from dsprh_tf.data.pairs import load_pairs
 from dsprh_tf.export import Encoder
 from dsprh_tf.model import TERMS
@@ -59,7 +59,8 @@ class TestResults:
                 "best", "tensorboard", "results.json"} <= names  # fmt: skip
         flags = json.loads((trained[0] / "flags.json").read_text())
         assert flags["bits"] == 16
-        assert flags["fusion_weights"] == [0.25, 0.25, 0.5]
+        # The backbone is frozen, and nothing else was given: the recipe.
+        assert flags["fusion_weights"] == methods.METHODS["dsprh"].frozen["fusion_weights"]
 
     def test_progress_is_one_bar_with_the_terms(self, trained):
         terms = r"epoch 2: +100%\|.*L_F .* L_R .* L_W .* L_2 .* L_3 .* total"
@@ -115,10 +116,10 @@ class TestTensorBoard:
             assert np.isfinite([value for _, value in found[tag]]).all(), tag
         np.testing.assert_allclose([v for _, v in found["training/alpha"]], [1, 2**0.5], rtol=1e-6)
         first = {name: found[f"loss/{name}"][0][1] for name in TERMS}
-        assert first["total"] == pytest.approx(
-            first["L_F"] + first["L_R"] + first["L_W"] + 0.03 * first["L_2"] + first["L_3"],
-            rel=1e-5,
-        )
+        flags = json.loads((trained[0] / "flags.json").read_text())
+        total = first["L_F"] + first["L_R"] + first["L_W"]
+        total += flags["beta"] * first["L_2"] + flags["gamma"] * first["L_3"]
+        assert first["total"] == pytest.approx(total, rel=1e-5)
 
     @pytest.mark.parametrize("tag", ["validation/precision_recall", "validation/retrieval"])
     def test_pictures(self, trained, events, tag):
