@@ -2,7 +2,7 @@
 
     .venv-engines/bin/python benchmarks/engine_size.py --items=100000  # of make test-engines
 
-Items as an encoded folder of photographs has them (paths of 37 bytes, sha256, no tags), random
+Items as an encoded folder of photographs has them (paths of 36 bytes, sha256, no tags), random
 codes of 64 and 128 bits. On disk: all that the engine stores, codes and items and indexes, after a
 checkpoint. Milvus Lite is SQLite underneath and says nothing of a cluster's disk, whose formats are
 others; it is listed for those who use it. Rates are of one client on this machine.
@@ -43,10 +43,11 @@ def measure(name: str, location: str, kind: str, codes, items, query, size) -> N
         index.search(one[None], 10)
         times.append(time.perf_counter() - start)
     parts = {"disk": size_of(size)} if isinstance(size, Path) else size()
+    start = f"{name:<18}{codes.shape[1] * 8:>5}"
     for what, value in parts.items():
-        print(f"{name:<18}{codes.shape[1] * 8:>5}  {what:<28}{value / len(codes):>9.1f}", flush=True)
+        print(f"{start}  {what:<28}{value / len(codes):>9.1f}", flush=True)
     rate, search = len(codes) / seconds, 1e3 * np.median(times)
-    print(f"{name:<18}{codes.shape[1] * 8:>5}  stored {rate:,.0f} items/s, a search {search:.1f} ms")
+    print(f"{start}  stored {rate:,.0f} items/s, a search {search:.1f} ms")
 
 
 def main() -> None:
