@@ -1,7 +1,8 @@
 # make demo: train, evaluate, export and query on drawn pictures, from nothing, in minutes
+# make test-engines: one suite over FAISS, Milvus and PostgreSQL, without TensorFlow
 # make test: the whole test suite on the default stack; make test-tfa: on the second one
 PYTHON ?= python3
-.PHONY: demo test test-tfa lint clean
+.PHONY: demo test test-tfa test-engines lint clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -11,6 +12,11 @@ PYTHON ?= python3
 .venv-tfa/.installed: requirements-tfa.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv-tfa
 	.venv-tfa/bin/pip install -q -r requirements-tfa.txt -r requirements-dev.txt
+	touch $@
+
+.venv-engines/.installed: requirements-engines.txt requirements-milvus.txt requirements-pgvector.txt
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/pip install -q -r requirements-engines.txt
 	touch $@
 
 demo: .venv/.installed
@@ -30,8 +36,12 @@ test: .venv/.installed
 test-tfa: .venv-tfa/.installed
 	.venv-tfa/bin/python -m pytest
 
+# Without conftest.py, which needs TensorFlow.
+test-engines: .venv-engines/.installed
+	.venv-engines/bin/python -m pytest --noconftest tests/test_index_engines.py
+
 lint: .venv/.installed
 	.venv/bin/ruff check .
 
 clean:
-	rm -rf .venv .venv-tfa runs data/scenes cache savedmodels/demo
+	rm -rf .venv .venv-tfa .venv-engines runs data/scenes cache savedmodels/demo

@@ -19,11 +19,12 @@ from absl import flags
 
 from dsprh_tf.index import engines
 from dsprh_tf.index.code_folder import CodeFolder
+from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.location import check_encoders, create_index, open_index
 from dsprh_tf.index.sources import path_prefix
 
-_INDEX = flags.DEFINE_string("index", None, "Folder of the index.")
+_INDEX = flags.DEFINE_string("index", None, "Folder of the index, or a database: milvus://..., postgresql://...")
 _CODES = flags.DEFINE_list("codes", [], "build, add: folders of scripts/encode.py.")
 _KIND = flags.DEFINE_enum(
     "kind", "flat", engines.KINDS, "build: flat is exact; hnsw, ivf and hash are approximate."
@@ -90,7 +91,7 @@ def remove() -> None:
 
 
 def report(index) -> None:
-    print(f"index: {_INDEX.value}")
+    print(f"index: {without_password(_INDEX.value)}")
     for name, value in index.stats().items():
         if value is not None:
             print(f"  {name:<20} {value:,}" if isinstance(value, int) else f"  {name:<20} {value}")
@@ -107,7 +108,8 @@ def main(command: str) -> None:
         report(open_index(_INDEX.value))
     else:
         found = open_index(_INDEX.value).check()
-        print(f"{_INDEX.value} is in order: {found['items']:,} items, checksums right")
+        shown = without_password(_INDEX.value)
+        print(f"{shown} is in order: {found['items']:,} items, {found['whole']}")
         if found["recall@10"] is not None:
             print(f"recall@10 {found['recall@10']:.4f} on {found['sample']} of them")
 

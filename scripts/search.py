@@ -24,11 +24,12 @@ from dsprh_tf.data.images import load_image
 from dsprh_tf.data.pairs import read_rows
 from dsprh_tf.evaluation import RESULTS_PER_ROW, RetrievalItem, RetrievalRow, contact_sheet
 from dsprh_tf.index.answers import answer, format_table
+from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import MODALITIES, Where
 from dsprh_tf.index.location import open_index
 from dsprh_tf.index.sources import path_prefix
 
-_INDEX = flags.DEFINE_string("index", None, "Folder of scripts/index.py.")
+_INDEX = flags.DEFINE_string("index", None, "What scripts/index.py built: a folder, or an address.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "The encoders that the index was built with.")
 _TEXT = flags.DEFINE_multi_string("text", [], "Words to search by.")
 _IMAGE = flags.DEFINE_multi_string("image", [], "Picture file to search by.")
@@ -112,9 +113,10 @@ def main() -> None:
     queries = asked()
     index = open_index(_INDEX.value, verify=_VERIFY.value)
     where = Where(_TAG.value, path_prefix(_PREFIX.value), _FIND.value)
-    if not len(index):
-        raise ValueError(f"{_INDEX.value} is empty: add codes with scripts/index.py add")
-    if where and not len(index.ids_where(where)):
+    if not index.any():
+        shown_index = without_password(_INDEX.value)
+        raise ValueError(f"{shown_index} is empty: add codes with scripts/index.py add")
+    if where and not index.any(where):
         raise ValueError("no item of the index has this --tag, --prefix and --find")
     codes = encode(index, queries)
     own = [int(value) if kind == "like" else None for kind, value in queries]

@@ -377,7 +377,8 @@ class TestFiles:
         HammingIndex.create(tmp_path / "index", 64, "abc", kind).commit()
         index = HammingIndex.load(tmp_path / "index")
         assert len(index) == 0
-        assert index.check() == {"items": 0, "sample": 0, "recall@10": None}
+        found = {"items": 0, "whole": "checksums right", "sample": 0, "recall@10": None}
+        assert index.check() == found
         with pytest.raises(ValueError, match="the index is empty"):
             index.search(random_codes(1, 64))
 

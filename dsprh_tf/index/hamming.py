@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from dsprh_tf import codes as binary
 from dsprh_tf.data.files import Lock
-from dsprh_tf.index import engines, folder, recall
+from dsprh_tf.index import checks, engines, folder, recall
 from dsprh_tf.index.interface import EVERYTHING, MODALITIES, Changes, Results, Where
 from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, checked, unchanged
 
@@ -52,8 +52,7 @@ class HammingIndex:
 
     def __init__(self, bits: int, kind: str = "flat", fingerprint: str | None = None):
         binary.check_bits(bits)
-        if kind not in engines.KINDS:
-            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(engines.KINDS)}")
+        checks.check_kind(kind, engines.KINDS)
         self.bits, self.kind, self.fingerprint = int(bits), kind, fingerprint
         self._codes = np.zeros((0, bits // 8), np.uint8)
         self._ids = np.zeros(0, np.int64)
@@ -231,7 +230,7 @@ class HammingIndex:
                 image in the index and a text here, or the other way; nothing was added.
         """
         self._check_writable()
-        codes = self._checked_codes("codes", codes)
+        codes = checks.checked_codes("codes", codes, self.bits)
         items = checked(items, len(codes))
         ids = items["id"].to_numpy()
         rows = self._rows_of(ids)
@@ -239,7 +238,7 @@ class HammingIndex:
         same = np.zeros(len(ids), bool)
         if len(known):
             old, new = self._items.take(rows[known]), items.take(pa.array(known))
-            self._check_modalities(old, new)
+            checks.check_modalities(old, new)
             same[known] = unchanged(old, new)
             same[known] &= (self._codes[rows[known]] == codes[known]).all(axis=1)
         replaced = known[~same[known]]
@@ -290,32 +289,16 @@ class HammingIndex:
         self._recall = None if self._engine is None else self._measure(engines.search_exact)
 
     def _check_writable(self) -> None:
-        if self._folder is not None and self._lock is None:
-            raise ValueError("the index was loaded for reading: load it with write=True")
-
-    def _checked_codes(self, name: str, codes: np.ndarray) -> np.ndarray:
-        codes = binary.check_packed(name, codes)
-        if codes.shape[1] * 8 != self.bits:
-            raise ValueError(
-                f"{name} have {codes.shape[1] * 8} bits, the index has {self.bits}: encode with "
-                "the encoders that the index was built with"
-            )
-        return codes
-
-    @staticmethod
-    def _check_modalities(old: pa.Table, new: pa.Table) -> None:
-        pairs = zip(new["id"].to_pylist(), old["modality"].to_pylist(), new["modality"].to_pylist())
-        for name, before, after in pairs:
-            if before != after:
-                raise ValueError(
-                    f"id {name} is of modality {before} in the index and {after} among the new "
-                    "items: give pictures and texts different ids, or keep them in two indexes"
-                )
+        checks.check_writable(self._folder is None or self._lock is not None)
 
     # Questions
 
     def __len__(self) -> int:
         return self._count
+
+    def any(self, where: Where = EVERYTHING) -> bool:
+        """Whether there is an item that a filter admits."""
+        return bool(self._mask(where).any())
 
     def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
         """The k nearest items of each query.
@@ -328,11 +311,8 @@ class HammingIndex:
         Raises:
             ValueError: codes of another length or type, a k below 1, or an empty index.
         """
-        query = self._checked_codes("query codes", query)
-        if k < 1:
-            raise ValueError(f"k is {k}, expected at least 1")
-        if not len(self):
-            raise ValueError("the index is empty: add items first (scripts/index.py add)")
+        query = checks.checked_codes("query codes", query, self.bits)
+        checks.check_question(k, not len(self))
         self._prepare()
         mask = self._mask(where) if where else None
         if mask is not None and mask.sum() < len(self):
@@ -410,8 +390,7 @@ class HammingIndex:
         """Compares files with their checksums, and search with brute force on a sample of items.
 
         Returns:
-            {"items": how many, "sample": how many of them were searched for, "recall@10": the
-            share of their 10 nearest others that was found, those as near counting as well}.
+            As `interface.Index.check`.
 
         Raises:
             ValueError: a file is broken, codes, ids and items do not belong together, a distance
@@ -432,7 +411,10 @@ class HammingIndex:
                 f"the search finds {found:.3f} of the nearest items, expected at least "
                 f"{least:.3f}: build the index again from its codes"
             )
-        return {"items": len(self), "sample": min(recall.SAMPLE, len(self)), "recall@10": found}
+        sample = min(recall.SAMPLE, len(self))
+        return {
+            "items": len(self), "whole": "checksums right", "sample": sample, "recall@10": found
+        }  # fmt: skip
 
     def _measure(self, exact) -> float | None:
         rows = np.flatnonzero(~self._removed)
@@ -473,8 +455,7 @@ class HammingIndex:
     def _needed_rows(self, ids) -> np.ndarray:
         ids = np.asarray(ids, np.int64).reshape(-1)
         rows = self._rows_of(ids)
-        if (rows < 0).any():
-            raise ValueError(f"no item of the index has the id {ids[rows < 0][0]}")
+        checks.check_found(ids, rows >= 0)
         return rows
 
 

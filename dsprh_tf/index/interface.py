@@ -94,6 +94,9 @@ class Index(Protocol):
     def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
         """The k nearest items of each query."""
 
+    def any(self, where: Where = EVERYTHING) -> bool:
+        """Whether there is an item that a filter admits; cheaper than to count them."""
+
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits."""
 
@@ -107,4 +110,10 @@ class Index(Protocol):
         """Numbers and settings, for the screen."""
 
     def check(self) -> dict:
-        """Proves that the index is whole, or raises; "items", "sample" and "recall@10"."""
+        """Proves that the index is whole, or raises.
+
+        Returns:
+            {"items": how many, "whole": what was found in order, "sample": how many items were
+            searched for, "recall@10": the share of their 10 nearest others that was found, those
+            as near counting as well; None where there are no others}.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from dsprh_tf.index.database import without_password
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.interface import Index
 
@@ -12,33 +13,39 @@ def open_index(location: str, write: bool = False, verify: bool = True) -> Index
     """The index at a location.
 
     Args:
-        location: a folder.
+        location: a folder, or an address as in `milvus` and `pgvector`.
         write: whether it will be changed.
         verify: whether to compare checksums, see `HammingIndex.load`.
 
     Raises:
-        ValueError: there is none, or it is broken.
+        ValueError: there is none, it is broken, or the engine's packages are missing.
+        OSError: the database cannot be reached.
     """
-    _check_folder(location)
+    engine = _database(location)
+    if engine is not None:
+        return engine.load(location, write)
     return HammingIndex.load(location, write, verify)
 
 
 def create_index(
     location: str, bits: int, fingerprint: str, kind: str = "flat", overwrite: bool = False
 ) -> Index:
-    """An empty index at a location, there once it is committed.
+    """An empty index at a location: in a folder once it is committed, in a database at once.
 
     Args:
-        location: a folder.
+        location: a folder, or an address.
         bits: length of a code.
         fingerprint: of the encoders.
-        kind: of the search, see `HammingIndex`.
+        kind: of the search, see `HammingIndex` and each engine.
         overwrite: whether it may replace one that is there.
 
     Raises:
-        ValueError: there is one already, or the kind is unknown.
+        ValueError: there is one already, the kind is unknown, or packages are missing.
+        OSError: the database cannot be reached.
     """
-    _check_folder(location)
+    engine = _database(location)
+    if engine is not None:
+        return engine.create(location, bits, fingerprint, kind, overwrite)
     return HammingIndex.create(location, bits, fingerprint, kind, overwrite)
 
 
@@ -67,10 +74,31 @@ def check_encoders(name: str, index: Index, bits: int, fingerprint: str | None) 
         )
 
 
-def _check_folder(location: str) -> None:
+def _database(location: str):
+    """The class of a database's index; its packages are imported for such an address alone."""
     scheme = re.match(r"(\w[\w+.-]*)://", location)
-    if scheme:
-        raise ValueError(f"--index={location}: no engine for {scheme[1]}://, expected a folder")
+    if not scheme:
+        return None
+    name, shown = scheme[1], without_password(location)
+    try:
+        if name == "milvus":
+            from dsprh_tf.index.milvus import MilvusIndex
+
+            return MilvusIndex
+        if name in ("postgresql", "postgres"):
+            from dsprh_tf.index.pgvector import PgvectorIndex
+
+            return PgvectorIndex
+    except ImportError as error:
+        file = f"requirements-{'milvus' if name == 'milvus' else 'pgvector'}.txt"
+        raise ValueError(
+            f"--index={shown}: what talks to {name} is not installed ({error}); pip install -r "
+            f"{file}"
+        ) from error
+    raise ValueError(
+        f"--index={shown}: no engine for {name}://, expected a folder, "
+        "milvus://host:port/collection or postgresql://user@host:port/database?table=NAME"
+    )
 
 
 def _short(fingerprint: str | None) -> str:

@@ -26,17 +26,40 @@ def measure(codes: np.ndarray, rows: np.ndarray, search, exact) -> float | None:
     Raises:
         ValueError: the search reports a distance that is not that of the codes.
     """
-    best = min(BEST, len(rows) - 1)
+    own = sampled(rows)
+    best = nearest_others(len(rows))
     if best < 1:
         return None
-    chosen = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])]
-    query = np.array(codes[chosen])
+    query = np.array(codes[own])
     among = codes if len(rows) == len(codes) else codes[rows]
-    # The item itself is the nearest, at distance 0.
     limit = exact(among, query, best + 1)[0][:, -1]
     distances, found = search(query, best + 1)
-    _check_distances(codes, query, distances, found)
-    hits = (found >= 0) & (found != chosen[:, None]) & (distances <= limit[:, None])
+    there = found >= 0
+    check_distances(query, codes[np.where(there, found, 0)], distances, there)
+    return share(own, limit, distances, found)
+
+
+def sampled(names: np.ndarray) -> np.ndarray:
+    """The items that are searched for: `SAMPLE` of the rows or ids, the same ones every time."""
+    return names[np.sort(np.random.default_rng(0).permutation(len(names))[:SAMPLE])]
+
+
+def nearest_others(count: int) -> int:
+    """How many nearest others of each are looked for, among so many items."""
+    return min(BEST, count - 1)
+
+
+def share(own: np.ndarray, limit: np.ndarray, distances: np.ndarray, found: np.ndarray) -> float:
+    """Recall@10 of what was found.
+
+    Args:
+        own: [queries], the sampled items; each is its own nearest, at distance 0.
+        limit: [queries], true distances of the last of the nearest others.
+        distances: [queries, nearest others + 1], as reported.
+        found: of that shape, rows or ids as in `own`, -1 where there are fewer.
+    """
+    best = found.shape[1] - 1
+    hits = (found >= 0) & (found != own[:, None]) & (distances <= limit[:, None])
     return float(np.minimum(hits.sum(axis=1), best).mean() / best)
 
 
@@ -46,10 +69,19 @@ def brute_force(codes: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarra
     return np.stack(rows), None
 
 
-def _check_distances(codes, query, distances, rows) -> None:
-    there = rows >= 0
-    true = np.bitwise_xor(query[:, None], codes[np.where(there, rows, 0)])
-    true = np.unpackbits(true, axis=-1).sum(axis=-1)
+def check_distances(query, codes, distances, there) -> None:
+    """Compares reported distances with those of the codes.
+
+    Args:
+        query: uint8 [queries, bits / 8].
+        codes: uint8 [queries, k, bits / 8] of what was found.
+        distances: [queries, k], as reported.
+        there: bool [queries, k], where something was found.
+
+    Raises:
+        ValueError: they differ.
+    """
+    true = np.unpackbits(np.bitwise_xor(query[:, None], codes), axis=-1).sum(axis=-1)
     if (true != distances)[there].any():
         raise ValueError(
             "the search reports distances that are not those of the codes: build the index again"

@@ -1,0 +1,66 @@
+"""What every index refuses, in the same words whatever engine is behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from dsprh_tf import codes as binary
+
+
+def checked_codes(name: str, codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes of an index's length.
+
+    Args:
+        name: how the error calls them.
+        codes: uint8 [n, bits / 8].
+        bits: of the index.
+
+    Raises:
+        ValueError: another type or length.
+    """
+    codes = binary.check_packed(name, codes)
+    if codes.shape[1] * 8 != bits:
+        raise ValueError(
+            f"{name} have {codes.shape[1] * 8} bits, the index has {bits}: encode with "
+            "the encoders that the index was built with"
+        )
+    return codes
+
+
+def check_kind(kind: str, kinds: tuple[str, ...], engine: str = "") -> None:
+    """Refuses a kind of search that an engine does not have; `engine` says which one it is."""
+    if kind not in kinds:
+        of = f" of {engine}" if engine else ""
+        raise ValueError(f"kind{of} is {kind!r}, expected one of {', '.join(kinds)}")
+
+
+def check_modalities(old: pa.Table, new: pa.Table) -> None:
+    """Refuses items that would take the place of items of the other modality, row by row."""
+    pairs = zip(new["id"].to_pylist(), old["modality"].to_pylist(), new["modality"].to_pylist())
+    for name, before, after in pairs:
+        if before != after:
+            raise ValueError(
+                f"id {name} is of modality {before} in the index and {after} among the new "
+                "items: give pictures and texts different ids, or keep them in two indexes"
+            )
+
+
+def check_question(k: int, empty: bool) -> None:
+    """Refuses a search for less than one result, or in an empty index."""
+    if k < 1:
+        raise ValueError(f"k is {k}, expected at least 1")
+    if empty:
+        raise ValueError("the index is empty: add items first (scripts/index.py add)")
+
+
+def check_writable(writable: bool) -> None:
+    """Refuses changes to an index that was opened to be searched."""
+    if not writable:
+        raise ValueError("the index was loaded for reading: load it with write=True")
+
+
+def check_found(ids: np.ndarray, found: np.ndarray) -> None:
+    """Refuses ids (int64 [n]) that are not in the index (bool [n])."""
+    if not found.all():
+        raise ValueError(f"no item of the index has the id {ids[~found][0]}")

@@ -1,0 +1,350 @@
+"""What an index in a database does whatever the database: batches, comparing, answers, proof."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import urllib.parse
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from dsprh_tf import codes as binary
+from dsprh_tf.index import checks, recall
+from dsprh_tf.index.interface import EVERYTHING, MODALITIES, Changes, Results, Where
+from dsprh_tf.index.items import SCHEMA, checked, unchanged
+
+FORMAT = 1
+TIMEOUT = 30.0  # seconds that one call may take, unless the address has ?timeout=
+_BATCH_ROWS, _BATCH_BYTES = 1000, 2**23  # of one call, at most: what a retry has to repeat
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a database keeps an index.
+
+    Attributes:
+        shown: the address as it may stand on a screen, without the password.
+        parts: of the URL.
+        options: after the "?".
+        timeout: seconds that one call may take.
+    """
+
+    shown: str
+    parts: urllib.parse.SplitResult
+    options: dict[str, str]
+    timeout: float
+
+    @classmethod
+    def parse(cls, location: str) -> Address:
+        """Reads an address.
+
+        Raises:
+            ValueError: it is no address, or its timeout is no number above 0.
+        """
+        shown = without_password(location)
+        try:
+            parts = urllib.parse.urlsplit(location)
+            parts.port  # noqa: B018 - raises where it is no number
+            options = dict(
+                urllib.parse.parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)
+                if parts.query
+                else []
+            )
+        except ValueError as error:
+            raise ValueError(f"--index={shown} is no address ({error})") from error
+        given = options.pop("timeout", str(TIMEOUT))
+        try:
+            timeout = float(given)
+        except ValueError:
+            timeout = 0.0
+        if not 0 < timeout < 1e6:
+            raise ValueError(f"--index={shown}: timeout is {given!r}, expected seconds above 0")
+        return cls(shown, parts, options, timeout)
+
+
+def without_password(location: str) -> str:
+    """An address as it may stand on a screen; a folder as it is."""
+    scheme, mark, rest = location.partition("://")
+    end = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
+    user, at, host = rest[:end].rpartition("@")
+    if not mark or ":" not in user:
+        return location
+    return f"{scheme}://{user.split(':')[0]}:***{at}{host}{rest[end:]}"
+
+
+class Database(abc.ABC):
+    """An index in a database, see `interface.Index`.
+
+    Codes and items are stored in batches: a batch that the database has acknowledged is there for
+    good, and adding the same items again after an error goes on from there. Several processes may
+    write at a time; of two that add the same id, the later one wins. Every search with a filter
+    is exact.
+
+    A subclass says how to talk to its database. Tables that it takes and returns have columns of
+    `items.SCHEMA` and `code`, fixed-size binary, with null for what is missing or empty.
+
+    Args:
+        address: of the database.
+        write: whether it may be changed.
+    """
+
+    def __init__(self, address: Address, write: bool):
+        self.address, self._write = address, write
+        self.bits, self.kind, self.fingerprint = 0, "", None
+
+    def _adopt(self, about: dict) -> None:
+        """Takes over "format", "bits", "kind" and "fingerprint" as the database has them.
+
+        Raises:
+            ValueError: they are not what this version of the program writes.
+        """
+        bits, kind = about.get("bits"), about.get("kind")
+        if about.get("format") != FORMAT or not isinstance(bits, int) or not isinstance(kind, str):
+            raise ValueError(
+                f"{self.address.shown} is an index of another version, its format is "
+                f"{about.get('format')!r}, expected {FORMAT}: build it again under another name"
+            )
+        self.bits, self.kind, self.fingerprint = bits, kind, about.get("fingerprint")
+
+    @abc.abstractmethod
+    def _fetch(self, ids: np.ndarray, columns: list[str]) -> pa.Table:
+        """Those of at most `_BATCH_ROWS` items that are there, in any order, with their ids."""
+
+    @abc.abstractmethod
+    def _store(self, rows: pa.Table) -> None:
+        """Writes rows in the place of those with the same ids; they are durable then."""
+
+    @abc.abstractmethod
+    def _delete(self, ids: np.ndarray) -> int:
+        """Removes those of at most `_BATCH_ROWS` items that are there; returns how many."""
+
+    @abc.abstractmethod
+    def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
+        """For each query up to k ids and their distances, in any order."""
+
+    @abc.abstractmethod
+    def _scan(self, where: Where, column: str | None = None) -> Iterator[pa.Table]:
+        """Ids, and a column, of all items that a filter admits, a moderate number at a time."""
+
+    @abc.abstractmethod
+    def _about(self) -> dict:
+        """Numbers and settings of this kind of database, for the screen."""
+
+    @abc.abstractmethod
+    def count(self, where: Where = EVERYTHING) -> int:
+        """How many items a filter admits."""
+
+    @abc.abstractmethod
+    def any(self, where: Where = EVERYTHING) -> bool:
+        """Whether there is an item that a filter admits."""
+
+    @abc.abstractmethod
+    def commit(self) -> None:
+        """Brings the index of the database up to date; items are durable before."""
+
+    def _check_items(self, items: pa.Table) -> None:  # noqa: B027 - most have no such limits
+        """Refuses items that the database cannot hold."""
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def add(self, codes: np.ndarray, items: pa.Table) -> Changes:
+        """Adds items, in the place of those with the same ids; the same again changes nothing.
+
+        Args:
+            codes: uint8 [n, bits / 8].
+            items: n rows of `items.SCHEMA`, with ids of their own.
+
+        Raises:
+            ValueError: as `HammingIndex.add`; nothing was added.
+            OSError: the database failed, and says how many items it had stored.
+        """
+        checks.check_writable(self._write)
+        codes = checks.checked_codes("codes", codes, self.bits)
+        items = _normal(checked(items, len(codes)))
+        self._check_items(items)
+        rows = items.append_column("code", _binary(codes))
+        known, same = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        for start, part in _batches(rows, "comparing"):
+            new_ids = part["id"].to_numpy()
+            old = self._fetch(new_ids, [*SCHEMA.names, "code"])
+            if len(old):
+                order = np.argsort(new_ids)
+                at = order[np.searchsorted(new_ids, old["id"].to_numpy(), sorter=order)]
+                new = part.take(pa.array(at))
+                checks.check_modalities(old, new)
+                equal = pc.equal(old["code"], new["code"]).to_numpy(zero_copy_only=False)
+                known[start + at] = True
+                same[start + at] = unchanged(old, new) & equal.astype(bool)
+        fresh = rows.filter(pa.array(~same))
+        # In the order of ids, so that two processes never wait for each other in a circle.
+        fresh = fresh.sort_by("id")
+        for start, part in _batches(fresh, "storing"):
+            try:
+                self._store(part)
+            except OSError as error:
+                raise OSError(
+                    f"{error}; {start:,} of {len(fresh):,} new items were stored before and stay: "
+                    "give the same codes to scripts/index.py add to go on"
+                ) from error
+        return Changes(int((~known).sum()), int((known & ~same).sum()), int(same.sum()))
+
+    def remove(self, ids) -> int:
+        """Removes items; ids that are not there are passed over. Returns how many were removed."""
+        checks.check_writable(self._write)
+        return sum(self._delete(part) for part in _parts(np.unique(np.asarray(ids, np.int64))))
+
+    def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
+        """As `HammingIndex.search`.
+
+        Raises:
+            ValueError: as there.
+            OSError: the database failed.
+        """
+        query = checks.checked_codes("query codes", query, self.bits)
+        checks.check_question(k, not self.any())
+        distances = np.full((len(query), k), -1, np.int32)
+        ids = np.full((len(query), k), -1, np.int64)
+        for row, found in enumerate(self._nearest(query, k, where)):
+            names, near = np.array(found[0], np.int64), np.array(found[1], np.int32)
+            order = np.lexsort((names, near))
+            ids[row, : len(order)], distances[row, : len(order)] = names[order], near[order]
+        return Results(distances, ids)
+
+    def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
+        """Ids of the items that a filter admits, int64, ascending."""
+        parts = [part["id"].to_numpy() for part in self._scan(where)]
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
+
+    def codes_of(self, ids) -> np.ndarray:
+        """As `HammingIndex.codes_of`."""
+        return _codes(self._rows(ids, ["id", "code"])["code"], self.bits)
+
+    def items_of(self, ids) -> pa.Table:
+        """As `HammingIndex.items_of`."""
+        return self._rows(ids, SCHEMA.names)
+
+    def _rows(self, ids, columns: list[str]) -> pa.Table:
+        """Rows of ids, in their order, which may repeat."""
+        ids = np.asarray(ids, np.int64).reshape(-1)
+        names = np.unique(ids)
+        schema = stored_schema(self.bits, columns)
+        tables = [schema.empty_table(), *(self._fetch(part, columns) for part in _parts(names))]
+        found = pa.concat_tables(tables).sort_by("id")
+        there = found["id"].to_numpy()
+        checks.check_found(ids, np.isin(ids, there))
+        return found.take(pa.array(np.searchsorted(there, ids)))
+
+    def stats(self) -> dict:
+        """Numbers and settings, for the screen."""
+        counts = {name: self.count(Where(modality=name)) for name in MODALITIES}
+        return {
+            "items": sum(counts.values()),
+            **{f"{name}s": count for name, count in counts.items()},
+            "kind": self.kind,
+            "search": "exact" if self.kind == "flat" else "approximate",
+            "bits": self.bits,
+            "fingerprint": self.fingerprint,
+            **self._about(),
+        }
+
+    def check(self) -> dict:
+        """Reads every code, and compares search with brute force on a sample of items.
+
+        Returns:
+            As `interface.Index.check`.
+
+        Raises:
+            ValueError: an item occurs twice, a distance is wrong, or an exact search missed
+                something.
+            OSError: the database failed.
+        """
+        ids = self.ids_where()
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError("ids occur twice in the index: build it again from its codes")
+        found = {"items": len(ids), "whole": "all codes read", "sample": 0, "recall@10": None}
+        best = recall.nearest_others(len(ids))
+        if best < 1:
+            return found
+        own = recall.sampled(ids)
+        query = self.codes_of(own)
+        least, read = np.zeros((len(own), 0), np.int32), 0
+        with tqdm(total=len(ids), desc="comparing", unit="item", delay=2) as bar:
+            for part in self._scan(EVERYTHING, "code"):
+                distances = binary.hamming_distance(query, _codes(part["code"], self.bits))
+                least = np.sort(np.concatenate([least, distances], axis=1), axis=1)[:, : best + 1]
+                read += len(part)
+                bar.update(len(part))
+        if read != len(ids):
+            raise ValueError(
+                f"{len(ids):,} items were counted and {read:,} codes read: another process changes "
+                "the index, check it when that has ended"
+            )
+        results = self.search(query, best + 1)
+        there = results.ids >= 0
+        codes = np.zeros((*there.shape, self.bits // 8), np.uint8)
+        codes[there] = self.codes_of(results.ids[there])
+        recall.check_distances(query, codes, results.distances, there)
+        value = recall.share(own, least[:, -1], results.distances, results.ids)
+        if self.kind == "flat" and value < 1:
+            raise ValueError(
+                f"the exact search finds {value:.3f} of the nearest items: build the index again "
+                "from its codes"
+            )
+        return {**found, "sample": len(own), "recall@10": value}
+
+
+def stored_schema(bits: int, columns: list[str] | None = None) -> pa.Schema:
+    """The schema of stored rows, or of some columns of them."""
+    schema = SCHEMA.append(pa.field("code", pa.binary(bits // 8)))
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _normal(items: pa.Table) -> pa.Table:
+    """The items with null for empty paths and texts, and without null among the tags."""
+    for name in ("path", "text"):
+        column = items[name].combine_chunks()
+        empty = pc.equal(column, pa.scalar("", column.type))
+        column = pc.if_else(empty, pa.scalar(None, column.type), column)
+        items = items.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+    tags = [tags or [] for tags in items["tags"].to_pylist()]
+    at = SCHEMA.get_field_index("tags")
+    return items.set_column(at, SCHEMA.field("tags"), pa.array(tags, SCHEMA.field("tags").type))
+
+
+def _batches(rows: pa.Table, title: str) -> Iterator[tuple[int, pa.Table]]:
+    """Parts of a table that fit into one call, each with its first row; under a progress bar."""
+    sizes = np.full(len(rows), 256, np.int64)
+    for name in ("path", "text"):
+        sizes += pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy()
+    ends = np.cumsum(sizes)
+    start = 0
+    with tqdm(total=len(rows), desc=title, unit="item", delay=2) as bar:
+        while start < len(rows):
+            before = ends[start - 1] if start else 0
+            fitting = int(np.searchsorted(ends, before + _BATCH_BYTES, side="right")) - start
+            count = min(max(1, fitting), _BATCH_ROWS)
+            part = rows.slice(start, count)
+            yield start, part
+            start += len(part)
+            bar.update(len(part))
+
+
+def _parts(ids: np.ndarray) -> Iterator[np.ndarray]:
+    return (ids[i : i + _BATCH_ROWS] for i in range(0, len(ids), _BATCH_ROWS))
+
+
+def _binary(codes: np.ndarray) -> pa.Array:
+    """uint8 [n, bytes] as n values of so many bytes."""
+    data = pa.py_buffer(np.ascontiguousarray(codes))
+    return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
+
+
+def _codes(column: pa.ChunkedArray, bits: int) -> np.ndarray:
+    """n values of bits / 8 bytes as uint8 [n, bits / 8]."""
+    data = b"".join(column.to_pylist())
+    return np.frombuffer(data, np.uint8).reshape(-1, bits // 8)

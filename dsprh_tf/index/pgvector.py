@@ -1,0 +1,440 @@
+"""An index in PostgreSQL with pgvector: `bit(n)`, the distance `<~>`, HNSW over `bit_hamming_ops`.
+
+The address is that of libpq: postgresql://user@host:port/database?table=NAME, NAME maybe with a
+schema before it ("pictures.codes"). `timeout` (seconds) is ours, every other option libpq's.
+
+Items stand in the table, one a row; bits, kind and fingerprint of all indexes of a schema in its
+table `dsprh_indexes`. A batch is a transaction of its own. `hnsw` builds its graph at the first
+commit, which is faster than to grow it row by row; until then every search is exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import urllib.parse
+from collections.abc import Iterator
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from dsprh_tf import codes as binary
+from dsprh_tf.index import checks
+from dsprh_tf.index.database import FORMAT, Address, Database, stored_schema
+from dsprh_tf.index.interface import EVERYTHING, Where
+from dsprh_tf.index.items import SCHEMA
+
+KINDS = ("flat", "hnsw")
+_NEEDED = (0, 8)  # the pgvector that searches graphs until k rows were found
+_PAGE = 10_000  # rows read at a time
+_GRACE = 5.0  # seconds beyond the timeout until a server that says nothing is hung up on
+_NAME_BYTES = 63  # of PostgreSQL's identifiers
+_EF = 128, 1000  # candidates of a search in a graph: at least, and at most in pgvector
+_TYPES = {
+    "id": "bigint",
+    "modality": "text",
+    "path": "text",
+    "text": "text",
+    "size": "bigint",
+    "sha256": "bytea",
+    "tags": "text[]",
+}
+
+
+class PgvectorIndex(Database):
+    """See the module, and `create` and `load`, which make it."""
+
+    @classmethod
+    def create(
+        cls, location: str, bits: int, fingerprint: str | None, kind: str, overwrite: bool
+    ) -> PgvectorIndex:
+        """An empty index, there at once; `overwrite` drops the one that is there.
+
+        Raises:
+            ValueError: a bad address or kind, an index is there already, or the table is of
+                something else.
+            OSError: the database cannot be reached, or failed.
+        """
+        binary.check_bits(bits)
+        checks.check_kind(kind, KINDS, "PostgreSQL")
+        address = _address(location)
+        about = {"format": FORMAT, "bits": int(bits), "kind": kind, "fingerprint": fingerprint}
+        index = cls(address, write=True)
+        index._adopt(about)
+        index._connect(extension=True)
+        with index._talking() as connection, connection.transaction():
+            found = index._read_about()
+            if index._columns():
+                if found is None:
+                    raise ValueError(
+                        f"{address.shown}: the table is there and is no index; give another ?table="
+                    )
+                if not overwrite:
+                    raise ValueError(
+                        f"{address.shown} holds an index already: add to it, give another --index, "
+                        "or build with --overwrite"
+                    )
+                connection.execute(sql.SQL("DROP TABLE {}").format(index._table))
+            columns = sql.SQL(", ").join(
+                sql.SQL("{} {} {}").format(
+                    sql.Identifier(name),
+                    sql.SQL(kind_of),
+                    sql.SQL({"id": "PRIMARY KEY"}.get(name, "NOT NULL" if name in
+                            ("code", "modality", "tags") else "")),
+                )
+                for name, kind_of in index._expected().items()
+            )  # fmt: skip
+            connection.execute(sql.SQL("CREATE TABLE {} ({})").format(index._table, columns))
+            connection.execute(sql.SQL("CREATE INDEX ON {} USING gin (tags)").format(index._table))
+            connection.execute(
+                sql.SQL("CREATE INDEX ON {} USING spgist (path)").format(index._table)
+            )
+            connection.execute(
+                sql.SQL(
+                    "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, format int NOT NULL, "
+                    "bits int NOT NULL, kind text NOT NULL, fingerprint text)"
+                ).format(index._about_table)
+            )
+            connection.execute(
+                sql.SQL(
+                    "INSERT INTO {} VALUES (%s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET "
+                    "format = EXCLUDED.format, bits = EXCLUDED.bits, kind = EXCLUDED.kind, "
+                    "fingerprint = EXCLUDED.fingerprint"
+                ).format(index._about_table),
+                (index._names[-1], *about.values()),
+            )
+        return index
+
+    @classmethod
+    def load(cls, location: str, write: bool) -> PgvectorIndex:
+        """The index at an address.
+
+        Raises:
+            ValueError: there is none, or the table has other columns.
+            OSError: the database cannot be reached, or failed.
+        """
+        address = _address(location)
+        index = cls(address, write)
+        index._connect(extension=False)
+        with index._talking():
+            about, columns = index._read_about(), index._columns()
+        if about is None or not columns:
+            reason = "no such table" if not columns else "the table is none of this program's"
+            raise ValueError(
+                f"{address.shown} holds no index ({reason}): build one with scripts/index.py build"
+            )
+        index._adopt(about)
+        expected = index._expected()
+        if columns != expected:
+            wrong = sorted(set(columns.items()) ^ set(expected.items()))
+            raise ValueError(
+                f"{address.shown}: the table has another schema than an index of {index.bits} bits "
+                f"(column {wrong[0][0]} is {columns.get(wrong[0][0], 'missing')}, expected "
+                f"{expected.get(wrong[0][0], 'no such column')}): build the index again under "
+                "another ?table="
+            )
+        return index
+
+    # The connection
+
+    def _connect(self, extension: bool) -> None:
+        options = dict(self.address.options)
+        self._names = tuple(options.pop("table").split("."))
+        self._table = sql.Identifier(*self._names)
+        self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
+        query = urllib.parse.urlencode(options, quote_via=urllib.parse.quote)
+        location = urllib.parse.urlunsplit(self.address.parts._replace(query=query))
+        milliseconds = int(1000 * self.address.timeout)
+        self._connection = None
+        with self._talking():
+            self._connection = psycopg.connect(
+                location,
+                autocommit=True,
+                connect_timeout=max(2, int(self.address.timeout)),
+                tcp_user_timeout=milliseconds,
+                application_name="dsprh_tf",
+            )
+            self._set("statement_timeout", milliseconds)
+            found = self._connection.execute(
+                "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+            ).fetchone()
+            if not found and extension:
+                found = self._install()
+        version = tuple(int(part) for part in found[0].split(".")[:2]) if found else None
+        if version is None or version < _NEEDED:
+            raise ValueError(
+                f"{self.address.shown}: pgvector is {found[0] if found else 'not there'}, expected "
+                "0.8 or newer: install it on the server, then CREATE EXTENSION vector (or ALTER "
+                "EXTENSION vector UPDATE) in the database"
+            )
+
+    def _install(self):
+        try:
+            self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except (psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError,
+                psycopg.errors.UndefinedFile) as error:  # fmt: skip
+            raise ValueError(
+                f"{self.address.shown}: pgvector is not there and cannot be made ({_line(error)}): "
+                "install it on the server, then CREATE EXTENSION vector as its owner"
+            ) from error
+        found = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        return self._connection.execute(found).fetchone()
+
+    @contextlib.contextmanager
+    def _talking(self, unlimited: bool = False) -> Iterator[psycopg.Connection]:
+        """The connection; what goes wrong is one line, and no wait is longer than the timeout."""
+        timer = threading.Timer(self.address.timeout + _GRACE, self._hang_up)
+        timer.daemon = True
+        if self._connection is not None and not unlimited:
+            timer.start()
+        shown, limit = self.address.shown, f"{self.address.timeout:g}"
+        try:
+            yield self._connection
+        except psycopg.errors.QueryCanceled as error:
+            raise OSError(
+                f"{shown} did not answer within {limit} s ({_line(error)}); where it needs longer, "
+                "give ?timeout=SECONDS in the address"
+            ) from error
+        except psycopg.ProgrammingError as error:
+            if self._connection is None:
+                raise ValueError(f"--index={shown} is no address ({_line(error)})") from error
+            raise OSError(f"{shown}: the database failed ({_line(error)})") from error
+        except psycopg.DataError as error:
+            raise ValueError(f"{shown} cannot hold a value: {_line(error)}") from error
+        except psycopg.OperationalError as error:
+            silent = f", silent for {limit} s" if timer.finished.is_set() else ""
+            raise OSError(f"{shown}: no connection to the database ({_line(error)}{silent})") from (
+                error
+            )
+        except psycopg.Error as error:
+            raise OSError(f"{shown}: the database failed ({_line(error)})") from error
+        finally:
+            timer.cancel()
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError, psycopg.Error):
+            copy = socket.socket(fileno=os.dup(self._connection.fileno()))
+            copy.shutdown(socket.SHUT_RDWR)
+            copy.close()
+
+    def _set(self, name: str, value) -> None:
+        self._connection.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
+
+    def _read_about(self) -> dict | None:
+        exists = self._connection.execute(
+            "SELECT to_regclass(%s)", (self._about_table.as_string(self._connection),)
+        ).fetchone()[0]
+        if exists is None:
+            return None
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            query = sql.SQL("SELECT * FROM {} WHERE name = %s").format(self._about_table)
+            return cursor.execute(query, (self._names[-1],)).fetchone()
+
+    def _columns(self) -> dict[str, str]:
+        """Columns of the table and their types; none if there is no table."""
+        return dict(self._connection.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (self._table.as_string(self._connection),),
+        ).fetchall())  # fmt: skip
+
+    def _expected(self) -> dict[str, str]:
+        return {**_TYPES, "code": f"bit({self.bits})"}
+
+    # Changes
+
+    def _check_items(self, items: pa.Table) -> None:
+        for name in ("path", "text"):
+            wrong = pc.fill_null(pc.match_substring(items[name], "\0"), False)
+            for item in items.filter(wrong)["id"].to_pylist()[:1]:
+                raise ValueError(
+                    f"{name} of item {item} has a zero character, which PostgreSQL cannot hold: "
+                    "correct it, or remove the row"
+                )
+
+    def _store(self, rows: pa.Table) -> None:
+        columns = sql.SQL(", ").join(map(sql.Identifier, self._expected()))
+        sets = sql.SQL(", ").join(
+            sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name))
+            for name in self._expected()
+            if name != "id"
+        )
+        values = [rows[name].to_pylist() for name in SCHEMA.names]
+        values.append(_bit_strings(b"".join(rows["code"].to_pylist()), self.bits))
+        with self._talking() as connection, connection.transaction():
+            connection.execute(
+                sql.SQL(
+                    "CREATE TEMP TABLE IF NOT EXISTS dsprh_staging (LIKE {}) ON COMMIT DELETE ROWS"
+                ).format(self._table)
+            )
+            into = sql.SQL("COPY pg_temp.dsprh_staging ({}) FROM STDIN").format(columns)
+            with connection.cursor().copy(into) as copy:
+                for row in zip(*values):
+                    copy.write_row(row)
+            connection.execute(
+                sql.SQL(
+                    "INSERT INTO {} ({}) SELECT {} FROM pg_temp.dsprh_staging ORDER BY id "
+                    "ON CONFLICT (id) DO UPDATE SET {}"
+                ).format(self._table, columns, columns, sets)
+            )
+
+    def _delete(self, ids: np.ndarray) -> int:
+        query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table)
+        with self._talking() as connection:
+            return connection.execute(query, (ids.tolist(),)).rowcount
+
+    def commit(self) -> None:
+        """Builds the graph of `hnsw` if there is none yet, however long it takes.
+
+        Raises:
+            OSError: the database failed.
+        """
+        checks.check_writable(self._write)
+        with self._talking(unlimited=True) as connection:
+            self._set("statement_timeout", 0)
+            if self.kind == "hnsw" and not self._has_graph() and self.any():
+                connection.execute(
+                    sql.SQL("CREATE INDEX ON {} USING hnsw (code bit_hamming_ops)").format(
+                        self._table
+                    )
+                )
+            connection.execute(sql.SQL("ANALYZE {}").format(self._table))
+            self._set("statement_timeout", int(1000 * self.address.timeout))
+
+    def _has_graph(self) -> bool:
+        return self._connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+            "JOIN pg_am a ON a.oid = c.relam WHERE i.indrelid = to_regclass(%s) "
+            "AND a.amname = 'hnsw' AND i.indisvalid)",
+            (self._table.as_string(self._connection),),
+        ).fetchone()[0]
+
+    # Questions
+
+    def _fetch(self, ids: np.ndarray, columns: list[str]) -> pa.Table:
+        query = sql.SQL("SELECT {} FROM {} WHERE id = ANY(%s)").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), self._table
+        )
+        with self._talking() as connection:
+            rows = connection.execute(query, (ids.tolist(),)).fetchall()
+        return self._as_table(rows, columns)
+
+    def _scan(self, where: Where, column: str | None = None) -> Iterator[pa.Table]:
+        columns = ["id"] if column is None else ["id", column]
+        condition, values = _condition(where)
+        query = sql.SQL("SELECT {} FROM {} WHERE {} AND id > %s ORDER BY id LIMIT %s").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), self._table, condition
+        )
+        last = -(2**63)
+        while True:
+            with self._talking() as connection:
+                rows = connection.execute(query, (*values, last, _PAGE)).fetchall()
+            if rows:
+                yield self._as_table(rows, columns)
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]
+
+    def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
+        condition, values = _condition(where)
+        graph = self.kind == "hnsw" and not where
+        # Only the bare operator can go through the graph; a whole number of it is always exact.
+        order = "code <~> {0}" if graph else "(code <~> {0})::int, id"
+        bits = sql.SQL("%s::bit({})").format(sql.Literal(self.bits))
+        text = sql.SQL(
+            f"SELECT id, (code <~> {{0}})::int FROM {{1}} WHERE {{2}} ORDER BY {order} LIMIT %s"
+        ).format(bits, self._table, condition)
+        found = []
+        if graph:
+            with self._talking():
+                self._set("hnsw.iterative_scan", "strict_order")
+                self._set("hnsw.ef_search", min(max(_EF[0], 2 * k), _EF[1]))
+                self._set("hnsw.max_scan_tuples", max(20_000, 20 * k))
+        for code in _bit_strings(np.ascontiguousarray(query).tobytes(), self.bits):
+            with self._talking() as connection:
+                rows = connection.execute(text, (code, *values, code, k)).fetchall()
+            found.append(([row[0] for row in rows], [row[1] for row in rows]))
+        return found
+
+    def count(self, where: Where = EVERYTHING) -> int:
+        """How many items a filter admits: reads the whole table."""
+        return self._one("SELECT count(*) FROM {} WHERE {}", where)
+
+    def any(self, where: Where = EVERYTHING) -> bool:
+        """Whether there is an item that a filter admits."""
+        return self._one("SELECT EXISTS (SELECT FROM {} WHERE {})", where)
+
+    def _one(self, text: str, where: Where):
+        condition, values = _condition(where)
+        with self._talking() as connection:
+            query = sql.SQL(text).format(self._table, condition)
+            return connection.execute(query, values).fetchone()[0]
+
+    def _about(self) -> dict:
+        with self._talking() as connection:
+            server, extension, size, table = connection.execute(
+                "SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension "
+                "WHERE extname = 'vector'), pg_total_relation_size(t), pg_table_size(t) "
+                "FROM (SELECT to_regclass(%s) AS t) s",
+                (self._table.as_string(connection),),
+            ).fetchone()
+        return {
+            "engine": f"PostgreSQL {server}, pgvector {extension}",
+            "bytes": size,
+            "bytes of table": table,
+            "bytes of indexes": size - table,
+        }
+
+    def _as_table(self, rows: list[tuple], columns: list[str]) -> pa.Table:
+        values = dict(zip(columns, zip(*rows))) if rows else dict.fromkeys(columns, ())
+        if "code" in values:
+            digits = np.frombuffer("".join(values["code"]).encode(), np.uint8) - ord("0")
+            codes = np.packbits(digits.reshape(-1, self.bits), axis=1)
+            values["code"] = [code.tobytes() for code in codes]
+        return pa.table(
+            {name: list(column) for name, column in values.items()},
+            stored_schema(self.bits, columns),
+        )
+
+
+def _address(location: str) -> Address:
+    address = Address.parse(location)
+    table = address.options.get("table", "")
+    names = table.split(".")
+    if len(names) > 2 or not all(0 < len(n.encode()) <= _NAME_BYTES for n in names):
+        raise ValueError(
+            f"--index={address.shown}: table is {table!r}, expected ?table=NAME or ?table="
+            f"SCHEMA.NAME, each of at most {_NAME_BYTES} bytes"
+        )
+    return address
+
+
+def _condition(where: Where) -> tuple[sql.Composable, list]:
+    """A filter in SQL, and its values."""
+    parts, values = [sql.SQL("true")], []
+    for text, value in (
+        ("modality = %s", where.modality),
+        ("path ^@ %s", where.prefix),
+        ("tags @> ARRAY[%s]::text[]", where.tag),
+    ):
+        if value is not None:
+            parts.append(sql.SQL(text))
+            values.append(value)
+    return sql.SQL(" AND ").join(parts), values
+
+
+def _bit_strings(packed: bytes, bits: int) -> list[str]:
+    """Packed codes as PostgreSQL reads them: '0' and '1', in the order of `numpy.packbits`."""
+    digits = (np.unpackbits(np.frombuffer(packed, np.uint8)) + ord("0")).tobytes().decode()
+    return [digits[start : start + bits] for start in range(0, len(digits), bits)]
+
+
+def _line(error: Exception) -> str:
+    """The reason of an error without its further lines."""
+    return (str(error).strip().split("\n") or [""])[0][:300]
