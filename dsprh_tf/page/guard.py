@@ -39,6 +39,7 @@ class Guard:
         self._app, self._accounts, self._loopback = app, accounts, loopback
 
     async def __call__(self, scope, receive, send) -> None:
+        """Answers a request, as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

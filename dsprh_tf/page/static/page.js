@@ -3,6 +3,7 @@ import { drawBits } from "./bits.js";
 
 const STEP = 24;
 const TYPING_PAUSE = 60; // ms
+const TAGS = 3; // of an item that are shown at first
 const $ = (id) => document.getElementById(id);
 const [words, results, status, hint, query] = ["words", "results", "status", "hint", "query"].map($);
 let about = { bits: 0, max_upload: 0, max_top: 0 };
@@ -94,9 +95,9 @@ function showControls(typing) {
 function show(found, typing) {
   const text = asked().get("text");
   showHint(found, typing, text);
-  if (found.message && typing && text) {
+  if (found.message && typing && text && !found.query) {
     say("");
-    return; // an unfinished word: what was found before stays, greyed out by nothing
+    return; // an unfinished word: what was found before stays
   }
   showQuery(found.query);
   const code = found.query?.code ?? null;
@@ -142,7 +143,7 @@ function showQuery(asking) {
   if (kind === "like") {
     about_it.append(element("h2", { textContent: "More like this" }));
     shown.push(content(item, "large"));
-    about_it.append(element("p", { className: "path", textContent: item.path ?? item.text }));
+    if (item.path) about_it.append(element("p", { className: "path", textContent: item.path }));
     if (item.tags.length) about_it.append(tagList(item.tags));
   } else if (kind === "code") {
     const known = chosen?.code === code ? chosen : null;
@@ -187,7 +188,18 @@ function tagList(tags) {
   const buttons = tags.map((tag) =>
     element("button", { type: "button", textContent: tag, title: `Only items tagged ${tag}`, dataset: { tag } }),
   );
-  return element("div", { className: "tags" }, ...buttons);
+  const list = element("div", { className: "tags" }, ...buttons.slice(0, TAGS));
+  const rest = buttons.slice(TAGS);
+  if (rest.length) {
+    const label = `${rest.length} more tags`;
+    const more = element("button", { type: "button", textContent: `+${rest.length}`, ariaLabel: label });
+    more.addEventListener("click", () => {
+      more.replaceWith(...rest);
+      rest[0].focus();
+    });
+    list.append(more);
+  }
+  return list;
 }
 
 function card(item, code) {
