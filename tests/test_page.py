@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from test_bad_input import png_header
 
 from dsprh_tf.data.images import checked_bytes, shrunk_bytes
 from dsprh_tf.export import Encoder
@@ -31,19 +32,9 @@ HOST = "http://127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def library(program, exported, scenes_dir, tmp_path_factory):
-    """Index folder of the drawn pictures and texts, and the folder of the pictures."""
-    folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(scenes_dir, folder / "scenes")
-    for part in ("image", "text"):
-        outcome = program("encode", f"--export_dir={exported}", "--on_bad_text=skip",
-                          f"--{part}s={folder}/scenes/manifest.csv",
-                          f"--out={folder}/{part}")  # fmt: skip
-        assert outcome.code == 0, outcome.err
-    codes = f"--codes={folder}/image,{folder}/text"
-    outcome = program("index", "build", codes, f"--index={folder}/index")
-    assert outcome.code == 0, outcome.err
-    return folder / "index", folder / "scenes"
+def library(collection):
+    """The index's folder, and that of the pictures."""
+    return collection / "index", collection / "scenes"
 
 
 @pytest.fixture(scope="module")
@@ -283,15 +274,6 @@ class TestPictures:
         (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
         with pytest.raises(ValueError, match=r"b\.jpg"):
             shrunk_bytes(tmp_path / "b.jpg", 60)
-
-
-def png_header(width: int, height: int) -> bytes:
-    import struct
-    import zlib
-
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    crc = struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc
 
 
 class TestRefusals:
