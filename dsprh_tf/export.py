@@ -406,7 +406,7 @@ class Encoder:
     def unknown_words(self, text: str) -> dict[str, list[str]]:
         """Words of a text that are not in the vocabulary, each with up to 3 that look like it.
 
-        English function words count only where nothing else is unknown.
+        English function words count only where no word at all is known.
 
         Args:
             text: str.
@@ -417,7 +417,8 @@ class Encoder:
         words = list(dict.fromkeys(text.split()))
         unknown = [w for w, known in zip(words, self.known_words(words)) if not known]
         plain = {w: w.lower().strip(string.punctuation) for w in unknown}
-        unknown = [w for w in unknown if plain[w] not in STOP_WORDS] or unknown
+        telling = [w for w in unknown if plain[w] not in STOP_WORDS]
+        unknown = telling if telling or len(unknown) < len(words) else unknown
         return {w: difflib.get_close_matches(plain[w], self.vocabulary) for w in unknown}
 
     def check_words(self, texts) -> None:

@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,26 @@ def exported(trained, tmp_path_factory) -> Path:
     """The encoders of the finished run. Tests must not change them."""
     folder = tmp_path_factory.mktemp("savedmodels") / "run"
     outcome = call_program("export", f"--run_dir={trained[0]}", f"--export_dir={folder}")
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def collection(exported, scenes_dir, tmp_path_factory) -> Path:
+    """A folder with a copy of the drawn pictures, `scenes`, and an `index` of them and their texts.
+
+    Tests must leave it as it is.
+    """
+    folder = tmp_path_factory.mktemp("collection")
+    shutil.copytree(scenes_dir, folder / "scenes")
+    for part in ("image", "text"):
+        outcome = call_program(
+            "encode", f"--export_dir={exported}", f"--{part}s={folder}/scenes/manifest.csv",
+            f"--out={folder}/{part}", "--on_bad_text=skip",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+    codes = f"--codes={folder}/image,{folder}/text"
+    outcome = call_program("index", "build", codes, f"--index={folder}/index")
     assert outcome.code == 0, outcome.err
     return folder
 

@@ -29,6 +29,7 @@ ALLOWED = {
     "runs": ("data",),
     "trunk_cache": ("backbones", "data"),
     "index": ("codes", "data", "index"),
+    "page": ("data", "index", "page"),
     "evaluation": ("codes", "metrics", "data"),
     "references": ("codes", "similarity", "evaluation"),
     "encoding": ("codes", "data", "evaluation"),

@@ -23,9 +23,11 @@ from dsprh_tf.data import mat_files
 MAX_PIXELS = 178_956_970
 MAX_SIDE = 50_000
 
+_TAKEN_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG
 _THREADS = 8
 _TAIL_BYTES = 64
 _EMPTY = "is empty (0 bytes)"
+_QUALITY = 82  # of JPEG files made here
 _PROBLEM_FIX = "restore the file, or leave such pairs out with on_bad_image=skip"
 
 # Pillow warns, picture by picture, of large sizes below the limit and of broken EXIF blocks; both
@@ -77,15 +79,72 @@ def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
             with open(path, "rb") as file:
                 content = file.read()
         # By the first bytes: names lie, and browsers save WebP as .jpg.
-        if content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
+        if content.startswith(_TAKEN_AS_THEY_ARE):
             return content
     return png_bytes(path)
 
 
 def png_bytes(path: str | os.PathLike) -> bytes:
     """A picture as `load_image` reads it, as a PNG file; raises as `load_image`."""
+    return _png(load_image(path))
+
+
+def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(load_image(path)).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def checked_bytes(
+    content: bytes, name: str, max_pixels: int = MAX_PIXELS, as_png: bool = False
+) -> bytes:
+    """A picture that came without a file as the exported encoder takes it, after decoding it.
+
+    Args:
+        content: of an image file.
+        name: what errors call it.
+        max_pixels: that are decoded at most.
+        as_png: whether to convert it, be it a JPEG or PNG already.
+
+    Raises:
+        ValueError: it is empty, truncated, not an image or too large.
+    """
+    try:
+        if not content:
+            raise ValueError(_EMPTY)
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image, max_pixels)
+            image.load()
+            if content.startswith(_TAKEN_AS_THEY_ARE) and not as_png:
+                return content
+            return _png(_to_rgb(image))
+    except Exception as error:  # as in load_image
+        raise ValueError(f"{name} {_problem(error)}; choose another picture") from error
+
+
+def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
+    """A picture as a small JPEG file: upright, at most `side` pixels wide and high.
+
+    Args:
+        path: as in `load_image`.
+        side: in pixels; smaller pictures keep their size.
+
+    Raises:
+        ValueError: as `load_image`.
+    """
+    try:
+        if mat_files.is_picture(path):
+            image = Image.fromarray(mat_files.read_picture(path))
+        else:
+            with _open(path) as opened:
+                opened.draft(None, (2 * side, 2 * side))  # JPEG: decodes no more than it takes
+                opened.load()
+                image = Image.fromarray(_to_rgb(opened))
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    except Exception as error:  # as in load_image
+        raise ValueError(_problem_line(path, error, None)) from error
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
 
 
@@ -149,10 +208,17 @@ def _open(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise ValueError(_EMPTY)
     # Opened here, because Pillow does not close the file of a picture that it refuses.
     with open(path, "rb") as file, Image.open(file) as image:
-        width, height = image.size
-        if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{width} x {height} pixels")
+        _check_size(image, MAX_PIXELS)
         yield image
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if max(width, height) > MAX_SIDE or width * height > max_pixels:
+        raise Image.DecompressionBombError(
+            f"{width} x {height} pixels; at most {max_pixels:,} pixels and {MAX_SIDE:,} a side are "
+            "read, against decompression bombs"
+        )
 
 
 def _ends_with_marker(path: str, image_format: str | None) -> bool:
@@ -169,23 +235,23 @@ def _ends_with_marker(path: str, image_format: str | None) -> bool:
 
 
 def _problem_line(path: str | os.PathLike, error: Exception, where: str | None) -> str:
+    line = f"image {os.fspath(path)} {_problem(error)}; {_PROBLEM_FIX}"
+    return f"{where}: {line}" if where else line
+
+
+def _problem(error: Exception) -> str:
     cause = " ".join(str(error).split())
     if isinstance(error, FileNotFoundError):
-        problem = "does not exist"
-    elif isinstance(error, Image.UnidentifiedImageError):
-        problem = "is not an image that Pillow recognises"
-    elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        problem = (
-            f"is too large ({cause}; at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side are "
-            "read, against decompression bombs)"
-        )
-    elif cause == _EMPTY:
-        problem = cause
-    elif "truncated" in cause.lower():
-        problem = f"is truncated ({cause})"
-    else:
-        problem = f"cannot be read ({cause or type(error).__name__})"
-    return f"{where + ': ' if where else ''}image {os.fspath(path)} {problem}; {_PROBLEM_FIX}"
+        return "does not exist"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "is not an image that Pillow recognises"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"is too large ({cause})"
+    if cause == _EMPTY:
+        return cause
+    if "truncated" in cause.lower():
+        return f"is truncated ({cause})"
+    return f"cannot be read ({cause or type(error).__name__})"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

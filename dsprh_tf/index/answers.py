@@ -40,7 +40,7 @@ def answer(
     items = {item["id"]: item for item in index.items_of(there).to_pylist()}
     return [
         [
-            _result(items[name], distance)
+            as_result(items[name], distance)
             for name, distance in zip(names, distances)
             if name >= 0 and name != without
         ][:k]
@@ -50,7 +50,8 @@ def answer(
     ]
 
 
-def _result(item: dict, distance: int) -> dict:
+def as_result(item: dict, distance: int | None = None) -> dict:
+    """An item of an index as `answer` gives it; without a distance if there was no query."""
     content = "path" if item["modality"] == "image" else "text"
     return {
         "id": item["id"],

@@ -1,0 +1,91 @@
+"""Who may use a page that is not only on this machine: names and hashed passwords in a file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import threading
+from pathlib import Path
+
+from dsprh_tf.data.files import read_lines
+
+_COST = {"n": 2**14, "r": 8, "p": 1}  # scrypt: 16 MB and some 50 ms a guess
+_SALT_BYTES = 16
+_FIX = "write it with scripts/serve_demo.py --make_auth=NAME"
+
+
+def make_line(name: str, password: str) -> str:
+    """A line of the file: NAME:SALT:HASH, the latter two in hexadecimal digits.
+
+    Raises:
+        ValueError: the name or the password is empty, or the name has a colon or is not printable.
+    """
+    if not name or ":" in name or not name.isprintable() or name != name.strip():
+        raise ValueError(f"the name is {name!r}, expected one without colons and blanks around it")
+    if not password:
+        raise ValueError("the password is empty")
+    salt = os.urandom(_SALT_BYTES)
+    return f"{name}:{salt.hex()}:{_hash(password.encode(), salt).hex()}"
+
+
+class Accounts:
+    """The names and passwords of a file of `make_line`'s lines; empty lines and # are passed over.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it is missing, holds no line, or a line of another form.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self._accounts: dict[str, tuple[bytes, bytes]] = {}
+        if not os.path.isfile(path):
+            raise ValueError(f"{path} does not exist: {_FIX}")
+        for number, line in enumerate(read_lines(Path(path)), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            try:
+                name, salt, digest = line.strip().split(":")
+                self._accounts[name] = bytes.fromhex(salt), bytes.fromhex(digest)
+                if not name or len(salt) != 2 * _SALT_BYTES or len(digest) != 128:
+                    raise ValueError
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} line {number} is not NAME:SALT:HASH: {_FIX}"
+                ) from error
+        if not self._accounts:
+            raise ValueError(f"{path} names nobody: {_FIX}")
+        # Every request brings the password: that it was right is remembered, under a key that
+        # dies with the process, so that only the first one pays for scrypt.
+        self._key, self._right = os.urandom(32), set()
+        self._one_guess_at_a_time = threading.Lock()
+
+    def knows(self, authorization: str | None) -> bool:
+        """Whether an Authorization header of HTTP Basic is that of an account."""
+        scheme, _, encoded = (authorization or "").partition(" ")
+        if scheme.lower() != "basic":
+            return False
+        try:
+            name, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        if not colon:
+            return False
+        seen = hmac.digest(self._key, f"{name}:{password}".encode(), "sha256")
+        if seen in self._right:
+            return True
+        # An unknown name takes as long as a wrong password.
+        salt, expected = self._accounts.get(name, (b"\0" * _SALT_BYTES, b""))
+        with self._one_guess_at_a_time:
+            right = hmac.compare_digest(_hash(password.encode(), salt), expected)
+        if right:
+            self._right.add(seen)
+        return right
+
+
+def _hash(password: bytes, salt: bytes) -> bytes:
+    return hashlib.scrypt(password, salt=salt, dklen=64, **_COST)

@@ -1,0 +1,72 @@
+"""What every request passes before the page sees it, and what every answer carries."""
+
+from __future__ import annotations
+
+import re
+
+import anyio.to_thread
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+
+from dsprh_tf.page.accounts import Accounts
+
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_HEADERS = {
+    # Nothing is loaded from elsewhere, nothing is sent elsewhere, nobody frames the page.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Guard:
+    """ASGI middleware that refuses strangers and adds the headers that keep the page private.
+
+    Args:
+        app: what is guarded.
+        accounts: who may come in by HTTP Basic; None for everybody.
+        loopback: whether the server is reached from this machine only. Its Host is then one of
+            this machine's own names: another one belongs to a web site whose name was made to
+            point here (DNS rebinding), so that its scripts could read the answers.
+    """
+
+    def __init__(self, app, accounts: Accounts | None = None, loopback: bool = True):
+        self._app, self._accounts, self._loopback = app, accounts, loopback
+
+    async def __call__(self, scope, receive, send) -> None:
+        """Answers a request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message):
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        answer = await self._refusal(Headers(scope=scope)) or self._app
+        await answer(scope, receive, send_with_headers)
+
+    async def _refusal(self, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "")
+        if self._loopback and not _LOOPBACK.fullmatch(host):
+            line = f"the host is {host[:80]!r}, expected localhost or 127.0.0.1"
+            return JSONResponse({"error": line}, 421)
+        foreign = headers.get("sec-fetch-site") == "cross-site"
+        if foreign and headers.get("sec-fetch-mode") != "navigate":  # which a link does
+            return JSONResponse({"error": "requests of other sites are refused"}, 403)
+        if self._accounts is None:
+            return None
+        sent = headers.get("authorization")
+        if await anyio.to_thread.run_sync(self._accounts.knows, sent):
+            return None
+        asking = {"WWW-Authenticate": 'Basic realm="pictures", charset="UTF-8"'}
+        return JSONResponse({"error": "name and password are needed"}, 401, asking)
