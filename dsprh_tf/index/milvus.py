@@ -53,7 +53,9 @@ _FIELDS = {
     "tags": (DataType.JSON, {}),  # {"all": [...]}; arrays of strings fail in Milvus Lite
 }
 
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it writes errors beside raising them
+# They write errors beside raising them; the second has a level of its own.
+for _name in ("pymilvus", "pymilvus.milvus_client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class MilvusIndex(Database):
