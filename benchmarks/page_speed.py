@@ -46,6 +46,12 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1280,900",
 )  # fmt: skip
+# The start page with its pictures is there: typing comes after looking.
+READY = """
+const images = [...document.querySelectorAll(".card img")];
+const inView = images.filter((image) => image.getBoundingClientRect().top < innerHeight);
+return images.length > 0 && inView.every((image) => image.complete);
+"""
 # Listens on the page; its numbers are read once the query's pictures are there.
 WATCH = """
 const [text] = arguments, words = document.getElementById("words");
@@ -113,8 +119,8 @@ def open_browser(profile: Path):
 def type_and_watch(browser, address: str, text: str) -> tuple[float, float]:
     """Milliseconds to results and to their pictures."""
     browser.get(address)
-    while not browser.find_elements("css selector", ".card"):
-        time.sleep(0.02)
+    while not browser.execute_script(READY):
+        time.sleep(0.05)
     browser.execute_script(WATCH, text)
     browser.find_element("id", "words").send_keys(text)
     while True:

@@ -49,14 +49,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound, so that a taken port is found before TensorFlow is loaded."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        return socket.create_server(address, family=family)
     except OSError as error:
         raise ValueError(
             f"cannot listen at --host={host} --port={port} ({error.strerror}): give others"
         ) from error
-    return bound
 
 
 def make_auth(name: str) -> None:
@@ -71,20 +68,7 @@ def make_auth(name: str) -> None:
     print(make_line(name, password))
 
 
-def main() -> None:
-    if _MAKE_AUTH.value is not None:
-        make_auth(_MAKE_AUTH.value)
-        return
-    if not _INDEX.value:
-        raise ValueError("needs --index=FOLDER, built with scripts/index.py")
-    loopback = is_loopback(_HOST.value)
-    if not loopback and not _AUTH_FILE.value:
-        raise ValueError(
-            f"--host={_HOST.value} lets other machines in: say who with --auth_file=FILE, whose "
-            "lines scripts/serve_demo.py --make_auth=NAME prints"
-        )
-    bound = listen(_HOST.value, _PORT.value)
-
+def serve(bound: socket.socket, loopback: bool) -> None:
     import encoders
     import uvicorn
 
@@ -107,6 +91,22 @@ def main() -> None:
         uvicorn.Server(settings).run(sockets=[bound])
     except KeyboardInterrupt:
         print(file=sys.stderr)
+
+
+def main() -> None:
+    if _MAKE_AUTH.value is not None:
+        make_auth(_MAKE_AUTH.value)
+        return
+    if not _INDEX.value:
+        raise ValueError("needs --index=FOLDER, built with scripts/index.py")
+    loopback = is_loopback(_HOST.value)
+    if not loopback and not _AUTH_FILE.value:
+        raise ValueError(
+            f"--host={_HOST.value} lets other machines in: say who with --auth_file=FILE, whose "
+            "lines scripts/serve_demo.py --make_auth=NAME prints"
+        )
+    with listen(_HOST.value, _PORT.value) as bound:
+        serve(bound, loopback)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 import { drawBits } from "./bits.js";
 
 const STEP = 24;
-const TYPING_PAUSE = 60; // ms
+const TYPING_PAUSE = 30; // ms: letters that come faster are searched for together
 const TAGS = 3; // of an item that are shown at first
 const $ = (id) => document.getElementById(id);
 const [words, results, status, hint, query] = ["words", "results", "status", "hint", "query"].map($);
