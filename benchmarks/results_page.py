@@ -2,8 +2,8 @@
 
     python benchmarks/results_page.py table2=runs/reproduce/coco/table2 ...
 
-Copies summary.csv and the plots of each report to benchmarks/results/NAME.csv and docs/, and
-writes the tables between the lines `<!-- NAME -->` and `<!-- end NAME -->` of RESULTS.md anew
+Copies summary.csv of each report to benchmarks/results/NAME.csv and the plots that RESULTS.md shows
+to docs/, and writes the tables between the lines `<!-- NAME -->` and `<!-- end NAME -->` of RESULTS.md anew
 from all CSVs that it names.
 """
 
@@ -24,9 +24,14 @@ RESULTS = ROOT / "benchmarks/results"
 _BLOCK = re.compile(r"<!-- (?!end )(\w+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 
 
+def read(path: Path) -> pd.DataFrame:
+    """A summary; its direction is "" where a number is of both."""
+    return pd.read_csv(path).fillna({"direction": ""})
+
+
 def tables(name: str) -> str:
     """The tables of benchmarks/results/NAME.csv in Markdown."""
-    summary = pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False, na_values=["NaN"])
+    summary = read(RESULTS / f"{name}.csv")
     nothing = experiments.published(name, "coco")
     made = reports.make_tables(summary, nothing, "MobileNetV2")
     return "\n\n".join(table.markdown() for table in made)
@@ -43,14 +48,19 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    for argument in sys.argv[1:]:
-        name, _, folder = argument.partition("=")
-        summary = pd.read_csv(Path(folder) / "summary.csv")
-        summary.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.5f", na_rep="NaN")
-        for plot in Path(folder).glob("*.png"):
-            (ROOT / "docs" / f"{name}-{plot.name}").write_bytes(plot.read_bytes())
     path = ROOT / "RESULTS.md"
-    path.write_text(filled(path.read_text("utf-8")), "utf-8")
+    page = path.read_text("utf-8")
+    for argument in sys.argv[1:]:
+        if "=" not in argument:
+            sys.exit(f"got {argument!r}, expected NAME=FOLDER of a report")
+        name, _, folder = argument.partition("=")
+        summary = read(Path(folder) / "summary.csv")
+        summary.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.5f")
+        for plot in Path(folder).glob("*.png"):
+            shown = f"docs/{name}-{plot.name}"
+            if f"({shown})" in page:
+                (ROOT / shown).write_bytes(plot.read_bytes())
+    path.write_text(filled(page), "utf-8")
     print(f"results: {path}, {RESULTS}")
 
 
