@@ -3,8 +3,8 @@
     python benchmarks/results_page.py table2=runs/reproduce/coco/table2 ...
 
 Copies summary.csv of each report to benchmarks/results/NAME.csv and the plots that RESULTS.md shows
-to docs/, and writes the tables between the lines `<!-- NAME -->` and `<!-- end NAME -->` of RESULTS.md anew
-from all CSVs that it names.
+to docs/, and writes the tables between the lines `<!-- NAME -->` and `<!-- end NAME -->` of
+RESULTS.md anew from all CSVs that it names.
 """
 
 from __future__ import annotations
