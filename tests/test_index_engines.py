@@ -419,10 +419,10 @@ class TestStopped:
         assert len(index) == 5
 
     def test_a_frozen_postgres(self, servers, monkeypatch):
+        server = servers("pgvector")  # skips without its packages
         from dsprh_tf.index import pgvector
 
         monkeypatch.setattr(pgvector, "_GRACE", 0.2)
-        server = servers("pgvector")
         place = new_place(server, timeout=0.5)
         index = build(place, random_codes(5, 64), picture_items(5))
         process = index._connection.info.backend_pid
@@ -536,9 +536,9 @@ class TestPostgres:
 
 class TestMilvus:
     def test_another_schema(self, servers):
+        server = servers("milvus")  # skips without its packages
         from pymilvus import DataType, MilvusClient
 
-        server = servers("milvus")
         client = MilvusClient(f"http://127.0.0.1:{server.port}")
         about = {"format": 1, "bits": 64, "kind": "flat", "fingerprint": "abc"}
         for name, description in (("theirs", ""), ("narrow", json.dumps(about))):
