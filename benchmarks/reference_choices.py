@@ -50,7 +50,7 @@ def main() -> None:
     images = run.dataset.image_features
     if run.has_images:
         run.backbone = run.build_backbone()
-        cache = run.cache(maps=False)
+        cache = run.cache()
         cache.ensure(train)
         images = cache.arrays["feature"]
     images, texts = images[train], run.source.text_features(train)

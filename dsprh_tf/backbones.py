@@ -1,4 +1,4 @@
-"""Backbones: plain pixels -> {"conv_map", "feature"}; AlexNet, ResNet-34, any keras.applications.
+"""Backbones: plain pixels -> maps and a feature; AlexNet, ResNet-34, any keras.applications.
 
 AlexNet and ResNet-34 follow torchvision's layout, so that its ImageNet weights fit: symmetric
 explicit padding, batch normalisation with epsilon 1e-5. Their layers carry torchvision's names
@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from dsprh_tf import torch_weights
+from dsprh_tf.layers import AdaptiveAveragePooling, PyramidPooling, SeededDropout
 
 # ImageNet statistics of RGB in 0..1, as torchvision's models expect them.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,6 +37,8 @@ _TORCH_VARIABLES = {
 }
 _KERAS_SUFFIXES = (".h5", ".keras")
 _MIN_IMAGE_SIZE = 32
+STAGES = 3
+"""How many stages a pyramid has."""
 _LISTED = 5
 
 
@@ -72,102 +75,6 @@ class PixelScaling(keras.layers.Layer):
         return {**super().get_config(), "scheme": self.scheme}
 
 
-@keras.saving.register_keras_serializable("dsprh_tf")
-class AdaptiveAveragePooling(keras.layers.Layer):
-    """Mean over a fixed grid of cells, whatever the map's size (torchvision's AlexNet, pool5).
-
-    Cell i of s covers rows floor(i·n/s) to ceil((i+1)·n/s) of n; cells overlap where s does
-    not divide n, and repeat where n < s.
-
-    Args:
-        size: Cells per side.
-
-    Input shape: [batch, height, width, channels]. Output shape: [batch, size, size, channels].
-    """
-
-    def __init__(self, size: int, **kwargs):
-        super().__init__(**kwargs)
-        self.size = size
-
-    def _means(self, length: int) -> np.ndarray:  # [size, length], rows sum to 1
-        means = np.zeros((self.size, length), np.float32)
-        for i in range(self.size):
-            start, stop = i * length // self.size, -(-(i + 1) * length // self.size)
-            means[i, start:stop] = 1.0 / (stop - start)
-        return means
-
-    def call(self, inputs):
-        """Averages the cells."""
-        rows, columns = (
-            tf.constant(self._means(length), inputs.dtype) for length in inputs.shape[1:3]
-        )
-        return tf.einsum("ih,bhwc,jw->bijc", rows, inputs, columns)
-
-    def compute_output_shape(self, input_shape):
-        """The shape [batch, size, size, channels]."""
-        return (input_shape[0], self.size, self.size, input_shape[3])
-
-    def get_config(self):
-        """The arguments."""
-        return {**super().get_config(), "size": self.size}
-
-
-@keras.saving.register_keras_serializable("dsprh_tf")
-class SeededDropout(keras.layers.Layer):
-    """Dropout whose masks a resumed run draws again.
-
-    Keras's dropout keeps its generator's state where a checkpoint does not look on both stacks.
-    Here the mask is a pure function of the seed, the replica and the number of training calls
-    so far; that counter is a variable that `tf.train.Checkpoint` saves.
-
-    Args:
-        rate: Share of the entries set to 0, in [0, 1); the others are divided by 1 - rate.
-        seed: Integer seed of the masks.
-
-    Input and output shape: any.
-
-    Raises:
-        ValueError: A rate outside [0, 1).
-    """
-
-    def __init__(self, rate: float, seed: int = 0, **kwargs):
-        super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"got the dropout rate {rate!r}, expected a number in [0, 1)")
-        self.rate = float(rate)
-        self.seed = int(seed)
-        # Replicas count alike, so each keeps its own copy and the first one is saved.
-        self.counter = tf.Variable(
-            0,
-            dtype=tf.int64,
-            trainable=False,
-            name="counter",
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-
-    def call(self, inputs, training=False):
-        """Masks the inputs when training."""
-        if not training or not self.rate:
-            return inputs
-        self.counter.assign_add(1)
-        replica = tf.distribute.get_replica_context()
-        key = tf.random.experimental.stateless_fold_in(
-            tf.stack([tf.constant(self.seed, tf.int64), self.counter.read_value()]),
-            replica.replica_id_in_sync_group if replica else 0,
-        )
-        kept = tf.random.stateless_uniform(tf.shape(inputs), key) >= self.rate
-        return tf.where(kept, inputs / (1.0 - self.rate), tf.zeros_like(inputs))
-
-    def compute_output_shape(self, input_shape):
-        """The input shape."""
-        return input_shape
-
-    def get_config(self):
-        """The arguments."""
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
-
 def _conv(x, name: str, filters: int, size: int, stride: int = 1, pad: int = 0, bias: bool = True):
     """Convolution with PyTorch's symmetric padding."""
     # At stride 1 "same" pads an odd kernel symmetrically by size // 2; beyond, it would not.
@@ -194,9 +101,9 @@ def _alexnet(x, dropout: float, seed: int):
     x = pool(3, 2, name="pool1")(x)
     x = relu(name="relu2")(_conv(x, "features_3", 192, 5, pad=2))
     x = pool(3, 2, name="pool2")(x)
-    x = relu(name="relu3")(_conv(x, "features_6", 384, 3, pad=1))
-    x = relu(name="relu4")(_conv(x, "features_8", 256, 3, pad=1))
-    conv_map = relu(name="relu5")(_conv(x, "features_10", 256, 3, pad=1))  # 13x13 at 224
+    third = relu(name="relu3")(_conv(x, "features_6", 384, 3, pad=1))
+    fourth = relu(name="relu4")(_conv(third, "features_8", 256, 3, pad=1))
+    conv_map = relu(name="relu5")(_conv(fourth, "features_10", 256, 3, pad=1))  # 13x13 at 224
     if min(conv_map.shape[1:3]) < 3:
         raise ValueError(
             f"got a conv map of {conv_map.shape[1]}x{conv_map.shape[2]}, too small for AlexNet's "
@@ -207,7 +114,7 @@ def _alexnet(x, dropout: float, seed: int):
         x = AdaptiveAveragePooling(6, name="avgpool")(x)
     x = keras.layers.Flatten(name="flatten")(x)  # [batch, 9216], HWC order
     x = dense(x, "classifier_1", 0)
-    return conv_map, dense(x, "classifier_4", 1)
+    return [third, fourth, conv_map], dense(x, "classifier_4", 1)
 
 
 def _resnet34(x):
@@ -229,10 +136,12 @@ def _resnet34(x):
     # PyTorch pads with -inf; after ReLU 0 does the same.
     x = keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x)
     x = keras.layers.MaxPooling2D(3, 2, name="maxpool")(x)
+    stages = []
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
         for i in range(blocks):
             x = block(x, f"layer{stage}_{i}", filters, 2 if stage > 1 and i == 0 else 1)
-    return x, keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
+        stages.append(x)
+    return stages[-STAGES:], keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
 
 
 def _initialise(model, seed: int) -> None:
@@ -409,7 +318,7 @@ def _find_application(name: str) -> tuple[str, str]:
 
 
 def _application(x, name: str, weights: str, image_size: int, seed: int):
-    """A keras.applications model on scaled pixels, with its two outputs."""
+    """A keras.applications model on scaled pixels: its last stages, and its feature."""
     class_name, module = _find_application(name)
     try:
         with _no_size_warnings():
@@ -426,14 +335,24 @@ def _application(x, name: str, weights: str, image_size: int, seed: int):
     elif weights != "imagenet":
         _load_keras(trunk, class_name, Path(weights))
     x = PixelScaling(module, name="pixel_scaling")(x)
-    last = trunk.layers[-1]
-    if isinstance(last, keras.layers.MaxPooling2D):
-        # VGG ends in a pooling; the map before it has four times the positions.
-        trunk = keras.Model(trunk.input, [last.input, trunk.output], name=trunk.name)
-        conv_map, pooled = trunk(x)
-    else:
-        conv_map = pooled = trunk(x)
-    return conv_map, keras.layers.GlobalAveragePooling2D(name="avgpool")(pooled)
+    stages = _last_stages(trunk)
+    *stages, pooled = keras.Model(trunk.input, [*stages, trunk.output], name=trunk.name)(x)
+    return stages, keras.layers.GlobalAveragePooling2D(name="avgpool")(pooled)
+
+
+def _last_stages(trunk) -> list:
+    """The last map of each of the last resolutions; a final pooling (VGG) is no stage."""
+    layers = [layer for layer in trunk.layers if not isinstance(layer, keras.layers.ZeroPadding2D)]
+    if isinstance(layers[-1], keras.layers.MaxPooling2D):
+        layers.pop()
+    last = {}
+    for layer in layers:
+        shape = layer.output.shape
+        if len(shape) == 4 and tuple(shape) != tuple(trunk.input.shape):
+            last[tuple(shape[1:3])] = layer.output
+    smallest = layers[-1].output.shape[1]
+    sizes = sorted((size for size in last if size[0] >= smallest), reverse=True)
+    return [last[size] for size in sizes[-STAGES:]]
 
 
 def check_backbone(name: str, weights: str, image_size: int, dropout: float) -> None:
@@ -479,6 +398,7 @@ def build_backbone(
     image_size: int = 224,
     dropout: float = 0.0,
     seed: int = 0,
+    pyramid: bool = False,
 ) -> keras.Model:
     """Image network's trunk: plain pixels to a conv map and a feature (f3 of the paper).
 
@@ -487,6 +407,10 @@ def build_backbone(
     | alexnet | conv5 after ReLU, before pool5: 13x13x256 at 224 | fc7 after ReLU: 4096 |
     | resnet34 | the last map: 7x7x512 at 224 | its global average: 512 |
     | keras.applications | the last map without a final pooling | global average of the output |
+
+    With `pyramid` also the last three stages, each averaged over 1, 2 x 2 and 4 x 4 regions: after
+    conv3, conv4 and conv5 of alexnet, layer2 to layer4 of resnet34, and the last map of each of
+    the last three resolutions of the others.
 
     Args:
         name: "alexnet", "resnet34", or a keras.applications model ("MobileNetV2",
@@ -497,10 +421,12 @@ def build_backbone(
         image_size: Height and width of the pictures in pixels.
         dropout: Rate before fc6 and fc7 of AlexNet while training (torchvision's: 0.5).
         seed: Seed of the random weights and of the dropout masks.
+        pyramid: Whether "stage_1" to "stage_3" are wanted.
 
     Returns:
         Functional model: `pixels`, float32 [batch, image_size, image_size, 3], RGB in 0..255
-        -> {"conv_map": [batch, h, w, C], "feature": [batch, D]}.
+        -> {"conv_map": [batch, h, w, C], "feature": [batch, D]}, and with `pyramid`
+        "stage_1" to "stage_3" [batch, 21, channels], the deepest last.
 
     Raises:
         ValueError: An unknown name, a size too small, weights that are missing, damaged or of
@@ -518,15 +444,23 @@ def build_backbone(
     pixels = keras.Input((image_size, image_size, 3), name="pixels", dtype="float32")
     if own:
         x = PixelScaling("torchvision", name="pixel_scaling")(pixels)
-        conv_map, feature = _alexnet(x, dropout, seed) if plain == "alexnet" else _resnet34(x)
+        stages, feature = _alexnet(x, dropout, seed) if plain == "alexnet" else _resnet34(x)
     else:
-        conv_map, feature = _application(pixels, name, weights, image_size, seed)
-    model = keras.Model(pixels, {"conv_map": conv_map, "feature": feature}, name=plain)
+        stages, feature = _application(pixels, name, weights, image_size, seed)
+    outputs = {"conv_map": stages[-1], "feature": feature}
+    model = keras.Model(pixels, outputs, name=plain)
     if own and weights == "none":
         _initialise(model, seed)
     elif own:
         _load_torch(model, plain, Path(weights))
-    return model
+    if not pyramid:
+        return model
+    if len(stages) < STAGES:
+        raise ValueError(f"{name} at {image_size} pixels has {len(stages)} stages, expected 3")
+    pooling = PyramidPooling(name="pyramid")
+    for number, stage in enumerate(stages, start=1):
+        outputs[f"stage_{number}"] = pooling(stage)
+    return keras.Model(pixels, outputs, name=plain)
 
 
 def weights_fingerprint(model: keras.Model) -> str:

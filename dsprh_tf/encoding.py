@@ -37,8 +37,7 @@ class PairEncoder:
         bar = tqdm(total=len(indices), desc=progress, unit="pair", disable=progress is None)
         for batch in self.source.batches(indices, self.batch_size):
             bow = batch.pop("bow")
-            inputs = {k: v for k, v in batch.items() if k in ("pixels", "feature", "conv_map")}
-            image.append(self._image(inputs).numpy())
+            image.append(self._image(batch).numpy())
             text.append(self._text(bow).numpy())
             bar.update(len(bow))
         bar.close()

@@ -1,4 +1,4 @@
-"""Keras layers of DSPRH: strip pooling, iSQRT-COV covariance pooling, feature fusion.
+"""Keras layers: strip pooling, iSQRT-COV covariance pooling, fusion; region means, dropout.
 
 All of them take and give channels-last tensors, round-trip through `get_config`, and keep their
 sensitive arithmetic in float32 under a mixed-precision policy.
@@ -7,6 +7,7 @@ sensitive arithmetic in float32 under a mixed-precision policy.
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _PACKAGE = "dsprh_tf"
@@ -302,3 +303,133 @@ class FeatureFusion(keras.layers.Layer):
     def get_config(self):
         """The constructor's arguments."""
         return {**super().get_config(), "fusion_weights": self.fusion_weights}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class AdaptiveAveragePooling(keras.layers.Layer):
+    """Mean over a fixed grid of cells, whatever the map's size (torchvision's AlexNet, pool5).
+
+    Cell i of s covers rows floor(i·n/s) to ceil((i+1)·n/s) of n; cells overlap where s does
+    not divide n, and repeat where n < s.
+
+    Args:
+        size: Cells per side.
+
+    Input shape: [batch, height, width, channels]. Output shape: [batch, size, size, channels].
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs):
+        """Averages the cells."""
+        return _grid_means(inputs, self.size)
+
+    def compute_output_shape(self, input_shape):
+        """The shape [batch, size, size, channels]."""
+        return (input_shape[0], self.size, self.size, input_shape[3])
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class PyramidPooling(keras.layers.Layer):
+    """Means of a map over ever finer grids of regions (Lazebnik et al., CVPR 2006).
+
+    Args:
+        levels: Regions per side of each grid; (1, 2, 4) are 1 + 4 + 16 regions.
+
+    Input shape: [batch, height, width, channels].
+    Output shape: [batch, regions, channels]; the grids one after another, each row by row.
+    """
+
+    def __init__(self, levels=(1, 2, 4), **kwargs):
+        super().__init__(**kwargs)
+        self.levels = tuple(int(level) for level in levels)
+        if not self.levels or min(self.levels) < 1:
+            raise ValueError(f"levels is {self.levels}, expected regions per side, such as (1, 2)")
+
+    def call(self, inputs):
+        """Averages the regions."""
+        channels = inputs.shape[-1]
+        grids = [tf.reshape(_grid_means(inputs, n), [-1, n * n, channels]) for n in self.levels]
+        return tf.concat(grids, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        """The shape [batch, regions, channels]."""
+        return (input_shape[0], sum(n * n for n in self.levels), input_shape[3])
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "levels": self.levels}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class SeededDropout(keras.layers.Layer):
+    """Dropout whose masks a resumed run draws again.
+
+    Keras's dropout keeps its generator's state where a checkpoint does not look on both stacks.
+    Here the mask is a pure function of the seed, the replica and the number of training calls
+    so far; that counter is a variable that `tf.train.Checkpoint` saves.
+
+    Args:
+        rate: Share of the entries set to 0, in [0, 1); the others are divided by 1 - rate.
+        seed: Integer seed of the masks.
+
+    Input and output shape: any.
+
+    Raises:
+        ValueError: A rate outside [0, 1).
+    """
+
+    def __init__(self, rate: float, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"got the dropout rate {rate!r}, expected a number in [0, 1)")
+        self.rate = float(rate)
+        self.seed = int(seed)
+        # Replicas count alike, so each keeps its own copy and the first one is saved.
+        self.counter = tf.Variable(
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            name="counter",
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def call(self, inputs, training=False):
+        """Masks the inputs when training."""
+        if not training or not self.rate:
+            return inputs
+        self.counter.assign_add(1)
+        replica = tf.distribute.get_replica_context()
+        key = tf.random.experimental.stateless_fold_in(
+            tf.stack([tf.constant(self.seed, tf.int64), self.counter.read_value()]),
+            replica.replica_id_in_sync_group if replica else 0,
+        )
+        kept = tf.random.stateless_uniform(tf.shape(inputs), key) >= self.rate
+        return tf.where(kept, inputs / (1.0 - self.rate), tf.zeros_like(inputs))
+
+    def compute_output_shape(self, input_shape):
+        """The input shape."""
+        return input_shape
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+def _grid_means(inputs: tf.Tensor, size: int) -> tf.Tensor:
+    """Means over size x size cells: [batch, height, width, C] -> [batch, size, size, C]."""
+    sides = []
+    for length in inputs.shape[1:3]:
+        means = np.zeros((size, length), np.float32)  # rows sum to 1
+        for i in range(size):
+            start, stop = i * length // size, -(-(i + 1) * length // size)
+            means[i, start:stop] = 1.0 / (stop - start)
+        sides.append(tf.constant(means, inputs.dtype))
+    return tf.einsum("ih,bhwc,jw->bijc", sides[0], inputs, sides[1])

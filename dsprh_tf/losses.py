@@ -217,7 +217,9 @@ class DSPRHObjective:
     triplet_reduction: str = "mean"
     pairwise_reduction: str = "mean"
 
+    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
     needs_graph = False
+    needs_decoders = True
 
     def __post_init__(self):
         _check_choice("similarity_source", self.similarity_source, ("frozen", "fused"))
@@ -255,7 +257,7 @@ class DSPRHObjective:
         """
         image_code, text_code = outputs["image_code"], outputs["text_code"]
         frozen = self.similarity_source == "frozen"
-        source = batch["target_feature"] if frozen else outputs["fused"]
+        source = batch["target_feature"] if frozen else outputs["image_fused"]
         image_similarity = tf.stop_gradient(feature_similarity(source))
         text_similarity = feature_similarity(batch["bow"])
         joint = joint_similarity(image_similarity, text_similarity, self.image_weight)
@@ -265,7 +267,7 @@ class DSPRHObjective:
                 outputs["text_from_image"],
                 outputs["image_from_text"],
                 batch["bow"],
-                outputs["fused"],
+                outputs["image_fused"],
             ),
             "L_R": ranking_loss(image_text, self.diagonal_target, self.symmetry_weight),
             "L_W": similarity_loss(
@@ -329,7 +331,8 @@ class DJSRHObjective:
     scale: float = 1.5
     within_weight: float = 0.1
 
-    needs_neighbours = needs_labels = needs_graph = False
+    terms = ("L_W",)
+    needs_neighbours = needs_labels = needs_graph = needs_decoders = False
 
     def __post_init__(self):
         _check_share("image_weight", self.image_weight)
@@ -405,8 +408,9 @@ class GraphObjective:
     margin: float = 0.3
     graph: object = dataclasses.field(default=None, repr=False, compare=False)
 
+    terms = DSPRHObjective.terms
     needs_neighbours = needs_labels = False
-    needs_graph = True
+    needs_graph = needs_decoders = True
 
     def __post_init__(self):
         if not self.target_deviation > 0:
@@ -443,7 +447,7 @@ class GraphObjective:
                 outputs["text_from_image"],
                 outputs["image_from_text"],
                 batch["bow"],
-                outputs["fused"],
+                outputs["image_fused"],
             ),
             "L_R": ranking_loss(
                 image_text, self.diagonal_target, self.symmetry_weight, self.diagonal_weight

@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from dsprh_tf import codes
+from dsprh_tf.hierarchical import HierarchicalImageNetwork, HierarchicalTextNetwork
 from dsprh_tf.losses import DJSRHObjective, DSPRHObjective, GraphObjective
 from dsprh_tf.model import CrossModalHashing
 from dsprh_tf.networks import ImageNetwork, TextNetwork
+from dsprh_tf.supervised_losses import HSIDHNObjective
 
 
 def dsprh(
@@ -40,6 +42,7 @@ def dsprh(
     """
     codes.check_bits(bits)
     text_hidden = network.pop("text_hidden", 4096)
+    network["cov_channels"] = network.get("cov_channels", 128) or None  # 0 keeps all
     if sizes.get("conv_map") is None:
         network["fusion_weights"] = (0.0, 0.0, 1.0)
     return CrossModalHashing(
@@ -124,6 +127,46 @@ def _on_plain_feature(bits, sizes, backbone, image_size, objective, decoder_inpu
     )
 
 
+def hsidhn(
+    bits: int,
+    sizes: dict,
+    backbone=None,
+    image_size: int | None = None,
+    objective=None,
+    decoder_input: str = "tanh",
+    **network,
+) -> CrossModalHashing:
+    """Hierarchical Semantic Interaction-based Deep Hashing (Chen et al., PeerJ CS 2021).
+
+    Supervised; a reconstruction from its abstract, see `dsprh_tf.hierarchical`. Needs the stages
+    of the backbone; nothing is decoded, and codes harden by their own loss, not by alpha_e.
+
+    Args:
+        bits: code length, a multiple of 8.
+        sizes: {"bow": D_T, "feature": D_I, "stage_1": (21, C_1), ...}.
+        backbone: as of `dsprh`, with its pyramid.
+        image_size: as of `dsprh`.
+        objective: `HSIDHNObjective()` by default.
+        decoder_input: has no effect.
+        **network: `width`, `multi_scale`, `interaction`, `hash_dropout` and `seed` of both
+            networks, and `text_hidden`.
+
+    Raises:
+        ValueError: for bits that are no positive multiple of 8.
+    """
+    codes.check_bits(bits)
+    text_hidden = network.pop("text_hidden", 1024)
+    return CrossModalHashing(
+        HierarchicalImageNetwork(bits, **network),
+        HierarchicalTextNetwork(bits, hidden=text_hidden, **network),
+        objective or HSIDHNObjective(),
+        sizes,
+        backbone=backbone,
+        image_size=image_size,
+        hardening=False,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What the programs know of a method.
@@ -134,6 +177,10 @@ class Method:
         objective: the dataclass of its loss; its fields are settings of the same names.
         recipe: setting -> value where the user gives none, instead of the general default.
         frozen: the same, and stronger, where the backbone is frozen or features are given.
+        network: names of the settings that `build` takes beside bits, objective and decoder_input.
+        supervised: whether labels of the training pairs enter the loss.
+        pyramid: whether the networks read the backbone's last stages (`build_backbone`).
+        needs_pictures: whether vectors alone (`features` data) are too little.
     """
 
     title: str
@@ -141,6 +188,10 @@ class Method:
     objective: type
     recipe: Mapping = dataclasses.field(default_factory=dict)
     frozen: Mapping = dataclasses.field(default_factory=dict)
+    network: tuple[str, ...] = ("fusion_weights", "cov_channels", "covariance", "text_hidden")
+    supervised: bool = False
+    pyramid: bool = False
+    needs_pictures: bool = False
 
     def settings(self, frozen: bool) -> dict:
         """The recipe for a frozen or a trained backbone."""
@@ -199,6 +250,16 @@ METHODS = {
             "margin": 0.3, "gamma": 0.01,
         },
         {**_ADAMW, "fusion_weights": [0.125, 0.125, 0.75], "epochs": 40},
+    ),
+    "hsidhn": Method(
+        "HSIDHN",
+        hsidhn,
+        HSIDHNObjective,
+        frozen=_ADAMW,
+        network=("width", "multi_scale", "interaction", "hash_dropout", "text_hidden", "seed"),
+        supervised=True,
+        pyramid=True,
+        needs_pictures=True,
     ),
 }  # fmt: skip
 PAPER = "dsprh"

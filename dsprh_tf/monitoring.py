@@ -20,10 +20,10 @@ from dsprh_tf.evaluation import (
     plot_curves,
     results_record,
 )
-from dsprh_tf.model import TERMS
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the picture
+_CROSS_MODAL = ("image_to_text", "text_to_image")
 
 
 def code_balance(packed: np.ndarray) -> float:
@@ -46,7 +46,8 @@ class Monitor(keras.callbacks.Callback):
 
     Validation pairs were taken out of the training pairs; the test queries are never touched.
     Labels, where there are any, are shown (validation MAP@50) but choose nothing: the selection
-    score is the mean reciprocal rank of each validation pair's own partner, which needs none.
+    score is the mean reciprocal rank of each validation pair's own partner, which needs none. A
+    supervised method is chosen by what it learns, the mean MAP of both directions.
 
     Args:
         source: a `PairSource`.
@@ -56,10 +57,19 @@ class Monitor(keras.callbacks.Callback):
         every: epochs between two looks; the last one is always looked at.
         seed: of the draw of database and shown queries.
         select: whether the selection score is handed on, so that the best epoch is kept.
+        supervised: whether labels may choose.
     """
 
     def __init__(
-        self, source, train, validation, log_dir, every: int = 1, seed: int = 0, select=True
+        self,
+        source,
+        train,
+        validation,
+        log_dir,
+        every: int = 1,
+        seed: int = 0,
+        select: bool = True,
+        supervised: bool = False,
     ):
         super().__init__()
         rng = np.random.default_rng(seed)
@@ -69,6 +79,7 @@ class Monitor(keras.callbacks.Callback):
         self._source = source
         self._every = every
         self._select = select
+        self._supervised = supervised
         self._seed = seed
         self._writer = tf.summary.create_file_writer(str(log_dir)) if log_dir else None
         self._encoder = None
@@ -76,7 +87,7 @@ class Monitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Looks at the codes and writes what there is to see."""
         last = epoch + 1 == self.params["epochs"]
-        scalars = {f"loss/{name}": float(logs[name]) for name in TERMS}
+        scalars = {f"loss/{name}": float(logs[name]) for name in self.model.terms}
         scalars["training/images_per_second"] = logs.get("images/s", 0.0)
         scalars["training/alpha"] = float(self.model.alpha)
         for side, optimizer in (
@@ -107,13 +118,18 @@ class Monitor(keras.callbacks.Callback):
         query = self._encoder(self._validation)
         score = metrics.pair_reciprocal_rank(query.image_codes, query.text_codes)
         scalars["validation/pair_reciprocal_rank"] = score
+        results = None
+        if query.labels is not None and (self._supervised or self._writer is not None):
+            results = evaluate_directions(query, database)
+        if self._supervised:
+            score = float(np.mean([results[d]["map"] for d in _CROSS_MODAL]))
+            scalars["validation/map"] = score
         if self._select:
             logs["selection_score"] = score
         if self._writer is None:
             return
-        if query.labels is not None:
-            results = evaluate_directions(query, database)
-            for direction in ("image_to_text", "text_to_image"):
+        if results is not None:
+            for direction in _CROSS_MODAL:
                 scalars[f"validation/map@50_{direction}"] = results[direction]["map@50"]
             record = results_record(
                 "validation", self.model.bits, self._source.dataset.name, self._seed, results

@@ -10,7 +10,7 @@ from dsprh_tf.layers import CovariancePooling, FeatureFusion, StripPooling
 _PACKAGE = "dsprh_tf"
 
 
-def _torch_uniform():
+def torch_uniform():
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels of linear layers.
 
     What the parents' released code starts from. It is narrower than Keras' Glorot uniform where a
@@ -40,7 +40,7 @@ class ImageNetwork(keras.layers.Layer):
 
     Inputs: a dict with "feature" f3 [batch, D_I] and, where w1 or w2 is not 0, "conv_map" X
     [batch, height, width, channels].
-    Outputs: a tuple F_I [batch, D_I], H_I [batch, bits], both float32.
+    Outputs: a dict with "fused" F_I [batch, D_I] and "hash" H_I [batch, bits], both float32.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class ImageNetwork(keras.layers.Layer):
         self.normalize = normalize
 
     @property
-    def needs_map(self) -> bool:
-        """Whether a convolution map is needed beside the feature."""
-        return any(self.fusion_weights[:2])
+    def reads(self) -> tuple[str, ...]:
+        """Names of the inputs: a convolution map beside the feature only where it is needed."""
+        return ("feature", "conv_map") if any(self.fusion_weights[:2]) else ("feature",)
 
     def build(self, input_shape):
         """Creates the branches; `input_shape` is a dict of the inputs' shapes."""
         size = input_shape["feature"][-1]
         policy = self.dtype_policy
         self.branches = []
-        if self.needs_map and input_shape.get("conv_map") is None:
+        if "conv_map" in self.reads and input_shape.get("conv_map") is None:
             raise ValueError(
                 "the inputs have no conv_map, which fusion weights "
                 f"{self.fusion_weights} need: set them to 0,0,1 for precomputed features"
@@ -102,7 +102,7 @@ class ImageNetwork(keras.layers.Layer):
         self._scale = size**0.5 if self.normalize else 1.0
         self.fusion = FeatureFusion([w for w in self.fusion_weights if w], dtype=policy)
         self.hash_layer = keras.layers.Dense(
-            self.bits, kernel_initializer=_torch_uniform(), dtype=policy
+            self.bits, kernel_initializer=torch_uniform(), dtype=policy
         )
         self.hash_layer.build((None, size))
         super().build(input_shape)
@@ -120,12 +120,12 @@ class ImageNetwork(keras.layers.Layer):
             features.append(tf.cast(inputs["feature"], self.compute_dtype))
         fused = self.fusion(features) if self.normalize else features[0]
         hashed = self.hash_layer(fused * self._scale)
-        return tf.cast(fused, tf.float32), tf.cast(hashed, tf.float32)
+        return {"fused": tf.cast(fused, tf.float32), "hash": tf.cast(hashed, tf.float32)}
 
     def compute_output_shape(self, input_shape):
-        """([batch, D_I], [batch, bits])."""
+        """Shapes of the outputs."""
         batch, size = input_shape["feature"]
-        return (batch, size), (batch, self.bits)
+        return {"fused": (batch, size), "hash": (batch, self.bits)}
 
     def get_config(self):
         """The constructor's arguments."""
@@ -147,7 +147,7 @@ class TextNetwork(keras.layers.Layer):
         bits: length K of the hash value.
         hidden: size of the hidden layer (4096 in DJSRH, DSAH and DSPRH).
 
-    Input shape: [batch, D_T]. Output shape: [batch, bits], float32.
+    Input shape: [batch, D_T]. Output: a dict with "hash" H_T [batch, bits], float32.
     """
 
     def __init__(self, bits, hidden=4096, **kwargs):
@@ -160,23 +160,24 @@ class TextNetwork(keras.layers.Layer):
         self.hidden_layer = keras.layers.Dense(
             self.hidden,
             activation="relu",
-            kernel_initializer=_torch_uniform(),
+            kernel_initializer=torch_uniform(),
             dtype=self.dtype_policy,
         )
         self.hash_layer = keras.layers.Dense(
-            self.bits, kernel_initializer=_torch_uniform(), dtype=self.dtype_policy
+            self.bits, kernel_initializer=torch_uniform(), dtype=self.dtype_policy
         )
         self.hidden_layer.build(input_shape)
         self.hash_layer.build((input_shape[0], self.hidden))
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         """Projects bags of words to `bits` values."""
-        return tf.cast(self.hash_layer(self.hidden_layer(inputs)), tf.float32)
+        del training  # No layer behaves differently while training.
+        return {"hash": tf.cast(self.hash_layer(self.hidden_layer(inputs)), tf.float32)}
 
     def compute_output_shape(self, input_shape):
-        """[batch, bits]."""
-        return (input_shape[0], self.bits)
+        """Shape of the output."""
+        return {"hash": (input_shape[0], self.bits)}
 
     def get_config(self):
         """The constructor's arguments."""

@@ -14,7 +14,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from dsprh_tf import compat
-from dsprh_tf.model import TERMS
 
 OPTIMIZERS = ("sgd", "adamw", "lamb")
 
@@ -195,11 +194,11 @@ class Checkpoints:
 
 def model_parts(model) -> dict:
     """The variables of what training changes, by part, as a checkpoint holds them."""
-    names = ["image_network", "text_network", "image_decoder", "text_decoder"]
+    parts = model.parts
     if model.backbone is not None and model.backbone.trainable:
-        names.append("backbone")
-    parts = {name: compat.checkpoint_variables(getattr(model, name)) for name in names}
-    return {**parts, "alpha_epoch": model.epoch_variable}
+        parts["backbone"] = model.backbone
+    variables = {name: compat.checkpoint_variables(part) for name, part in parts.items()}
+    return {**variables, "alpha_epoch": model.epoch_variable}
 
 
 class _EpochStart(keras.callbacks.Callback):
@@ -221,7 +220,7 @@ class _StopOnNonFinite(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        bad = [name for name in TERMS if not np.isfinite(logs[name])]
+        bad = [name for name in self.model.terms if not np.isfinite(logs[name])]
         if bad:
             self._stop(f"{bad[0]} became {float(logs[bad[0]])} in step {batch + 1}")
 
@@ -258,7 +257,8 @@ class _ProgressBar(keras.callbacks.Callback):
         now = time.monotonic()
         if now - self._last_shown > 0.5:
             self._last_shown = now
-            self._bar.set_postfix_str(" ".join(f"{n} {float(logs[n]):.3g}" for n in TERMS))
+            terms = (f"{name} {float(logs[name]):.3g}" for name in self.model.terms)
+            self._bar.set_postfix_str(" ".join(terms))
 
     def on_epoch_end(self, epoch, logs=None):
         # Before monitoring, which takes time of its own.

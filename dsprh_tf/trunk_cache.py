@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,20 @@ class TrunkCache:
     Args:
         root: folder of all caches; this one gets a subfolder named by its key.
         source: the pictures (a `PairSource` without a cache).
-        backbone: pixels -> {"conv_map", "feature"}, frozen.
-        maps: False keeps only the features (the similarity target of fine-tuning runs).
+        backbone: pixels -> dict of outputs, frozen.
+        names: the outputs to keep; "feature" alone is the similarity target of fine-tuning runs.
 
     Attributes:
-        arrays: {"feature": [N, D_I], "conv_map": [N, h, w, C]}, read-only float16.
+        arrays: output -> [N, ...], such as "feature" [N, D_I], read-only float16.
     """
 
-    def __init__(self, root: str | os.PathLike, source: PairSource, backbone, maps: bool = True):
-        names = ("feature", "conv_map") if maps else ("feature",)
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        source: PairSource,
+        backbone,
+        names: Sequence[str] = ("feature", "conv_map"),
+    ):
         shapes = {
             name: (len(source.dataset), *map(int, backbone.output[name].shape[1:]))
             for name in names

@@ -82,6 +82,36 @@ def load_words(settings, folder: runs.RunFolder, dataset: PairDataset, split: Sp
     return words
 
 
+def without_unlabelled(settings, dataset: PairDataset, split: Split) -> Split:
+    """The split as a method may train on it: a supervised one needs labels of each training pair.
+
+    Raises:
+        ValueError: a supervised method without labels, or with training pairs without one.
+    """
+    if not methods.METHODS[settings.method].supervised:
+        return split
+    if dataset.labels is None:
+        others = ", ".join(name for name, m in methods.METHODS.items() if not m.supervised)
+        raise ValueError(
+            f"{settings.method} is supervised and {settings.dataset} data has no labels: add a "
+            f"labels column, or choose an unsupervised method ({others})"
+        )
+    bad = split.train[~dataset.labels[split.train].any(axis=1)]
+    if not len(bad):
+        return split
+    if settings.on_missing_labels == "error":
+        raise ValueError(
+            f"{len(bad):,} of {len(split.train):,} training pairs have no label, the first is item "
+            f"{dataset.ids[bad[0]]}, and {settings.method} is supervised: label them, or leave "
+            "them out with --on_missing_labels=skip"
+        )
+    print(
+        f"data: {len(bad):,} of {len(split.train):,} training pairs left out of training, they "
+        f"have no label; the first is item {dataset.ids[bad[0]]}"
+    )
+    return dataclasses.replace(split, train=np.setdiff1d(split.train, bad))
+
+
 def without_unknown_texts(settings, dataset, split: Split, words) -> Split:
     """The split without pairs whose text holds no known word, or a ValueError that names one."""
     if words is None:
@@ -115,8 +145,15 @@ class Run:
         self.dataset = load_dataset(s)
         drawn = load_split(s, folder, self.dataset)
         self.words = load_words(s, folder, self.dataset, drawn)
-        self.split = without_unknown_texts(s, self.dataset, drawn, self.words)
+        known = without_unknown_texts(s, self.dataset, drawn, self.words)
+        self.method = methods.METHODS[s.method]
+        self.split = without_unlabelled(s, self.dataset, known)
         self.has_images = self.dataset.image_paths is not None
+        if self.method.needs_pictures and not self.has_images:
+            raise ValueError(
+                f"{s.method} reads maps of a backbone and {s.dataset} data has vectors only: give "
+                "data with pictures, or choose another --method"
+            )
         size = s.image_size if self.has_images else None
         self.source = PairSource(self.dataset, self.words, size, s.resize)
         self.backbone = None
@@ -125,7 +162,7 @@ class Run:
         """The backbone as the run began with it."""
         s = self.settings
         backbone = build_backbone(
-            s.backbone, s.backbone_weights, s.image_size, s.dropout, s.seed
+            s.backbone, s.backbone_weights, s.image_size, s.dropout, s.seed, self.method.pyramid
         )
         backbone.trainable = not s.freeze_backbone
         return backbone
@@ -135,42 +172,45 @@ class Run:
         s = self.settings
         compat.zero_state_seed(s.seed)
         sizes = {"bow": self.source.text_size, "conv_map": None}
+        if self.dataset.labels is not None:
+            sizes["labels"] = self.dataset.labels.shape[1]
         if self.has_images:
             self.backbone = self.build_backbone()
             self._check_backbone()
-            outputs = self.backbone.output
-            sizes["feature"] = int(outputs["feature"].shape[-1])
-            sizes["conv_map"] = tuple(map(int, outputs["conv_map"].shape[1:]))
+            for name, output in self.backbone.output.items():
+                sizes[name] = tuple(map(int, output.shape[1:]))
+            (sizes["feature"],) = sizes["feature"]
         else:
             sizes["feature"] = self.dataset.image_features.shape[1]
-        return methods.METHODS[s.method].build(
+        network = {name: getattr(s, name) for name in self.method.network}
+        return self.method.build(
             s.bits,
             sizes,
             self.backbone,
             s.image_size if self.has_images else None,
             objective_of(vars(s)),
             s.decoder_input,
-            fusion_weights=tuple(s.fusion_weights),
-            cov_channels=s.cov_channels or None,
-            covariance=s.covariance,
-            text_hidden=s.text_hidden,
+            **network,
         )
 
-    def cache(self, maps: bool) -> TrunkCache:
-        """The backbone's outputs on disk; ask before training changes the backbone."""
+    def cache(self, names=("feature",)) -> TrunkCache:
+        """Outputs of the backbone on disk; ask before training changes the backbone."""
         plain = PairSource(self.dataset, self.words, self.settings.image_size, self.settings.resize)
-        return TrunkCache(self.settings.cache_dir, plain, self.backbone, maps)
+        return TrunkCache(self.settings.cache_dir, plain, self.backbone, names)
 
     def image_features(self, items: np.ndarray) -> np.ndarray:
         """Features of the untouched backbone, or those given: [N, D_I] with `items` filled in."""
         if not self.has_images:
             return self.dataset.image_features
-        self.backbone = self.build_backbone()
-        if self.settings.freeze_backbone:
-            cache = self.cache(maps=True)  # what a trained run has left, if it is complete
+        frozen = self.settings.freeze_backbone
+        if self.backbone is None or not frozen:
+            self.backbone = self.build_backbone()
+        if frozen:
+            # What a run with maps has left, if it is complete.
+            cache = self.cache(("feature", "conv_map"))
             if not len(cache.missing(items)):
                 return cache.arrays["feature"]
-        cache = self.cache(maps=False)
+        cache = self.cache()
         cache.ensure(items)
         return cache.arrays["feature"]
 

@@ -37,7 +37,7 @@ def evaluate_run(run: common.Run, model, ties: str = "stable") -> dict:
     everything = np.concatenate([run.split.query, run.split.database])
     run.source.cache = None
     if run.has_images and s.freeze_backbone and s.cache:
-        cache = run.cache(maps=model.image_network.needs_map)
+        cache = run.cache(model.image_network.reads)
         if cache.size_of(len(everything)) <= s.cache_limit_gb * 2**30:
             cache.ensure(everything)
             run.source.cache = cache

@@ -37,9 +37,9 @@ def prepare_source(run: common.Run, model) -> None:
         cache = None
         if s.cache or not s.freeze_backbone:
             # A backbone being trained gives its similarity target once, before it changes.
-            cache = run.cache(maps=s.freeze_backbone and model.image_network.needs_map)
+            cache = run.cache(model.image_network.reads if s.freeze_backbone else ("feature",))
             cache.ensure(used)
-            image_features = cache.arrays["feature"]
+            image_features = cache.arrays.get("feature")
         if s.freeze_backbone and s.cache:
             source.cache = cache
         elif not s.freeze_backbone:
@@ -59,7 +59,8 @@ def prepare_source(run: common.Run, model) -> None:
     if model.objective.needs_labels:
         if dataset.labels is None:
             raise ValueError("related or pairwise_target is labels, but the data has no labels")
-        print("note: labels enter the loss; this run is supervised, a diagnostic only")
+        if not run.method.supervised:
+            print(f"note: labels enter the loss of {s.method}: a diagnostic, no result of its own")
         source.extra["labels"] = dataset.labels
 
 
@@ -130,6 +131,7 @@ def main() -> None:
         s.monitor_every,
         s.seed,
         s.select == "validation",
+        run.method.supervised,
     )
     training.fit(
         model,

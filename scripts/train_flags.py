@@ -21,6 +21,8 @@ _E("on_bad_image", "error", ["error", "skip"], "error: stop; skip: leave it out,
 _E("on_bad_text", "error", ["error", "skip"], "The same for a text without a known word.")
 _I("queries", 2000, "Test queries, where the data brings no split.", 1)
 _I("train_pairs", 5000, "Training pairs, where the data brings no split.", 1)
+_E("on_missing_labels", "error", ["error", "skip"], "The same for a training pair without a label "
+   "(supervised methods).")  # fmt: skip
 _F("validation", 0.05, "Share (or number, from 1) of the training pairs kept for validation.", 0.0)
 _I("min_word_pairs", 5, "A word must occur in so many training texts.", 1)
 _I("max_words", None, "Keep only so many of the most frequent words.", 1)
@@ -39,6 +41,10 @@ flags.DEFINE_list("fusion_weights", ["0.25", "0.25", "0.5"], "w1,w2,w3 of strip 
 _I("cov_channels", 128, "Channels before the covariance; 0 keeps all.", 0)
 _B("covariance", True, "iSQRT-COV; --nocovariance pools by the mean instead.")
 _I("text_hidden", 4096, "Hidden size of the text network.", 1)
+_I("width", 256, "Values of a level (hsidhn) or token (sdeh).", 1)
+_B("multi_scale", True, "hsidhn: pyramid and windows; --nomulti_scale: means and words alone.")
+_B("interaction", True, "hsidhn: bilinear interaction of neighbouring levels, both ways.")
+_F("hash_dropout", 0.0, "Rate before the hash layer (hsidhn, sdeh).", 0.0, 1.0)
 _E("decoder_input", "tanh", ["tanh", "sign"], "What the decoders read (dsah: sign is inert).")
 
 _O = losses.DSPRHObjective
@@ -61,6 +67,11 @@ _F("target_deviation", 0.35, "Standard deviation of the graph's targets (dsprh_p
 _F("margin", _O.margin, "nu of L_2.")
 _E("triplet_reduction", _O.triplet_reduction, losses.REDUCTIONS, "Of L_2.")
 _E("pairwise_reduction", _O.pairwise_reduction, losses.REDUCTIONS, "Of L_3.")
+_F("hard_weight", 0.1, "Weight of the pairwise likelihood of a shared label (hsidhn).")
+_F("soft_weight", 1.0, "Weight of the squared error on the labels' cosine (hsidhn).")
+_F("soft_scale", 1.0, "By which label cosines are stretched as targets (hsidhn, sdeh).")
+_F("quantization_weight", 0.1, "Weight of the distance to binary codes (hsidhn, sdeh).")
+_F("balance_weight", 0.1, "Weight of bits that are not +1 half the time (hsidhn).")
 
 _I("epochs", 40, "Passes over the training pairs.", 1)
 _I("batch_size", 32, "Pairs a step and device.", 1)
@@ -86,15 +97,17 @@ _I("max_to_keep", 3, "Checkpoints kept.", 1)
 _I("monitor_every", 1, "Epochs between two looks at the validation pairs.", 1)
 
 GROUPS = {
-    "data": ["dataset", "data_dir", "on_bad_image", "on_bad_text", "queries", "train_pairs",
-             "validation", "min_word_pairs", "max_words", "scenes_count"],
+    "data": ["dataset", "data_dir", "on_bad_image", "on_bad_text", "on_missing_labels", "queries",
+             "train_pairs", "validation", "min_word_pairs", "max_words", "scenes_count"],
     "networks": ["method", "bits", "backbone", "backbone_weights", "image_size", "resize",
                  "freeze_backbone", "dropout", "fusion_weights", "cov_channels", "covariance",
-                 "text_hidden", "decoder_input"],
+                 "text_hidden", "decoder_input", "width", "multi_scale", "interaction",
+                 "hash_dropout"],
     "loss": ["alpha", "beta", "gamma", "image_weight", "scale", "within_weight",
              "diagonal_target", "diagonal_weight", "symmetry_weight", "similarity_source",
              "related", "pairwise_target", "neighbour_share", "second_order", "neighbours",
-             "target_deviation", "margin", "triplet_reduction", "pairwise_reduction"],
+             "target_deviation", "margin", "triplet_reduction", "pairwise_reduction",
+             "hard_weight", "soft_weight", "soft_scale", "quantization_weight", "balance_weight"],
     "training": ["epochs", "batch_size", "optimizer", "lr_image", "lr_text", "lr_schedule",
                  "momentum", "nesterov", "weight_decay", "augment", "select", "devices",
                  "precision", "cache"],

@@ -251,7 +251,7 @@ def tiny_backbone():
     """`tiny_backbone(seed=0, scale=1.0)`: a trunk for pictures of 16 pixels a side."""
 
     def build(seed: int = 0, scale: float = 1.0, dropout: float = 0.0) -> keras.Model:
-        from dsprh_tf.backbones import SeededDropout
+        from dsprh_tf.layers import SeededDropout
 
         def init(number):
             return keras.initializers.GlorotUniform(seed=seed * 10 + number)

@@ -14,7 +14,8 @@ import safetensors.numpy
 import tensorflow as tf
 
 from dsprh_tf import backbones, torch_weights
-from dsprh_tf.backbones import SeededDropout, build_backbone, weights_fingerprint
+from dsprh_tf.backbones import build_backbone, weights_fingerprint
+from dsprh_tf.layers import AdaptiveAveragePooling, SeededDropout
 
 ROOT = Path(__file__).parents[1]
 MOBILENET = Path(__file__).parents[2] / "shared" / "weights" / "mobilenet_v2_1.0_224_no_top.h5"
@@ -246,7 +247,7 @@ def test_adaptive_pooling():
         x = np.random.default_rng(n).normal(size=(2, n, n, 3)).astype(np.float32)
         expected = torch.nn.functional.adaptive_avg_pool2d(
             torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), 6).numpy()
-        pooled = backbones.AdaptiveAveragePooling(6)(x).numpy()
+        pooled = AdaptiveAveragePooling(6)(x).numpy()
         np.testing.assert_allclose(pooled, expected.transpose(0, 2, 3, 1), atol=1e-6)
 
 
@@ -254,7 +255,7 @@ def test_adaptive_pooling():
 def test_adaptive_pooling_equals_numpy(n):
     x = np.random.default_rng(n).normal(size=(2, n, n, 3)).astype(np.float32)
     expected = NumpyOps.pool_to_6(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
-    layer = backbones.AdaptiveAveragePooling(6)
+    layer = AdaptiveAveragePooling(6)
     np.testing.assert_allclose(layer(x).numpy(), expected, atol=1e-6)
     assert layer.compute_output_shape(x.shape) == (2, 6, 6, 3)
 
@@ -450,7 +451,7 @@ def test_mixed_precision_scales_in_float32():
 def test_layers_survive_a_keras_file(tmp_path):
     pixels = keras.Input((8, 8, 3))
     x = backbones.PixelScaling()(pixels)
-    x = backbones.AdaptiveAveragePooling(6)(SeededDropout(0.25, seed=3)(x))
+    x = AdaptiveAveragePooling(6)(SeededDropout(0.25, seed=3)(x))
     model = keras.Model(pixels, x)
     model.save(str(tmp_path / "model.keras"))
     again = keras.models.load_model(str(tmp_path / "model.keras"))
@@ -497,7 +498,7 @@ def test_dropout_resumes_from_a_checkpoint(tmp_path):
 REPLICAS = """
 import sys
 import dsprh_tf, keras, numpy as np, tensorflow as tf
-from dsprh_tf.backbones import SeededDropout
+from dsprh_tf.layers import SeededDropout
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dsprh_tf import backbones, layers, networks
+from dsprh_tf import backbones, hierarchical, layers, networks
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +28,8 @@ def values(*shape, seed=0):
 
 
 FEATURE = {"feature": values(4, 6)}
+LEVELS = [values(4, 5, seed=seed) for seed in range(3)]
+STAGES = {f"stage_{n}": values(4, 5, n + 1, seed=n) for n in (1, 2, 3)}
 MAP = {"feature": values(4, 6), "conv_map": values(4, 3, 5, 4, seed=1)}
 
 
@@ -84,8 +86,35 @@ CASES = [
         255 * values(4, 3, 3, 3),
         float32_outputs=True,
     ),
-    Case(backbones.AdaptiveAveragePooling, {"size": 2}, values(4, 5, 3, 2)),
-    Case(backbones.SeededDropout, {"rate": 0.4, "seed": 3}, values(4, 9)),
+    Case(layers.AdaptiveAveragePooling, {"size": 2}, values(4, 5, 3, 2)),
+    Case(layers.SeededDropout, {"rate": 0.4, "seed": 3}, values(4, 9)),
+    Case(layers.PyramidPooling, {"levels": (1, 3)}, values(4, 5, 3, 2)),
+    Case(hierarchical.BilinearInteraction, {"enabled": True}, LEVELS),
+    Case(hierarchical.BilinearInteraction, {"enabled": False}, LEVELS),
+    Case(
+        hierarchical.HierarchicalImageNetwork,
+        {"bits": 8, "width": 6, "seed": 2},
+        STAGES,
+        float32_outputs=True,
+    ),
+    Case(
+        hierarchical.HierarchicalImageNetwork,
+        {"bits": 8, "width": 6, "multi_scale": False, "interaction": False},
+        STAGES,
+        float32_outputs=True,
+    ),
+    Case(
+        hierarchical.HierarchicalTextNetwork,
+        {"bits": 8, "hidden": 7, "width": 6},
+        values(4, 11),
+        float32_outputs=True,
+    ),
+    Case(
+        hierarchical.HierarchicalTextNetwork,
+        {"bits": 8, "hidden": 7, "width": 6, "multi_scale": False},
+        values(4, 11),
+        float32_outputs=True,
+    ),
 ]
 IDS = [f"{case.layer.__name__}{i}" for i, case in enumerate(CASES)]
 every_layer = pytest.mark.parametrize("case", CASES, ids=IDS)
@@ -242,9 +271,11 @@ def test_compute_output_shape_is_the_real_shape(case, batch):
     _, outputs = made(case)
     shapes = tf.nest.map_structure(lambda x: (batch, *x.shape[1:]), case.inputs)
     computed = case.make().compute_output_shape(shapes)
-    single = not isinstance(outputs, tuple)
-    computed, outputs = ([computed], [outputs]) if single else (computed, outputs)
-    assert [tuple(s) for s in computed] == [(batch, *y.shape[1:]) for y in outputs]
+    if not isinstance(outputs, dict):
+        computed, outputs = {"": computed}, {"": outputs}
+    assert {k: tuple(s) for k, s in computed.items()} == {
+        k: (batch, *y.shape[1:]) for k, y in outputs.items()
+    }
 
 
 def check_on_replicas(strategy, case):

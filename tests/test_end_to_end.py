@@ -18,7 +18,7 @@ from PIL import Image
 from dsprh_tf import codes, evaluation, methods
 from dsprh_tf.data.pairs import load_pairs
 from dsprh_tf.export import Encoder
-from dsprh_tf.model import TERMS
+from dsprh_tf.losses import DSPRHObjective
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -105,7 +105,7 @@ class TestResults:
 class TestTensorBoard:
     def test_every_tag_in_every_epoch(self, trained, events):
         found = events(trained[0])
-        tags = [f"loss/{name}" for name in TERMS]
+        tags = [f"loss/{name}" for name in (*DSPRHObjective.terms, "total")]
         for side in ("image", "text"):
             tags += [f"training/learning_rate_{side}", f"codes/balance_{side}"]
             tags += [f"codes/bit_correlation_{side}"]
@@ -115,7 +115,7 @@ class TestTensorBoard:
             assert [step for step, _ in found[tag]] == [1, 2], tag
             assert np.isfinite([value for _, value in found[tag]]).all(), tag
         np.testing.assert_allclose([v for _, v in found["training/alpha"]], [1, 2**0.5], rtol=1e-6)
-        first = {name: found[f"loss/{name}"][0][1] for name in TERMS}
+        first = {name: found[f"loss/{name}"][0][1] for name in (*DSPRHObjective.terms, "total")}
         flags = json.loads((trained[0] / "flags.json").read_text())
         total = first["L_F"] + first["L_R"] + first["L_W"]
         total += flags["beta"] * first["L_2"] + flags["gamma"] * first["L_3"]
@@ -296,7 +296,7 @@ def test_variants_train_and_are_evaluated_alike_later(program, vectors, tmp_path
     run_dir = tmp_path / "run"
     outcome = program("train", *vector_flags(vectors, run_dir, *changes))
     assert outcome.code == 0, outcome.err
-    assert ("supervised, a diagnostic only" in outcome.out) == ("--related=labels" in changes)
+    assert ("a diagnostic, no result of its own" in outcome.out) == ("--related=labels" in changes)
     assert "weights of epoch 2" in outcome.out  # the last one: nothing selects
     before = (run_dir / "results.json").read_bytes()
     outcome = program("evaluate", f"--run_dir={run_dir}")

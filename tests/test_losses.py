@@ -302,7 +302,7 @@ def make_batch(size=6, seed=0):
     }
     batch["bow"][0] = 0  # no known word
     outputs = {
-        "fused": rng.random((size, 7), np.float32),
+        "image_fused": rng.random((size, 7), np.float32),
         "image_code": image_code,
         "text_code": text_code,
         "text_from_image": normal(size, 10, seed=seed + 7),
@@ -315,7 +315,7 @@ def naive_objective(o, batch, outputs):
     """All terms from the definitions of this file; related and targets as they are named."""
     outputs = {name: value.numpy() for name, value in outputs.items()}
     image, text = outputs["image_code"], outputs["text_code"]
-    source = batch["target_feature"] if o.similarity_source == "frozen" else outputs["fused"]
+    source = batch["target_feature"] if o.similarity_source == "frozen" else outputs["image_fused"]
     s_i = 2 * cosines(source, source) - 1
     s_t = 2 * cosines(batch["bow"], batch["bow"]) - 1
     joint = o.image_weight * s_i + (1 - o.image_weight) * s_t
@@ -336,7 +336,7 @@ def naive_objective(o, batch, outputs):
 
     terms = {
         "L_F": mse(outputs["text_from_image"], unit(batch["bow"]))
-        + mse(outputs["image_from_text"], unit(outputs["fused"])),
+        + mse(outputs["image_from_text"], unit(outputs["image_fused"])),
         "L_R": np.mean((o.diagonal_target - np.diag(it)) ** 2)
         + o.symmetry_weight * mse(it, it.T),
         "L_W": o.within_weight * (mse(o.scale * s_i, ii) + mse(o.scale * s_t, tt))
@@ -445,10 +445,10 @@ def test_no_gradient_flows_into_similarity_targets(source):
     batch, outputs = make_batch()
     batch = {**batch, "target_feature": tf.constant(batch["target_feature"])}
     with tf.GradientTape() as tape:
-        tape.watch([batch["target_feature"], outputs["fused"], outputs["image_code"]])
+        tape.watch([batch["target_feature"], outputs["image_fused"], outputs["image_code"]])
         total = DSPRHObjective(similarity_source=source)(batch, outputs)["total"]
     target, fused, code = tape.gradient(
-        total, [batch["target_feature"], outputs["fused"], outputs["image_code"]]
+        total, [batch["target_feature"], outputs["image_fused"], outputs["image_code"]]
     )
     assert target is None
     assert fused is None

@@ -12,7 +12,8 @@ import tensorflow as tf
 from dsprh_tf import graph, methods, training
 from dsprh_tf.losses import DJSRHObjective, DSPRHObjective, GraphObjective
 
-SIZES = {"bow": 7, "feature": 6, "conv_map": (3, 3, 4)}
+SIZES = {"bow": 7, "feature": 6, "conv_map": (3, 3, 4), "labels": 3}
+SIZES.update({f"stage_{n}": (21, n + 1) for n in (1, 2, 3)})
 
 
 def make_batch(n=5, seed=0):
@@ -21,7 +22,12 @@ def make_batch(n=5, seed=0):
         "feature": tf.constant(rng.random((n, 6)).astype(np.float32)),
         "conv_map": tf.constant(rng.random((n, 3, 3, 4)).astype(np.float32)),
         "bow": tf.constant((rng.random((n, 7)) > 0.5).astype(np.float32)),
+        "labels": tf.constant(np.eye(3, dtype=np.float32)[rng.integers(0, 3, n)]),
+        **{f"stage_{s}": tf.constant(rng.random((n, 21, s + 1), np.float32)) for s in (1, 2, 3)},
     }
+
+
+SMALL = {"cov_channels": 2, "text_hidden": 5, "width": 4}
 
 
 def cosines(a, b):
@@ -51,7 +57,7 @@ def test_parents_hash_the_plain_feature(name):
     model = methods.METHODS[name].build(8, SIZES, text_hidden=5, fusion_weights=(1, 1, 1))
     batch = make_batch()
     outputs = model(batch)
-    np.testing.assert_array_equal(outputs["fused"], batch["feature"])
+    np.testing.assert_array_equal(outputs["image_fused"], batch["feature"])
     kernel, bias = model.image_network.hash_layer.get_weights()
     np.testing.assert_allclose(
         outputs["image_hash"], batch["feature"].numpy() @ kernel + bias, rtol=1e-5, atol=1e-6
@@ -82,7 +88,7 @@ def test_the_released_decoder_of_dsah_is_inert(decoder_input, reaches):
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_every_method_trains_a_step(name):
     method = methods.METHODS[name]
-    model = method.build(8, SIZES, cov_channels=2, text_hidden=5)
+    model = method.build(8, SIZES, **{n: v for n, v in SMALL.items() if n in method.network})
     batch = make_batch()
     if method.objective is GraphObjective:
         built = graph.build_graph(batch["feature"].numpy(), batch["bow"].numpy(), neighbours=3)
@@ -91,8 +97,12 @@ def test_every_method_trains_a_step(name):
         batch["graph_weights"] = tf.constant(built.weights)
     terms, image_gradients, text_gradients = model.local_gradients(batch)
     assert np.isfinite(terms["total"])
-    hash_gradient = text_gradients[2]
-    assert np.any(hash_gradient.numpy())
+    for gradients, variables, network in (
+        (image_gradients, model.image_variables, model.image_network),
+        (text_gradients, model.text_variables, model.text_network),
+    ):
+        at = next(i for i, v in enumerate(variables) if v is network.hash_layer.kernel)
+        assert np.any(gradients[at].numpy())
     assert all(np.isfinite(g.numpy()).all() for g in image_gradients + text_gradients)
 
 

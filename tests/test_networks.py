@@ -31,7 +31,7 @@ def dense(x, layer):
 
 def test_image_network_fuses_three_features():
     network = ImageNetwork(8, (0.2, 0.3, 0.5), cov_channels=3)
-    fused, hashed = network(INPUTS)
+    fused, hashed = network(INPUTS).values()
     strip, strip_covariance, strip_dense = network.branches[0]
     covariance, plain_dense = network.branches[1]
     f1 = relu_dense(strip_covariance(strip(INPUTS["conv_map"])).numpy(), strip_dense)
@@ -57,26 +57,26 @@ def test_every_weight_of_the_image_network_is_tracked_once():
 ])  # fmt: skip
 def test_a_branch_of_weight_zero_is_not_built(weights, branches):
     network = ImageNetwork(8, weights, cov_channels=3)
-    fused, hashed = network(INPUTS)
+    fused, hashed = network(INPUTS).values()
     assert len(network.branches) == branches
-    assert network.needs_map == (branches > 0)
+    assert ("conv_map" in network.reads) == (branches > 0)
     assert fused.shape == (3, 6)
     assert hashed.shape == (3, 8)
 
 
 def test_precomputed_features_need_no_map():
     network = ImageNetwork(8, (0, 0, 1))
-    fused, _ = network({"feature": INPUTS["feature"]})
+    fused = network({"feature": INPUTS["feature"]})["fused"]
     np.testing.assert_allclose(fused, unit(INPUTS["feature"]), rtol=1e-5)
     network = ImageNetwork(8, (0, 0, 1), normalize=False)
-    fused, hashed = network({"feature": INPUTS["feature"]})
+    fused, hashed = network({"feature": INPUTS["feature"]}).values()
     np.testing.assert_array_equal(fused, INPUTS["feature"])
     np.testing.assert_allclose(hashed, dense(INPUTS["feature"], network.hash_layer), rtol=1e-5)
 
 
 def test_average_pooling_takes_the_place_of_the_covariance():
     network = ImageNetwork(8, (0, 1, 0), covariance=False)
-    fused, _ = network(INPUTS)
+    fused = network(INPUTS)["fused"]
     mean = INPUTS["conv_map"].mean(axis=(1, 2))
     expected = unit(relu_dense(mean, network.branches[0][-1]))
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-6)
@@ -85,7 +85,7 @@ def test_average_pooling_takes_the_place_of_the_covariance():
 def test_text_network_equals_numpy():
     network = TextNetwork(8, hidden=7)
     bow = (values(3, 5) < 0.5).astype(np.float32)
-    hashed = network(bow)
+    hashed = network(bow)["hash"]
     expected = dense(relu_dense(bow, network.hidden_layer), network.hash_layer)
     np.testing.assert_allclose(hashed, expected, rtol=1e-5, atol=1e-6)
 

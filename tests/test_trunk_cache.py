@@ -85,13 +85,13 @@ def test_an_interrupted_computation_goes_on(source, tiny_backbone, tmp_path, mon
 
 
 def test_key_is_of_weights_data_and_size(source, pictures, words, tiny_backbone, tmp_path):
-    def key(source, backbone, maps=True):
-        return TrunkCache(tmp_path, source, backbone, maps).folder
+    def key(source, backbone, **names):
+        return TrunkCache(tmp_path, source, backbone, **names).folder
 
     keys = [
         key(source, tiny_backbone()),
         key(source, tiny_backbone(seed=1)),
-        key(source, tiny_backbone(), maps=False),
+        key(source, tiny_backbone(), names=["feature"]),
         key(PairSource(pictures, words, 16, 24), tiny_backbone()),
         key(PairSource(pictures.take(np.arange(12)), words, 16, 20), tiny_backbone()),
     ]
@@ -103,7 +103,7 @@ def test_key_is_of_weights_data_and_size(source, pictures, words, tiny_backbone,
 
 
 def test_features_alone(source, tiny_backbone, tmp_path):
-    cache = TrunkCache(tmp_path, source, tiny_backbone(), maps=False)
+    cache = TrunkCache(tmp_path, source, tiny_backbone(), ["feature"])
     cache.ensure(np.arange(3))
     assert set(cache.arrays) == {"feature"}
 
