@@ -40,6 +40,14 @@ def build_optimizer(optimizer, variables) -> None:
         optimizer._create_all_weights(variables)
 
 
+def build_attention(layer, shape: tuple) -> None:
+    """Creates the variables of a MultiHeadAttention over tokens of this shape, with themselves."""
+    if KERAS_3:
+        layer.build(shape, shape)
+    else:
+        layer._build_from_signature(query=tf.TensorShape(shape), value=tf.TensorShape(shape))
+
+
 def keep_metric_means(model) -> None:
     """Makes `fit` report metrics under a strategy as they are.
 

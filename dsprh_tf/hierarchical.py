@@ -16,24 +16,12 @@ import keras
 import tensorflow as tf
 
 from dsprh_tf.backbones import STAGES
-from dsprh_tf.layers import SeededDropout, l2_normalize
-from dsprh_tf.networks import torch_uniform
+from dsprh_tf.layers import SeededDropout, unit_mean_square
+from dsprh_tf.networks import relu_dense, torch_uniform
 
 _PACKAGE = "dsprh_tf"
 _FUSED = 64  # channels a region keeps
 _WINDOWS = (1, 2, 4, 8)  # words a mean
-
-
-def unit_mean_square(x: tf.Tensor) -> tf.Tensor:
-    """Rows [..., n] scaled to a mean square of 1; zero rows stay zero. Like a layer norm's scale:
-    what follows learns at the same rate whatever comes before."""
-    return tf.cast(l2_normalize(x) * x.shape[-1] ** 0.5, x.dtype)
-
-
-def _relu_dense(size: int, policy) -> keras.layers.Dense:
-    return keras.layers.Dense(
-        size, activation="relu", kernel_initializer="he_uniform", dtype=policy
-    )
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -167,9 +155,9 @@ class HierarchicalImageNetwork(_Hierarchical, keras.layers.Layer):
         """Creates the layers; `input_shape` is a dict of the inputs' shapes."""
         for name in self.reads:
             _, regions, channels = input_shape[name]
-            fuse = _relu_dense(_FUSED, self.dtype_policy)
+            fuse = relu_dense(_FUSED, self.dtype_policy)
             fuse.build((None, None, channels))
-            project = _relu_dense(self.width, self.dtype_policy)
+            project = relu_dense(self.width, self.dtype_policy)
             project.build((None, (regions if self.multi_scale else 1) * _FUSED))
             setattr(self, f"{name}_fuse", fuse)
             setattr(self, f"{name}_project", project)
@@ -228,7 +216,7 @@ class HierarchicalTextNetwork(_Hierarchical, keras.layers.Layer):
             self.fuse.build((None, None, len(_WINDOWS)))
         size = input_shape[-1]
         for number in range(1, STAGES + 1):
-            hidden, project = _relu_dense(self.hidden, policy), _relu_dense(self.width, policy)
+            hidden, project = relu_dense(self.hidden, policy), relu_dense(self.width, policy)
             hidden.build((None, size))
             project.build((None, self.hidden))
             setattr(self, f"hidden_{number}", hidden)

@@ -42,6 +42,14 @@ def l2_normalize(x: tf.Tensor) -> tf.Tensor:
     return x * tf.where(square > 1e-12, inverse, 0.0)
 
 
+def unit_mean_square(x: tf.Tensor) -> tf.Tensor:
+    """Rows of x [..., n] scaled to a mean square of 1, so that what follows learns at one rate.
+
+    A zero row stays zero.
+    """
+    return tf.cast(l2_normalize(x) * x.shape[-1] ** 0.5, x.dtype)
+
+
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class StripPooling(keras.layers.Layer):
     """Rank-1 spatial attention from horizontal and vertical strips.

@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from dsprh_tf import codes
+from dsprh_tf.attention import AttentiveImageNetwork, AttentiveTextNetwork
 from dsprh_tf.hierarchical import HierarchicalImageNetwork, HierarchicalTextNetwork
 from dsprh_tf.losses import DJSRHObjective, DSPRHObjective, GraphObjective
 from dsprh_tf.model import CrossModalHashing
 from dsprh_tf.networks import ImageNetwork, TextNetwork
-from dsprh_tf.supervised_losses import HSIDHNObjective
+from dsprh_tf.supervised_losses import HSIDHNObjective, SDEHObjective
 
 
 def dsprh(
@@ -167,6 +168,45 @@ def hsidhn(
     )
 
 
+def sdeh(
+    bits: int,
+    sizes: dict,
+    backbone=None,
+    image_size: int | None = None,
+    objective=None,
+    decoder_input: str = "tanh",
+    **network,
+) -> CrossModalHashing:
+    """Semantic Decomposition and Enhancement Hashing (Fei et al., Pattern Recognition 2025).
+
+    Supervised; a reconstruction from its abstract, see `dsprh_tf.attention`. Nothing is decoded,
+    and codes harden by their own loss, not by alpha_e.
+
+    Args:
+        bits: code length, a multiple of 8.
+        sizes: {"bow": D_T, "feature": D_I, "conv_map": (h, w, C), "labels": L}.
+        backbone: as of `dsprh`.
+        image_size: as of `dsprh`.
+        objective: `SDEHObjective()` by default.
+        decoder_input: has no effect.
+        **network: `width`, `heads`, `hash_dropout` and `seed` of both networks, `text_hidden`.
+
+    Raises:
+        ValueError: for bits that are no positive multiple of 8.
+    """
+    codes.check_bits(bits)
+    text_hidden = network.pop("text_hidden", 1024)
+    return CrossModalHashing(
+        AttentiveImageNetwork(bits, sizes["labels"], **network),
+        AttentiveTextNetwork(bits, sizes["labels"], hidden=text_hidden, **network),
+        objective or SDEHObjective(),
+        sizes,
+        backbone=backbone,
+        image_size=image_size,
+        hardening=False,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What the programs know of a method.
@@ -259,6 +299,15 @@ METHODS = {
         network=("width", "multi_scale", "interaction", "hash_dropout", "text_hidden", "seed"),
         supervised=True,
         pyramid=True,
+        needs_pictures=True,
+    ),
+    "sdeh": Method(
+        "SDEH",
+        sdeh,
+        SDEHObjective,
+        frozen=_ADAMW,
+        network=("width", "heads", "hash_dropout", "text_hidden", "seed"),
+        supervised=True,
         needs_pictures=True,
     ),
 }  # fmt: skip

@@ -230,7 +230,7 @@ class CrossModalHashing(keras.Model):
             loss = terms["total"] / replicas
         image, text = self.image_variables, self.text_variables
         gradients = [  # What no term reads has none: a loss may be switched off.
-            tf.zeros(v.shape, v.dtype) if g is None else g
+            tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(tape.gradient(loss, image + text), image + text)
         ]
         gradients = [

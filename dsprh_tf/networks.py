@@ -19,6 +19,13 @@ def torch_uniform():
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
+def relu_dense(size: int, policy) -> keras.layers.Dense:
+    """A dense layer with ReLU, which keeps the mean square of what it gets."""
+    return keras.layers.Dense(
+        size, activation="relu", kernel_initializer="he_uniform", dtype=policy
+    )
+
+
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class ImageNetwork(keras.layers.Layer):
     """Fused image feature F_I and image hash value H_I (DSPRH sections 3.2 and 3.3).

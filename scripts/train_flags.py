@@ -44,6 +44,7 @@ _I("text_hidden", 4096, "Hidden size of the text network.", 1)
 _I("width", 256, "Values of a level (hsidhn) or token (sdeh).", 1)
 _B("multi_scale", True, "hsidhn: pyramid and windows; --nomulti_scale: means and words alone.")
 _B("interaction", True, "hsidhn: bilinear interaction of neighbouring levels, both ways.")
+_I("heads", 4, "Heads of sdeh's self-attention; --width is a multiple of them.", 1)
 _F("hash_dropout", 0.0, "Rate before the hash layer (hsidhn, sdeh).", 0.0, 1.0)
 _E("decoder_input", "tanh", ["tanh", "sign"], "What the decoders read (dsah: sign is inert).")
 
@@ -71,6 +72,9 @@ _F("hard_weight", 0.1, "Weight of the pairwise likelihood of a shared label (hsi
 _F("soft_weight", 1.0, "Weight of the squared error on the labels' cosine (hsidhn).")
 _F("soft_scale", 1.0, "By which label cosines are stretched as targets (hsidhn, sdeh).")
 _F("quantization_weight", 0.1, "Weight of the distance to binary codes (hsidhn, sdeh).")
+_F("similarity_weight", 1.0, "Weight of the squared error on the labels' cosine (sdeh).")
+_F("classification_weight", 0.01, "Weight of the labels' cross entropy (sdeh).")
+_F("distribution_weight", 0.1, "Weight of the modalities' discrepancy and alignment (sdeh).")
 _F("balance_weight", 0.1, "Weight of bits that are not +1 half the time (hsidhn).")
 
 _I("epochs", 40, "Passes over the training pairs.", 1)
@@ -102,12 +106,13 @@ GROUPS = {
     "networks": ["method", "bits", "backbone", "backbone_weights", "image_size", "resize",
                  "freeze_backbone", "dropout", "fusion_weights", "cov_channels", "covariance",
                  "text_hidden", "decoder_input", "width", "multi_scale", "interaction",
-                 "hash_dropout"],
+                 "heads", "hash_dropout"],
     "loss": ["alpha", "beta", "gamma", "image_weight", "scale", "within_weight",
              "diagonal_target", "diagonal_weight", "symmetry_weight", "similarity_source",
              "related", "pairwise_target", "neighbour_share", "second_order", "neighbours",
              "target_deviation", "margin", "triplet_reduction", "pairwise_reduction",
-             "hard_weight", "soft_weight", "soft_scale", "quantization_weight", "balance_weight"],
+             "hard_weight", "soft_weight", "soft_scale", "quantization_weight", "balance_weight",
+             "similarity_weight", "classification_weight", "distribution_weight"],
     "training": ["epochs", "batch_size", "optimizer", "lr_image", "lr_text", "lr_schedule",
                  "momentum", "nesterov", "weight_decay", "augment", "select", "devices",
                  "precision", "cache"],

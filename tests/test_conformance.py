@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dsprh_tf import backbones, hierarchical, layers, networks
+from dsprh_tf import attention, backbones, hierarchical, layers, networks
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,6 +113,20 @@ CASES = [
         hierarchical.HierarchicalTextNetwork,
         {"bits": 8, "hidden": 7, "width": 6, "multi_scale": False},
         values(4, 11),
+        float32_outputs=True,
+    ),
+    Case(attention.AttentionBlock, {"heads": 2}, values(4, 3, 6)),
+    Case(attention.SemanticDecomposition, {"labels": 3}, values(4, 5, 6), float32_outputs=True),
+    Case(
+        attention.AttentiveImageNetwork,
+        {"bits": 8, "labels": 3, "width": 6, "heads": 2, "seed": 1},
+        MAP,
+        float32_outputs=True,
+    ),
+    Case(
+        attention.AttentiveTextNetwork,
+        {"bits": 8, "labels": 3, "hidden": 7, "width": 6, "heads": 2},
+        np.round(values(4, 11)),
         float32_outputs=True,
     ),
 ]
@@ -259,7 +273,8 @@ def test_mixed_precision(case, policy):
     for variable in layer.weights:
         assert tf.as_dtype(variable.dtype) in (tf.float32, tf.int64)
     gradients = tape.gradient(loss, [*tf.nest.flatten(inputs), *layer.trainable_variables])
-    gradients = [g for g in gradients if g is not None]  # an input may be of no use: weight 0
+    # An input may be of no use: weight 0.
+    gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
     assert gradients
     for gradient in gradients:
         assert np.isfinite(tf.cast(gradient, tf.float32)).all()
@@ -299,7 +314,7 @@ def check_on_replicas(strategy, case):
             trained = layer(x, training=True) if takes_training(layer) else layer(x)
             loss = sum(tf.reduce_sum(y**2) for y in tf.nest.flatten(trained))
         gradients = tape.gradient(loss, layer.trainable_variables)
-        return outputs, [loss, *[g for g in gradients if g is not None]]
+        return outputs, [loss, *[tf.convert_to_tensor(g) for g in gradients if g is not None]]
 
     results = strategy.run(step, args=(inputs,))
     for i, half in enumerate(halves):

@@ -27,7 +27,7 @@ def make_batch(n=5, seed=0):
     }
 
 
-SMALL = {"cov_channels": 2, "text_hidden": 5, "width": 4}
+SMALL = {"cov_channels": 2, "text_hidden": 5, "width": 4, "heads": 2}
 
 
 def cosines(a, b):
