@@ -73,7 +73,7 @@ def test_results_page_is_what_the_measurements_say():
     page = (ROOT / "RESULTS.md").read_text("utf-8")
     assert results_page.filled(page) == page, "run python benchmarks/results_page.py"
     named = set(re.findall(r"<!-- (?!end )(\w+) -->", page))
-    assert {"table2", "dsah_adamw", "ablation_loss"} <= named
+    assert {"table2", "dsah_adamw", "features", "ablation_loss", "ablation_parts"} <= named
     for name in named:
         assert pd.read_csv(results_page.RESULTS / f"{name}.csv")["seeds"].min() >= 3
 
