@@ -158,7 +158,7 @@ class SemanticDecomposition(keras.layers.Layer):
 class _Attentive:
     """What both networks share: tokens -> attention -> decomposition -> hash layer."""
 
-    def __init__(self, bits, labels, width=256, heads=4, hash_dropout=0.0, seed=0, **kwargs):
+    def __init__(self, bits, labels, width=128, heads=4, hash_dropout=0.0, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.bits = bits
         self.labels = labels

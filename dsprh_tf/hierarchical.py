@@ -95,7 +95,7 @@ class _Hierarchical:
     def __init__(
         self,
         bits,
-        width=256,
+        width=128,
         multi_scale=True,
         interaction=True,
         hash_dropout=0.0,

@@ -128,9 +128,9 @@ class HSIDHNObjective:
 
     hard_weight: float = 0.1
     soft_weight: float = 1.0
-    quantization_weight: float = 0.1
+    quantization_weight: float = 0.02
     balance_weight: float = 0.1
-    soft_scale: float = 1.0
+    soft_scale: float = 2.0
 
     terms = ("L_hard", "L_soft", "L_Q", "L_B")
     needs_labels = True
@@ -175,10 +175,10 @@ class SDEHObjective:
     """
 
     similarity_weight: float = 1.0
-    classification_weight: float = 0.01
+    classification_weight: float = 0.1
     distribution_weight: float = 0.1
-    quantization_weight: float = 0.01
-    soft_scale: float = 1.5
+    quantization_weight: float = 0.02
+    soft_scale: float = 2.0
 
     terms = ("L_S", "L_C", "L_D", "L_Q")
     needs_labels = True

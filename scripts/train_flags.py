@@ -7,7 +7,7 @@ import math
 from absl import flags
 from common import LOADERS, objective_of
 
-from dsprh_tf import losses, methods, training
+from dsprh_tf import losses, methods, supervised_losses, training
 from dsprh_tf.backbones import check_backbone
 from dsprh_tf.codes import check_bits
 from dsprh_tf.layers import FeatureFusion
@@ -41,7 +41,7 @@ flags.DEFINE_list("fusion_weights", ["0.25", "0.25", "0.5"], "w1,w2,w3 of strip 
 _I("cov_channels", 128, "Channels before the covariance; 0 keeps all.", 0)
 _B("covariance", True, "iSQRT-COV; --nocovariance pools by the mean instead.")
 _I("text_hidden", 4096, "Hidden size of the text network.", 1)
-_I("width", 256, "Values of a level (hsidhn) or token (sdeh).", 1)
+_I("width", 128, "Values of a level (hsidhn) or token (sdeh).", 1)
 _B("multi_scale", True, "hsidhn: pyramid and windows; --nomulti_scale: means and words alone.")
 _B("interaction", True, "hsidhn: bilinear interaction of neighbouring levels, both ways.")
 _I("heads", 4, "Heads of sdeh's self-attention; --width is a multiple of them.", 1)
@@ -68,14 +68,15 @@ _F("target_deviation", 0.35, "Standard deviation of the graph's targets (dsprh_p
 _F("margin", _O.margin, "nu of L_2.")
 _E("triplet_reduction", _O.triplet_reduction, losses.REDUCTIONS, "Of L_2.")
 _E("pairwise_reduction", _O.pairwise_reduction, losses.REDUCTIONS, "Of L_3.")
-_F("hard_weight", 0.1, "Weight of the pairwise likelihood of a shared label (hsidhn).")
-_F("soft_weight", 1.0, "Weight of the squared error on the labels' cosine (hsidhn).")
-_F("soft_scale", 1.0, "By which label cosines are stretched as targets (hsidhn, sdeh).")
-_F("quantization_weight", 0.1, "Weight of the distance to binary codes (hsidhn, sdeh).")
-_F("similarity_weight", 1.0, "Weight of the squared error on the labels' cosine (sdeh).")
-_F("classification_weight", 0.01, "Weight of the labels' cross entropy (sdeh).")
-_F("distribution_weight", 0.1, "Weight of the modalities' discrepancy and alignment (sdeh).")
-_F("balance_weight", 0.1, "Weight of bits that are not +1 half the time (hsidhn).")
+_H, _Q = supervised_losses.HSIDHNObjective, supervised_losses.SDEHObjective
+_F("hard_weight", _H.hard_weight, "Weight of the pairwise likelihood of a shared label (hsidhn).")
+_F("soft_weight", _H.soft_weight, "Weight of the squared error on the labels' cosine (hsidhn).")
+_F("soft_scale", _H.soft_scale, "Stretches label cosines as targets (hsidhn, sdeh).")
+_F("quantization_weight", _H.quantization_weight, "Distance to binary codes (hsidhn, sdeh).")
+_F("similarity_weight", _Q.similarity_weight, "Weight of the labels' cosine in L_S (sdeh).")
+_F("classification_weight", _Q.classification_weight, "Weight of the cross entropy (sdeh).")
+_F("distribution_weight", _Q.distribution_weight, "MMD and alignment of modalities (sdeh).")
+_F("balance_weight", _H.balance_weight, "Weight of bits that are not +1 half the time (hsidhn).")
 
 _I("epochs", 40, "Passes over the training pairs.", 1)
 _I("batch_size", 32, "Pairs a step and device.", 1)
