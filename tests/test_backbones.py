@@ -380,6 +380,53 @@ def test_vgg_conv_map_is_before_the_last_pooling():
     np.testing.assert_allclose(outputs["feature"].numpy(), pooled.mean((1, 2)), rtol=1e-4)
 
 
+def grid_means(x, levels=(1, 2, 4)):
+    """Means of a map [n, h, w, C] whose sides are multiples of 4 over its grids."""
+    n, height, width, channels = x.shape
+    grids = [
+        x.reshape(n, s, height // s, s, width // s, channels).mean((2, 4)).reshape(n, -1, channels)
+        for s in levels
+    ]
+    return np.concatenate(grids, axis=1)
+
+
+@pytest.mark.parametrize(("name", "size", "stages"), [
+    ("resnet34", 128, ["layer2_3_relu2", "layer3_5_relu2", "layer4_2_relu2"]),
+    ("MobileNetV2", 128, ["block_6_expand_relu", "block_13_expand_relu", "out_relu"]),
+    ("vgg16", 64, ["block3_conv3", "block4_conv3", "block5_conv3"]),
+])  # fmt: skip
+def test_pyramid_is_the_means_of_the_last_stages(name, size, stages):
+    model = build_backbone(name, image_size=size, seed=1, pyramid=True)
+    pixels = random_pixels(2, size)
+    outputs = model(pixels)
+    trunk, inputs = model, pixels
+    if name != "resnet34":
+        trunk = model.get_layer(index=2)
+        inputs = model.get_layer("pixel_scaling")(pixels)
+    maps = keras.Model(trunk.input, [trunk.get_layer(stage).output for stage in stages])(inputs)
+    for number, stage in enumerate(maps, start=1):
+        expected = grid_means(stage.numpy())
+        np.testing.assert_allclose(outputs[f"stage_{number}"], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(outputs["conv_map"], maps[-1], rtol=1e-5)
+
+
+def test_pyramid_of_alexnet_and_of_odd_sides():
+    model = build_backbone("alexnet", image_size=224, seed=2, pyramid=True)
+    outputs = model(random_pixels(1, 224))
+    shapes = [tuple(outputs[f"stage_{n}"].shape) for n in (1, 2, 3)]
+    assert shapes == [(1, 21, 384), (1, 21, 256), (1, 21, 256)]
+    mean = outputs["conv_map"].numpy().mean((1, 2))  # 13 x 13
+    np.testing.assert_allclose(outputs["stage_3"][:, 0], mean, rtol=1e-4)
+    corner = outputs["conv_map"].numpy()[:, :7, 6:].mean((1, 2))
+    np.testing.assert_allclose(outputs["stage_3"][:, 2], corner, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet34", "MobileNetV2"])
+def test_pyramid_changes_no_weight(name):
+    plain, pyramid = (build_backbone(name, image_size=64, seed=4, pyramid=p) for p in (0, 1))
+    assert weights_fingerprint(plain) == weights_fingerprint(pyramid)
+
+
 def test_caffe_scaling_swaps_channels():
     pixels = random_pixels(1, 4)
     expected = pixels[..., ::-1] - np.float32([103.939, 116.779, 123.68])
