@@ -1,4 +1,4 @@
-"""The experiments of the DSPRH paper: which cells each has, what it published, what came out.
+"""The experiments of the DSPRH paper: which cells each has.
 
 | name | in the paper | here |
 |---|---|---|
@@ -24,19 +24,17 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from dsprh_tf import cells, evaluation, methods
+from dsprh_tf import cells, methods
 from dsprh_tf.cells import Cell
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.references import REFERENCES
 from dsprh_tf.runs import NEUTRAL
 
-METRICS = ("map@50", "map")
 FUSION = (0.0, 0.25, 0.5, 0.75, 1.0)  # w3
 WEIGHTS = {
     "alpha": (0.1, 0.3, 1.0, 3.0, 10.0),
@@ -61,8 +59,6 @@ PAPER_DATA = {
 }
 _REFERENCES = {"lsh": "LSH", "cca_itq": "CCA + ITQ", "float": "not hashed (cosine)"}
 NAMES = (*REFERENCES, *methods.METHODS)  # what a comparison can hold, in the order of its rows
-_PUBLISHED = Path(__file__).parent / "published"
-_DIRECTIONS = {"image2text": "image_to_text", "text2image": "text_to_image"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,146 +359,3 @@ EXPERIMENTS = {
     "ablation_parts": Experiment("Parts of the networks", (64,), _parts, _ABLATION_NOTE),
     "ablation_loss": Experiment("Open readings of the loss", (64,), _readings, _ABLATION_NOTE),
 }  # fmt: skip
-
-
-def published(experiment: str, dataset: str) -> pd.DataFrame:
-    """What was printed for an experiment on a dataset.
-
-    Args:
-        experiment: its name.
-        dataset: name of the data here, such as "nuswide".
-
-    Returns:
-        Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
-        empty where there is nothing.
-    """
-    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
-    names["table3"] = names["table2"]
-    columns = ["row", "backbone", "direction", "bits", "metric", "value"]
-    if dataset not in PAPER_DATA or experiment not in names:
-        return pd.DataFrame(columns=columns)
-    table = pd.concat([pd.read_csv(_PUBLISHED / name) for name in names[experiment]])
-    table = table[table["dataset"] == PAPER_DATA[dataset][0]]
-    table = table.rename(columns={"method": "row", "loss": "row"})
-    table["direction"] = table["direction"].map(_DIRECTIONS)
-    table["metric"] = table["metric"].str.lower()
-    if "backbone" not in table:
-        table["backbone"] = ""
-    return table[columns].reset_index(drop=True)
-
-
-def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
-    """The state and the numbers of a plan's cells.
-
-    Args:
-        entries: the plan.
-        out: the output folder.
-
-    Returns:
-        One row per entry and direction (one per entry without results): row, bits, parameter,
-        value, cell, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
-        and one column per metric that is a number.
-
-    Raises:
-        ValueError: results of another version of the project.
-    """
-    rows = []
-    for entry in entries:
-        cell, record = entry.cell, entry.cell.record(out)
-        head = {
-            "row": entry.row, "bits": entry.bits, "parameter": entry.parameter,
-            "value": entry.value, "cell": cell.name, "method": cell.method, "seed": cell.seed,
-            "seconds": cell.seconds(out),
-        }  # fmt: skip
-        if record is not None:
-            numbers = evaluation.scalar_table(record).drop(
-                columns=["method", "bits", "dataset", "seed"]
-            )
-            done = {**head, "state": "done", "reason": ""}
-            rows += [{**done, **line} for line in numbers.to_dict("records")]
-        else:
-            reason = cell.failure(out)
-            rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
-    columns = ["direction", "chance", "queries", "database", "validation_map", *METRICS]
-    return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
-
-
-def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, beside what was printed.
-
-    Args:
-        results: what `read_results` returned.
-        printed: what `published` returned.
-        backbone: name of the backbone here: a row is set beside the printed one with it, else
-            beside that with AlexNet, the paper's main one.
-
-    Returns:
-        Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
-        published, difference. Directions are the two cross-modal ones and, under direction "", as
-        metric "mean of four" the mean of their MAP and MAP@50 per seed, and "validation_map".
-    """
-    known = {}
-    for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
-        lines = printed[printed["backbone"] == wanted]
-        keys = zip(lines["row"], lines["bits"], lines["direction"], lines["metric"])
-        known.update(zip(keys, lines["value"]))
-    rows = []
-    for (row, bits), group in results.groupby(["row", "bits"], sort=False):
-        counts = {"row": row, "bits": bits, "seeds": group["seed"].nunique(),
-                  "failed": group.loc[group["state"] == "failed", "seed"].nunique()}  # fmt: skip
-        cross = group[group["direction"].isin(list(_DIRECTIONS.values()))]
-        samples = {
-            (direction, metric): cross.loc[cross["direction"] == direction, metric]
-            for metric, direction in itertools.product(METRICS, _DIRECTIONS.values())
-        }
-        samples["", "mean of four"] = cross.groupby("seed")[list(METRICS)].mean().mean(axis=1)
-        if group["validation_map"].notna().any():
-            samples["", "validation_map"] = cross.groupby("seed")["validation_map"].first()
-        for (direction, metric), values in samples.items():
-            values = values.to_numpy(float)
-            mean = values.mean() if len(values) else np.nan
-            std = values.std(ddof=1) if len(values) > 1 else np.nan
-            there = known.get((row, bits, direction, metric), math.nan)
-            rows.append({**counts, "direction": direction, "metric": metric, "mean": mean,
-                         "std": std, "done": len(values), "published": there,
-                         "difference": mean - there})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def paper_backbone(backbone: str) -> str:
-    """A backbone as the published tables call it; AlexNet for those that they do not have."""
-    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")
-
-
-def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
-    """Curves of the finished cells, averaged over seeds point by point.
-
-    Points are the same Hamming radius, or rank where there are no codes; a point that not all
-    seeds have is left out.
-
-    Args:
-        entries: the plan.
-        out: the output folder.
-
-    Returns:
-        Columns row, bits, direction, curve ("precision_recall" or "precision_at_k"), x, precision.
-    """
-    points = []
-    for entry in entries:
-        record = entry.cell.record(out) or {}
-        for direction, curve in itertools.product(
-            _DIRECTIONS.values(), ("precision_recall", "precision_at_k")
-        ):
-            if direction not in record:
-                continue
-            values = record[direction][curve]
-            x = values["recall" if curve == "precision_recall" else "k"]
-            at = values.get("radius") or values.get("rank") or x
-            head = (entry.row, entry.bits, direction, curve, entry.cell.seed)
-            points += [(*head, *p) for p in zip(at, x, values["precision"])]
-    keys = ["row", "bits", "direction", "curve"]
-    table = pd.DataFrame(points, columns=[*keys, "seed", "point", "x", "precision"])
-    seeds = table.groupby(keys)["seed"].transform("nunique")
-    held = table.groupby([*keys, "point"])["seed"].transform("nunique")
-    mean = table[held == seeds].groupby([*keys, "point"], sort=False)[["x", "precision"]].mean()
-    return mean.reset_index().drop(columns="point")

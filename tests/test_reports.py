@@ -1,4 +1,4 @@
-"""Reports: the page is whole and self-contained, and holds the numbers, failures and plots."""
+"""Reports: the page is whole and self-contained, and holds the numbers and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_experiments import fail, finish, request
 
-from dsprh_tf import experiments, reports
+from dsprh_tf import experiments, reports, summaries
 
 METHODS = ("lsh", "dsah", "dsprh")
 
@@ -62,8 +62,8 @@ def make(name, out, dataset="coco", bits=(16, 32), skip=(), failing=(), given=No
             (cell.folder(out) / "versions.json").write_text('{"python": "3.9", "numpy": "1.26"}')
             (cell.folder(out) / "seconds.json").write_text('{"seconds": 60}')
     page = reports.write_report(name, asked, entries, out, {"Data": "8 pairs", "Flags given": "-"})
-    results = experiments.read_results(entries, out)
-    summary = experiments.summarise(results, experiments.published(name, dataset), "alexnet")
+    results = summaries.read_results(entries, out)
+    summary = summaries.summarise(results, summaries.published(name, dataset), "alexnet")
     return page, summary
 
 
@@ -180,43 +180,6 @@ def test_the_ablation_of_the_loss(tmp_path):
     assert {name: cells[1] for name, cells in rows.items()} == {
         "L_All": "0.791", "L_1": "0.762", "L_2": "0.740", "L_3": "0.774",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "plots"),
-    [
-        ("figure4", ["figure4-16.png", "figure4-32.png"]),
-        ("figure5", ["figure5-16.png", "figure5-32.png"]),
-        ("figure6", ["curves-16.png", "curves-32.png"]),
-    ],
-)
-def test_figures_have_a_plot_for_each_code_length(tmp_path, name, plots):
-    page, _ = make(name, tmp_path, failing=("lsh",))
-    assert sorted(path.name for path in page.parent.glob("*.png")) == plots
-    assert len(Page(page.read_text()).pictures) == 2
-    for plot in plots:
-        assert f"![{plot}]({plot})" in (page.parent / "report.md").read_text()
-        picture = np.asarray(Image.open(page.parent / plot).convert("RGB"))
-        assert (picture != 255).any(axis=2).mean() > 0.01, "something is drawn"
-
-
-def test_plots_show_what_was_measured(tmp_path):
-    asked = request(bits=(16,), seeds=(0,))
-    entries = experiments.plan("figure5", asked)
-    for number, cell in enumerate(experiments.unique_cells(entries)):
-        finish(cell, tmp_path, 0.01 * number)
-    results = experiments.read_results(entries, tmp_path)
-    summary = experiments.summarise(results, experiments.published("figure5", "coco"), "alexnet")
-    (figure,) = reports.make_plots("figure5", results, summary, pd.DataFrame()).values()
-    axes = {(a.get_xlabel(), a.get_title()): a for a in figure.axes}
-    beta = axes["beta", "MAP, 16 bits"]
-    one = summary[(summary["metric"] == "map") & (summary["direction"] == "text_to_image")]
-    means = one.set_index("row")["mean"]
-    line = next(c for c in beta.containers if c.get_label() == "text → image").lines[0]
-    assert list(line.get_xdata()) == [0.003, 0.01, 0.03, 0.1, 0.3]
-    expected = [means[f"beta = {x:g}"] for x in line.get_xdata()]
-    np.testing.assert_allclose(list(map(float, line.get_ydata())), expected)
-    assert len(axes) == 6
 
 
 def test_csvs_hold_every_number(tmp_path):
