@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dsprh_tf.summaries import DIRECTIONS, METRICS, TITLES
+from dsprh_tf.summaries import DIRECTIONS, METRICS, SHOWN, TITLES
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, and dashes for overlaps.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -56,10 +56,11 @@ def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
         chance: the base rate.
         styles: row -> how its line looks.
     """
-    figure = _figure(11, 7.4)
-    panels = list(itertools.product(METRICS, DIRECTIONS))
+    figure = _figure(11, 10.6)
+    grid = figure.subplots(len(SHOWN), len(DIRECTIONS), sharex=True)
+    panels = list(itertools.product(SHOWN, DIRECTIONS))
     bits = sorted(set(summary["bits"]))
-    for axes, (metric, direction) in zip(figure.subplots(2, 2, sharex=True).flat, panels):
+    for axes, (metric, direction) in zip(grid.flat, panels):
         part = summary[(summary["metric"] == metric) & (summary["direction"] == direction)]
         for row, line in part.groupby("row", sort=False):
             bars, style = line["std"].fillna(0), styles[row]
@@ -67,11 +68,13 @@ def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
             axes.plot(line["bits"], line["published"], "x", color=style["color"], ms=6)
         axes.set_title(f"{TITLES[metric]}, {DIRECTIONS[direction]}", fontsize=11)
         _log_axis(axes, bits)
-        if metric == "map":
-            axes.axhline(chance, color="0.35", ls=":", lw=1.5, label=f"chance {chance:.3f}")
-            axes.set_xlabel("bits")
+        if metric == "map":  # a random ranking has the base rate as its MAP, not as the others
+            axes.axhline(chance, color="0.35", ls=":", lw=1.5)
         _finish(axes)
-    if part["published"].notna().any():
+    for axes in grid[-1]:
+        axes.set_xlabel("bits")
+    axes.plot([], [], color="0.35", ls=":", lw=1.5, label=f"chance {chance:.3f} (MAP)")
+    if summary["published"].notna().any():
         axes.plot([], [], "x", color="0.35", label="published")
     _legend(figure, axes)
     return figure

@@ -19,7 +19,7 @@ from dsprh_tf.cells import duration
 from dsprh_tf.data.files import write_bytes
 from dsprh_tf.experiments import EXPERIMENTS, Entry, Request
 from dsprh_tf.report_plots import make_plots, png
-from dsprh_tf.summaries import DIRECTIONS, METRICS, TITLES
+from dsprh_tf.summaries import DIRECTIONS, SHOWN, TITLES
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; max-width: 78rem; margin: 2rem auto;
@@ -136,10 +136,10 @@ def write_report(
 
 
 def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> list[Table]:
-    """The tables of a report: each metric, and the mean of all four.
+    """The tables of a report: each metric that the summary has, and means of several.
 
-    With published figures there is a table per direction, in which ours, the published one and
-    the difference stand side by side, and the paper's other rows stand below.
+    Of a metric with published figures there is a table per direction, in which ours, the
+    published one and the difference stand side by side, and the paper's other rows stand below.
 
     Args:
         summary: what `summaries.summarise` returned.
@@ -148,13 +148,13 @@ def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> 
     """
     bits = list(dict.fromkeys(summary["bits"]))
     tables = []
-    for metric in METRICS:
+    for metric in SHOWN:
         part = summary[summary["metric"] == metric]
-        if len(printed):
+        there = printed[printed["metric"] == metric]
+        if len(there):
             for direction in DIRECTIONS:
-                there = printed[printed["metric"] == metric]
                 tables.append(_beside(metric, direction, part, there, bits, backbone))
-        else:
+        elif len(part):
             columns = list(itertools.product(DIRECTIONS, bits))
             groups = [(DIRECTIONS[d], [f"{b} bits" for b in bits]) for d in DIRECTIONS]
             tables.append(_plain_table(TITLES[metric], groups, columns, part))
@@ -263,7 +263,8 @@ def _about(results: pd.DataFrame, entries: Sequence[Entry], out) -> dict:
 
 def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str) -> list[str]:
     notes = ["Numbers are means over the seeds ± one standard deviation. The best of a column is "
-             "bold. MAP@50 divides by the hits among the first 50, as the paper does."]  # fmt: skip
+             "bold. MAP@50 divides by the hits among the first 50, as the paper does. NDCG@50 is "
+             "graded: an item that shares n labels with the query gains 2^n - 1."]  # fmt: skip
     notes += [EXPERIMENTS[name].note] if EXPERIMENTS[name].note else []
     if len(printed):
         there = experiments.PAPER_DATA[request.dataset][0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,3 +49,27 @@ def test_plots_show_what_was_measured(tmp_path):
     expected = [means[f"beta = {x:g}"] for x in line.get_xdata()]
     np.testing.assert_allclose(list(map(float, line.get_ydata())), expected)
     assert len(axes) == 6
+
+
+def test_the_bits_plot_has_every_metric_in_both_directions(tmp_path):
+    _, summary = make("table2", tmp_path, "mirflickr25k", failing=("lsh",))
+    results = pd.DataFrame({"chance": [0.1]})
+    (figure,) = report_plots.make_plots("table2", results, summary, pd.DataFrame()).values()
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    names = {"MAP@50": "map@50", "MAP": "map", "NDCG@50": "ndcg@50"}
+    ways = {"image → text": "image_to_text", "text → image": "text_to_image"}
+    assert list(panels) == [f"{name}, {way}" for name in names for way in ways]
+    line = summary.set_index(["row", "metric", "direction", "bits"])
+    for (name, metric), (way, direction) in itertools.product(names.items(), ways.items()):
+        axes = panels[f"{name}, {way}"]
+        drawn = {c.get_label(): c.lines[0] for c in axes.containers}
+        assert set(drawn) == {"DSAH", "DSPRH"}
+        for row, curve in drawn.items():
+            expected = [line.loc[(row, metric, direction, bits), "mean"] for bits in (16, 32)]
+            np.testing.assert_allclose(list(map(float, curve.get_ydata())), expected)
+        flat = [list(c.get_ydata()) for c in axes.lines if c.get_linestyle() == ":"]
+        flat = [heights for heights in flat if heights]  # without what stands for the legend alone
+        assert flat == ([[0.1, 0.1]] if name == "MAP" else [])
+    (legend,) = figure.legends
+    shown = {text.get_text() for text in legend.get_texts()}
+    assert shown == {"DSAH", "DSPRH", "published", "chance 0.100 (MAP)"}

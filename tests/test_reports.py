@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -72,16 +73,18 @@ def test_the_page_holds_the_means_of_every_row(tmp_path):
     assert page == tmp_path / "table2" / "report.html"
     assert not list(page.parent.glob(".*")), "no temporary file is left"
     found = Page(page.read_text())
-    assert len(found.tables) == 4  # MAP@50, MAP, the mean of the four, how it was made
+    # MAP@50, MAP, NDCG@50, the mean of the four, how it was made.
+    assert len(found.tables) == 5
     line = summary.set_index(["row", "metric", "direction", "bits"])
-    header = [text for text, _ in found.tables[1][1]]
-    assert header == ["", *("16 bits", "32 bits") * 2]
-    for row in found.tables[1][2:]:
-        label, *cells = [text for text, _ in row]
-        columns = [(d, b) for d in ("image_to_text", "text_to_image") for b in (16, 32)]
-        for cell, column in zip(cells, columns):
-            value = line.loc[(label, "map", *column)]
-            assert cell == f"{value['mean']:.3f} ± {value['std']:.3f}"
+    for number, metric in enumerate(("map@50", "map", "ndcg@50")):
+        header = [text for text, _ in found.tables[number][1]]
+        assert header == ["", *("16 bits", "32 bits") * 2]
+        for row in found.tables[number][2:]:
+            label, *cells = [text for text, _ in row]
+            columns = [(d, b) for d in ("image_to_text", "text_to_image") for b in (16, 32)]
+            for cell, column in zip(cells, columns):
+                value = line.loc[(label, metric, *column)]
+                assert cell == f"{value['mean']:.3f} ± {value['std']:.3f}"
     # The best of each column, and nothing else, is marked.
     rows = [[(text, style) for text, style in row[1:]] for row in found.tables[0][2:]]
     for column in range(4):
@@ -138,7 +141,8 @@ def test_a_mean_of_fewer_seeds_says_so(tmp_path):
 def test_published_figures_stand_beside_ours(tmp_path):
     page, summary = make("table2", tmp_path, "mirflickr25k", bits=(16, 128), skip=("lsh",))
     found = Page(page.read_text())
-    assert len(found.tables) == 6  # two metrics in two directions, the mean, how it was made
+    # Two metrics in two directions, NDCG of both, the mean, how it was made.
+    assert len(found.tables) == 7
     first = found.tables[0]
     assert [text for text, _ in first[0]] == ["", "16 bits", "128 bits"]
     assert [text for text, _ in first[1]] == ["", *("here", "published", "difference") * 2]
@@ -157,6 +161,11 @@ def test_published_figures_stand_beside_ours(tmp_path):
     assert "figures printed in the DSPRH paper for MIRFlickr-25K" in page.read_text()
     published = [style for text, style in first[2][1:]][1]
     assert published == "published"
+    # Nobody printed NDCG: no columns or rows that would be empty.
+    graded = found.tables[4]
+    assert [text for text, _ in graded[0]] == ["", "image → text", "text → image"]
+    assert [text for text, _ in graded[1]] == ["", *("16 bits", "128 bits") * 2]
+    assert [row[0][0] for row in graded[2:]] == ["LSH", "DSAH", "DSPRH"]
 
 
 @pytest.mark.parametrize(
@@ -212,3 +221,33 @@ def test_markdown_and_page_show_the_same_tables(tmp_path):
         for row in table[2:]
     ]
     assert [line for line in shown if line[0]] == of_page
+
+
+def test_summaries_without_a_metric_have_no_table_of_it(tmp_path):
+    _, summary = make("table2", tmp_path)
+    nothing = summaries.published("table2", "coco")
+
+    def titles(summary):
+        made = reports.make_tables(summary, nothing, "alexnet")
+        return [table.title.split(":")[0] for table in made]
+
+    assert titles(summary) == ["MAP@50", "MAP", "NDCG@50", "Mean of the four"]
+    before = summary[summary["metric"] != "ndcg@50"]
+    assert titles(before) == ["MAP@50", "MAP", "Mean of the four"]
+
+
+def test_a_summary_becomes_a_block_of_the_results_page(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import results_page
+
+    page, summary = make("table2", tmp_path)
+    monkeypatch.setattr(results_page, "RESULTS", tmp_path)
+    (tmp_path / "mine.csv").write_bytes((page.parent / "summary.csv").read_bytes())
+    block = results_page.filled("<!-- mine -->\nold\n<!-- end mine -->")
+    assert "old" not in block
+    graded = block.split("### NDCG@50")[1].split("###")[0]
+    one = summary[(summary["metric"] == "ndcg@50") & (summary["row"] == "DSAH")]
+    for mean in one["mean"]:
+        assert f"{mean:.3f}" in graded
+    tables = page.with_name("report.md").read_text().split("### ", 1)[1].split("\n## ")[0]
+    assert tables.strip() in block, "the page shows the tables of the report"

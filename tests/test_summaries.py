@@ -78,7 +78,11 @@ def test_results_become_means_and_deviations(tmp_path):
     assert (got["done"], got["seeds"], got["failed"]) == (2, 3, 0)
     assert got["published"] == 0.878
     assert got["difference"] == pytest.approx(0.61 - 0.878)
-    four = line["DSAH", "", "mean of four"]
+    graded = line["DSPRH", "text_to_image", "ndcg@50"]
+    assert graded["mean"] == pytest.approx(0.31)
+    assert graded["std"] == pytest.approx(0.02 / math.sqrt(2))
+    assert math.isnan(graded["published"]) and math.isnan(graded["difference"])
+    four = line["DSAH", "", "mean of four"]  # of MAP and MAP@50: NDCG is none of them
     assert four["mean"] == pytest.approx((0.5 + 0.3 + 0.6 + 0.4) / 4 + 0.01)
     assert four["std"] == pytest.approx(0.02 / math.sqrt(2))
     lost = line["LSH", "image_to_text", "map"]
@@ -103,7 +107,7 @@ def test_nothing_finished_is_a_table_too(tmp_path):
     results = summaries.read_results(entries, tmp_path)
     assert set(results["state"]) == {"open"}
     summary = summaries.summarise(results, summaries.published("table4", "coco"), "alexnet")
-    assert len(summary) == 4 * 4 * 5
+    assert len(summary) == 4 * 4 * 7
     assert summary["mean"].isna().all()
     assert summaries.mean_curves(entries, tmp_path).empty
 
