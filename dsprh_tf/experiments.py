@@ -71,7 +71,8 @@ class Request:
         given: the settings that the user gave, for every cell.
         bits: code lengths; () for those of the paper.
         seeds: the seeds, at least one.
-        methods: names of methods and references, in the order of the tables.
+        methods: names of methods and references, in the order of the tables; None for all that
+            the data can have.
         references: the settings that count for references -> their values where none is given.
         marks: what else determines results: fingerprints of data and weights.
         has_images: False for precomputed features.
@@ -82,13 +83,13 @@ class Request:
     given: dict
     bits: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    methods: tuple[str, ...] = NAMES
+    methods: tuple[str, ...] | None = None
     references: dict = dataclasses.field(default_factory=dict)
     marks: dict = dataclasses.field(default_factory=dict)
     has_images: bool = True
 
     def __post_init__(self):
-        for name in self.methods or [""]:
+        for name in () if self.methods is None else self.methods or ("",):
             if name not in NAMES:
                 raise ValueError(f"unknown method {name!r}, expected some of {', '.join(NAMES)}")
         if not self.seeds:
@@ -120,6 +121,35 @@ class Request:
         _, papers = PAPER_DATA.get(self.dataset, ("", {}))
         said = papers.get(title(method), {})
         return {**self.defaults, **self.recipe(method), **said, **self.given, **changed}
+
+    def compared(self) -> tuple[str, ...]:
+        """The methods and references of a comparison, in the order of its rows.
+
+        Raises:
+            ValueError: one that was asked for by its name needs pictures, and there are none.
+        """
+        unfit = self._unfit()
+        if self.methods is None:
+            return tuple(name for name in NAMES if name not in unfit)
+        asked = [name for name in self.methods if name in unfit]
+        if asked:
+            raise ValueError(
+                f"{', '.join(asked)} cannot be compared on {self.dataset} data: it has vectors "
+                "only, and pictures are needed; leave it out of --methods, or give other data"
+            )
+        return self.methods
+
+    def left_out(self) -> list[str]:
+        """A line that names the methods of which the data rule out a comparison, if any."""
+        if self.methods is not None or not self._unfit():
+            return []
+        names = ", ".join(map(title, self._unfit()))
+        return [f"without {names}: pictures are needed, and {self.dataset} data has vectors only"]
+
+    def _unfit(self) -> tuple[str, ...]:
+        """The methods that need pictures, where there are none."""
+        wanting = (name for name, m in methods.METHODS.items() if m.needs_pictures)
+        return () if self.has_images else tuple(wanting)
 
     def recipe(self, method: str) -> dict:
         """A method's own settings for the backbone at hand; none of a reference."""
@@ -220,6 +250,18 @@ def plan(name: str, request: Request) -> list[Entry]:
     ]
 
 
+def remarks(plans: dict[str, list[Entry]], request: Request) -> list[str]:
+    """What readers of plans must know: methods that are left out, recipes that were overruled.
+
+    Args:
+        plans: experiment -> its entries.
+        request: what they were made for.
+    """
+    comparing = any(EXPERIMENTS[name].rows is _comparison for name in plans)
+    left_out = request.left_out() if comparing else []
+    return left_out + request.overruled(itertools.chain(*plans.values()))
+
+
 def unique_cells(entries: Iterable[Entry]) -> list[Cell]:
     """The cells of entries, each once, in the order to run them.
 
@@ -262,9 +304,15 @@ def title(method: str) -> str:
     return methods.METHODS[method].title if method in methods.METHODS else _REFERENCES[method]
 
 
+def is_supervised(method: str) -> bool:
+    """Whether a method or reference learns from labels."""
+    return method in methods.METHODS and methods.METHODS[method].supervised
+
+
 def _comparison(request: Request):
-    for method in request.methods:
-        yield title(method), method, {}, "", math.nan
+    for method in request.compared():
+        row = f"{title(method)} (supervised)" if is_supervised(method) else title(method)
+        yield row, method, {}, "", math.nan
 
 
 def _losses(request: Request):

@@ -266,6 +266,10 @@ def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str
              "bold. MAP@50 divides by the hits among the first 50, as the paper does. NDCG@50 is "
              "graded: an item that shares n labels with the query gains 2^n - 1."]  # fmt: skip
     notes += [EXPERIMENTS[name].note] if EXPERIMENTS[name].note else []
+    supervised = dict.fromkeys(filter(experiments.is_supervised, (e.cell.method for e in entries)))
+    if supervised:
+        names = ", ".join(map(experiments.title, supervised))
+        notes.append(f"Supervised, by the labels of the training pairs: {names}.")
     if len(printed):
         there = experiments.PAPER_DATA[request.dataset][0]
         own = summaries.paper_backbone(backbone)
@@ -278,7 +282,7 @@ def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str
         )
     else:
         notes.append("There are no published figures for this: everything was measured here.")
-    return notes + request.overruled(entries)
+    return notes + experiments.remarks({name: entries}, request)
 
 
 def _page(title, notes, tables, pictures, failures, about, csvs) -> str:

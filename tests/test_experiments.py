@@ -51,6 +51,43 @@ def test_a_comparison_has_every_method_and_reference(name):
     assert [e.cell.seed for e in entries] == sorted(e.cell.seed for e in entries)
 
 
+SUPERVISED = {n: m.title for n, m in methods.METHODS.items() if m.supervised}
+WANT_PICTURES = {n: m.title for n, m in methods.METHODS.items() if m.needs_pictures}
+
+
+def test_only_rows_of_supervised_methods_are_marked_in_a_comparison():
+    assert SUPERVISED and len(SUPERVISED) < len(methods.METHODS)
+    rows = {e.cell.method: e.row for e in experiments.plan("table2", request())}
+    marked = {n: row for n, row in rows.items() if "(" in row and n not in REFERENCES}
+    assert marked == {n: f"{title} (supervised)" for n, title in SUPERVISED.items()}
+
+
+@pytest.mark.parametrize("name", ["table2", "figure6"])
+def test_vectors_are_compared_without_the_methods_that_need_pictures(name):
+    assert WANT_PICTURES
+    asked = request("features", has_images=False)
+    plan = experiments.plan(name, asked)
+    found = list(dict.fromkeys(e.cell.method for e in plan))
+    assert found == [n for n in NAMES if n not in WANT_PICTURES]
+    (line,) = experiments.remarks({name: plan, "table4": []}, asked)
+    assert line.startswith(f"without {', '.join(WANT_PICTURES.values())}: pictures are needed")
+    assert "features data has vectors only" in line
+    # Nothing to say: of another experiment, of pictures, of methods that were asked for.
+    assert not experiments.remarks({"table4": experiments.plan("table4", asked)}, asked)
+    assert not experiments.remarks({name: experiments.plan(name, request())}, request())
+    asked = request("features", has_images=False, methods=("lsh", "dsah"))
+    assert not experiments.remarks({name: experiments.plan(name, asked)}, asked)
+
+
+def test_a_method_that_needs_pictures_is_refused_by_name_on_vectors():
+    for name in WANT_PICTURES:
+        asked = request("features", has_images=False, methods=("lsh", name))
+        with pytest.raises(ValueError, match=f"^{name} cannot be compared on features data"):
+            experiments.plan("table2", asked)
+        assert experiments.plan("table4", asked), "which has no such rows"
+        assert experiments.plan("table2", request(methods=("lsh", name)))
+
+
 def test_experiments_share_cells():
     asked = request()
     table2, table3, figure6 = (experiments.plan(n, asked) for n in ("table2", "table3", "figure6"))

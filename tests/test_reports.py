@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_experiments import fail, finish, request
 
-from dsprh_tf import experiments, reports, summaries
+from dsprh_tf import experiments, methods, reports, summaries
 
 METHODS = ("lsh", "dsah", "dsprh")
 
@@ -127,6 +127,26 @@ def test_failed_cells_are_shown_with_their_reason(tmp_path):
     markdown = (page.parent / "report.md").read_text()
     assert markdown.count("train: no <room> | left") == 4  # two code lengths, two seeds
     assert "| DSAH | failed |" in markdown
+
+
+def test_supervised_rows_say_what_they_are(tmp_path):
+    name, title = next((n, m.title) for n, m in methods.METHODS.items() if m.supervised)
+    for names, marked in ((("dsah", name), True), (("dsah",), False)):
+        asked = request(bits=(16,), seeds=(0,), methods=names)
+        entries = experiments.plan("table2", asked)
+        for cell in experiments.unique_cells(entries):
+            finish(cell, tmp_path)
+        page = reports.write_report("table2", asked, entries, tmp_path, {}).read_text()
+        assert (f"<td>{title} (supervised)</td>" in page) == marked
+        assert (f"Supervised, by the labels of the training pairs: {title}." in page) == marked
+        assert "DSAH (supervised)" not in page
+
+
+def test_a_report_on_vectors_names_what_it_leaves_out(tmp_path):
+    asked = request("features", bits=(16,), seeds=(0,), has_images=False)
+    for name, told in (("table2", True), ("table4", False)):
+        page = reports.write_report(name, asked, experiments.plan(name, asked), tmp_path, {})
+        assert ("pictures are needed" in page.read_text()) == told
 
 
 def test_a_mean_of_fewer_seeds_says_so(tmp_path):
