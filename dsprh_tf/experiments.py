@@ -9,22 +9,25 @@
 | figure6 | precision-recall and precision@k at 128 bits | all methods in one axes |
 | ablation_parts | | DSPRH without one of its networks' parts |
 | ablation_loss | | DSPRH with other readings of what the paper leaves open |
+| ablation_METHOD | | a method without each of the parts that its entry in `METHODS` names |
 
 The text of the paper gives no grid for figures 4 and 5 (it names w3 = .5, .75 and 1, and the
 choices alpha = 1, beta = .03, gamma = 1) nor their code length; the grids and 64 bits are ours.
 
-The ablations hold out a part of the training pairs and show, beside the metrics of the test
-queries, a score of these pairs that needs neither labels nor queries
-(`evaluation.neighbour_map`): a setting is chosen by that score.
+The ablations of DSPRH hold out a part of the training pairs and show, beside the metrics of the
+test queries, a score of these pairs that needs neither labels nor queries
+(`evaluation.neighbour_map`): a setting is chosen by that score. Those of single methods choose
+nothing: their first row is the one of the comparison, with its cells.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -220,12 +223,14 @@ class Experiment:
         bits: the paper's code lengths.
         rows: request -> (row label, method, changed settings, swept setting, its value), ...
         note: how it was read where the paper leaves it open.
+        needs_pictures: whether vectors alone are too little.
     """
 
     title: str
     bits: tuple[int, ...]
     rows: object
     note: str = ""
+    needs_pictures: bool = False
 
 
 def plan(name: str, request: Request) -> list[Entry]:
@@ -237,10 +242,10 @@ def plan(name: str, request: Request) -> list[Entry]:
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}, expected some of {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    if name in ("figure4", "ablation_parts") and not request.has_images:
+    if experiment.needs_pictures and not request.has_images:
         raise ValueError(
-            f"{name} is about the fusion of three branches over pictures, and {request.dataset} "
-            "data has vectors only: choose another experiment, or data with pictures"
+            f"{name} is about networks that read pictures, and {request.dataset} data has vectors "
+            "only: choose another experiment, or data with pictures"
         )
     rows = list(experiment.rows(request))
     return [
@@ -342,7 +347,7 @@ def _parts(request: Request):
         "mean instead of covariance": {"covariance": False},
         "backbone feature alone": {"fusion_weights": [0.0, 0.0, 1.0]},
     }
-    yield from _ablation(request, changes)
+    yield from _held_out(request, changes)
 
 
 def _readings(request: Request):
@@ -368,17 +373,24 @@ def _readings(request: Request):
         "decoders read signs": {"decoder_input": "sign"},
         "SGD": {"optimizer": "sgd", "lr_image": 0.005, "lr_text": 0.005, "weight_decay": 5e-4},
     }  # fmt: skip
-    yield from _ablation(request, changes)
+    yield from _held_out(request, changes)
 
 
-def _ablation(request: Request, changes: dict):
+def _held_out(request: Request, changes: dict):
+    yield from _ablation(request, methods.PAPER, changes, validation=_HELD_OUT, select="last")
+
+
+def _own_parts(method: str, request: Request):
+    yield from _ablation(request, method, methods.METHODS[method].ablation)
+
+
+def _ablation(request: Request, method: str, changes: Mapping, **common):
     """The method as it is, then with each of the changes that are one."""
-    chosen = request.settings(methods.PAPER)
-    common = {"validation": _HELD_OUT, "select": "last"}
-    yield methods.METHODS[methods.PAPER].title, methods.PAPER, common, "", math.nan
+    chosen = request.settings(method)
+    yield methods.METHODS[method].title, method, common, "", math.nan
     for row, changed in changes.items():
         if any(chosen[name] != value for name, value in changed.items()):
-            yield row, methods.PAPER, {**common, **changed}, "", math.nan
+            yield row, method, {**common, **changed}, "", math.nan
 
 
 _HELD_OUT = 0.15  # share of the training pairs that an ablation keeps for its choice
@@ -387,6 +399,11 @@ _ABLATION_NOTE = (
     f"{_HELD_OUT:.0%} of the training pairs were held out. Validation MAP ranks the other training "
     "pairs for them; relevant are the 5 % nearest by pictures and words together. Settings "
     "are chosen by it alone; the test queries stand beside it to be looked at."
+)
+_PARTS_NOTE = (
+    "Each row changes one setting of the first, which is the row of the comparison of methods: it "
+    "shares its cells, and no further pairs are held out. The numbers of the test queries are "
+    "there to be looked at, not to choose by."
 )
 EXPERIMENTS = {
     "table2": Experiment("Comparison of methods", _ALL, _comparison,
@@ -399,11 +416,18 @@ EXPERIMENTS = {
         "A part alone is the loss L_1, L_2 or L_3 with weight 1; the paper does not say with "
         "which weight it trained them."),
     "figure4": Experiment("Weight w3 of the backbone feature, w1 = w2 = (1 - w3) / 2",
-        (64,), _fusion, "The paper's text gives neither grid nor code length: these are ours."),
+        (64,), _fusion, "The paper's text gives neither grid nor code length: these are ours.",
+        needs_pictures=True),
     "figure5": Experiment("Weights of the loss, one at a time", (64,), _weights,
         "The paper's text gives neither grid nor code length: these are ours, around its choice "
         "alpha = 1, beta = 0.03, gamma = 1."),
     "figure6": Experiment("Precision-recall and precision@k", (128,), _comparison),
-    "ablation_parts": Experiment("Parts of the networks", (64,), _parts, _ABLATION_NOTE),
+    "ablation_parts": Experiment("Parts of the networks", (64,), _parts, _ABLATION_NOTE,
+        needs_pictures=True),
     "ablation_loss": Experiment("Open readings of the loss", (64,), _readings, _ABLATION_NOTE),
+    **{
+        f"ablation_{name}": Experiment(f"Parts of {method.title}", (64,),
+            functools.partial(_own_parts, name), _PARTS_NOTE, method.needs_pictures)
+        for name, method in methods.METHODS.items() if method.ablation
+    },
 }  # fmt: skip

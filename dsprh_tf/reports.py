@@ -159,7 +159,7 @@ def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> 
             groups = [(DIRECTIONS[d], [f"{b} bits" for b in bits]) for d in DIRECTIONS]
             tables.append(_plain_table(TITLES[metric], groups, columns, part))
     groups = [("", [f"{b} bits" for b in bits])]
-    for metric in ("mean of four", "validation_map"):
+    for metric in ("mean of four", "mean map", "mean ndcg@50", "validation_map"):
         part = summary[summary["metric"] == metric]
         if len(part):
             tables.append(_plain_table(TITLES[metric], groups, [("", b) for b in bits], part))

@@ -20,6 +20,8 @@ TITLES = {
     "map": "MAP",
     "ndcg@50": "NDCG@50",
     "mean of four": "Mean of the four: MAP@50 and MAP in both directions",
+    "mean map": "Mean of MAP in both directions",
+    "mean ndcg@50": "Mean of NDCG@50 in both directions",
     "validation_map": "Validation MAP, without labels or test queries",
 }
 # Those between the modalities, as pages show them.
@@ -102,7 +104,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     Returns:
         Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
         published, difference. Directions are the two cross-modal ones and, under direction "", as
-        metric "mean of four" the mean of their MAP and MAP@50 per seed, and "validation_map".
+        metric "mean of four" the mean of their MAP and MAP@50 per seed, "mean map" and
+        "mean ndcg@50" the means of both directions, and "validation_map".
     """
     known = {}
     for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
@@ -118,9 +121,12 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
             (direction, metric): cross.loc[cross["direction"] == direction, metric]
             for metric, direction in itertools.product(SHOWN, DIRECTIONS)
         }
-        samples["", "mean of four"] = cross.groupby("seed")[list(METRICS)].mean().mean(axis=1)
+        by_seed = cross.groupby("seed")
+        samples["", "mean of four"] = by_seed[list(METRICS)].mean().mean(axis=1)
+        for metric in ("map", "ndcg@50"):
+            samples["", f"mean {metric}"] = by_seed[metric].mean()
         if group["validation_map"].notna().any():
-            samples["", "validation_map"] = cross.groupby("seed")["validation_map"].first()
+            samples["", "validation_map"] = by_seed["validation_map"].first()
         for (direction, metric), values in samples.items():
             values = values.to_numpy(float)
             mean = values.mean() if len(values) else np.nan

@@ -11,6 +11,8 @@ table4           the paper's method with all of its loss, and with L_1, L_2, L_3
 figure4          the same over w3 of the fusion, w1 = w2
 figure5          the same over alpha, beta and gamma, one at a time
 figure6          precision-recall and precision@k of all methods at 128 bits
+ablation_parts, ablation_loss   the paper's method with other parts and other readings of its loss
+ablation_METHOD  METHOD without each of its parts
 
 Any data with labels will do; published figures stand beside ours where the data are the paper's.
 All flags of scripts/train.py, also in a flag file, go to every cell and overrule the methods'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections import Counter
@@ -15,7 +16,10 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.experiments import EXPERIMENTS, NAMES, Request
 from dsprh_tf.references import REFERENCES
 
+PARTED = {name: method for name, method in methods.METHODS.items() if method.ablation}
 DEFAULTS = {
+    **{name: getattr(method.objective, name, True)  # of a network: a switch
+       for method in PARTED.values() for changed in method.ablation.values() for name in changed},
     "dataset": "coco", "data_dir": None, "backbone": "alexnet", "backbone_weights": "none",
     "alpha": 1.0, "beta": 0.03, "gamma": 1.0, "image_weight": 0.9, "margin": 0.001,
     "fusion_weights": [0.25, 0.25, 0.5], "epochs": 40, "optimizer": "sgd", "cache_dir": "cache",
@@ -193,6 +197,51 @@ def test_an_ablation_changes_one_thing_and_holds_out_pairs(name):
         changed = {n for n in base if base[n] != entry.cell.settings[n]}
         assert changed, "a row that changes nothing is the first one"
         assert not changed & {"validation", "select", "data", "method", "seed"}
+
+
+def test_the_ablation_of_a_supervised_method_takes_away_each_named_part():
+    entries = experiments.plan("ablation_hsidhn", request(seeds=(0,)))
+    assert {e.row: e.cell.method for e in entries} == dict.fromkeys(
+        ["HSIDHN", "without interaction", "without soft similarity", "without hard similarity",
+         "without multi-scale", "without quantisation", "without balance"], "hsidhn",
+    )  # fmt: skip
+    changes = [
+        {n: v for n, v in e.cell.settings.items() if v != entries[0].cell.settings[n]}
+        for e in entries
+    ]
+    assert changes == [
+        {}, {"interaction": False}, {"soft_weight": 0}, {"hard_weight": 0},
+        {"multi_scale": False}, {"quantization_weight": 0}, {"balance_weight": 0},
+    ]  # fmt: skip
+    assert len({e.cell.name for e in entries}) == 7
+
+
+def test_every_method_with_parts_has_its_ablation():
+    assert set(PARTED) >= set(SUPERVISED)
+    for name in methods.METHODS:
+        assert (f"ablation_{name}" in EXPERIMENTS) == (name in PARTED)
+
+
+@pytest.mark.parametrize("name", sorted(PARTED))
+def test_an_ablation_of_parts_begins_with_the_row_of_the_comparison(name):
+    method, experiment = PARTED[name], f"ablation_{name}"
+    asked = request(bits=(64,))
+    entries = experiments.plan(experiment, asked)
+    base = [e.cell.name for e in entries if e.row == method.title]
+    assert len(base) == 3  # seeds
+    table2 = experiments.plan("table2", asked)
+    assert base == [e.cell.name for e in table2 if e.cell.method == name], "shared, so all of it"
+    assert {e.bits for e in experiments.plan(experiment, request())} == {64}
+    # A change must be of something that the method reads: a typing error would change nothing.
+    reads = {f.name for f in dataclasses.fields(method.objective)} | set(method.network)
+    assert {n for changed in method.ablation.values() for n in changed} <= reads
+    # What the user has changed already is the first row.
+    row, changed = next(iter(method.ablation.items()))
+    rows = {e.row for e in experiments.plan(experiment, request(given=dict(changed)))}
+    assert rows == {method.title, *method.ablation} - {row}
+    if method.needs_pictures:
+        with pytest.raises(ValueError, match=f"{experiment} .* vectors only"):
+            experiments.plan(experiment, request("features", has_images=False))
 
 
 def test_recipes_fill_what_the_user_does_not_give():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -73,3 +74,33 @@ def test_the_bits_plot_has_every_metric_in_both_directions(tmp_path):
     (legend,) = figure.legends
     shown = {text.get_text() for text in legend.get_texts()}
     assert shown == {"DSAH", "DSPRH", "published", "chance 0.100 (MAP)"}
+
+
+@pytest.mark.parametrize(
+    ("validation", "metrics"),
+    [(None, ("mean map", "mean ndcg@50")), (0.4, ("mean of four", "validation_map"))],
+)
+def test_an_ablation_shows_validation_pairs_where_there_are_any(tmp_path, validation, metrics):
+    asked = request(bits=(64,), seeds=(0, 1))
+    entries = experiments.plan("ablation_hsidhn", asked)
+    for number, cell in enumerate(experiments.unique_cells(entries)):
+        finish(cell, tmp_path, 0.01 * number)
+        if validation is not None:
+            path = cell.folder(tmp_path) / "results.json"
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({**record, "validation_map": validation + 0.02 * number}))
+    results = summaries.read_results(entries, tmp_path)
+    nothing = summaries.published("ablation_hsidhn", "coco")
+    summary = summaries.summarise(results, nothing, "alexnet")
+    plots = report_plots.make_plots("ablation_hsidhn", results, summary, pd.DataFrame())
+    (figure,) = plots.values()
+    assert list(plots) == ["ablation_hsidhn-64.png"]
+    rows = list(dict.fromkeys(e.row for e in entries))
+    assert rows[0] == "HSIDHN" and len(rows) == 7
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == rows
+    assert figure.axes[0].yaxis_inverted(), "the first row on top"
+    for axes, metric in zip(figure.axes, metrics):
+        means = summary[summary["metric"] == metric].set_index("row")["mean"][rows]
+        np.testing.assert_allclose(list(map(float, axes.containers[0].lines[0].get_xdata())), means)
+        assert axes.get_title().startswith(summaries.TITLES[metric].split(":")[0].split(",")[0])
+        assert means.nunique() == 7

@@ -42,7 +42,7 @@ def counts(outcome) -> dict:
     return {
         line[0]: tuple(map(int, line[1:5]))
         for line in lines
-        if line and line[0].startswith(("table", "figure"))
+        if line and line[0].startswith(("table", "figure", "ablation"))
     }
 
 
@@ -117,7 +117,10 @@ def test_a_flag_file_of_a_single_run_makes_the_whole_table(reproduce, program, f
 def test_experiments_of_vectors(reproduce):
     names = "table2,table3,table4,figure5,figure6"
     assert set(counts(reproduce(f"--experiment={names}"))) == set(names.split(","))
-    assert "vectors only" in reproduce("--experiment=figure4").line
+    for name in ("figure4", "ablation_parts", "ablation_hsidhn"):
+        line = reproduce(f"--experiment={name}").line
+        assert line.startswith(f"reproduce: {name} is about networks that read pictures")
+        assert "vectors only" in line
 
 
 def test_vectors_leave_out_what_needs_pictures_and_say_so_once(reproduce):
@@ -134,6 +137,17 @@ def test_a_method_that_needs_pictures_is_refused_on_vectors(reproduce, name, tmp
     assert line.startswith(f"reproduce: {name} cannot be compared on features data")
     assert "leave it out of --methods" in line
     assert not (tmp_path / "out").exists(), "nothing is begun"
+
+
+def test_the_ablation_of_a_supervised_method_shares_its_base(program, small_flags, tmp_path):
+    command = [
+        "reproduce", "--experiment=table2,ablation_hsidhn", *small_flags, "--methods=dsah,hsidhn",
+        f"--out={tmp_path / 'out'}", "--dry_run", "--bits=64",
+    ]  # fmt: skip
+    planned = counts(program(*command))
+    assert planned == {"table2": (6, 0, 0, 6), "ablation_hsidhn": (7 * 3, 0, 0, 6 * 3)}
+    planned = counts(program(*command, "--nointeraction", "--soft_weight=0"))
+    assert planned["ablation_hsidhn"] == (5 * 3, 0, 0, 4 * 3), "rows that change nothing are none"
 
 
 def test_a_second_process_stops(reproduce, tmp_path):

@@ -85,6 +85,11 @@ def test_results_become_means_and_deviations(tmp_path):
     four = line["DSAH", "", "mean of four"]  # of MAP and MAP@50: NDCG is none of them
     assert four["mean"] == pytest.approx((0.5 + 0.3 + 0.6 + 0.4) / 4 + 0.01)
     assert four["std"] == pytest.approx(0.02 / math.sqrt(2))
+    for metric, mean in (("mean map", 0.35), ("mean ndcg@50", 0.25)):
+        both = line["DSAH", "", metric]
+        assert both["mean"] == pytest.approx(mean + 0.01)
+        assert both["std"] == pytest.approx(0.02 / math.sqrt(2))
+        assert both["done"] == 2
     lost = line["LSH", "image_to_text", "map"]
     assert math.isnan(lost["mean"])
     assert (lost["done"], lost["failed"]) == (0, 1)
@@ -107,7 +112,7 @@ def test_nothing_finished_is_a_table_too(tmp_path):
     results = summaries.read_results(entries, tmp_path)
     assert set(results["state"]) == {"open"}
     summary = summaries.summarise(results, summaries.published("table4", "coco"), "alexnet")
-    assert len(summary) == 4 * 4 * 7
+    assert len(summary) == 4 * 4 * 9
     assert summary["mean"].isna().all()
     assert summaries.mean_curves(entries, tmp_path).empty
 
