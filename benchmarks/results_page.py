@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
 
-from dsprh_tf import experiments, reports  # noqa: E402
+from dsprh_tf import reports, summaries  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 _BLOCK = re.compile(r"<!-- (?!end )(\w+) -->\n.*?<!-- end \1 -->", re.DOTALL)
@@ -32,7 +32,7 @@ def read(path: Path) -> pd.DataFrame:
 def tables(name: str) -> str:
     """The tables of benchmarks/results/NAME.csv in Markdown."""
     summary = read(RESULTS / f"{name}.csv")
-    nothing = experiments.published(name, "coco")
+    nothing = summaries.published(name, "coco")
     made = reports.make_tables(summary, nothing, "MobileNetV2")
     return "\n\n".join(table.markdown() for table in made)
 

@@ -1,4 +1,4 @@
-"""The experiments of the DSPRH paper: which cells each has, what it published, what came out.
+"""The experiments of the DSPRH paper: which cells each has.
 
 | name | in the paper | here |
 |---|---|---|
@@ -9,34 +9,35 @@
 | figure6 | precision-recall and precision@k at 128 bits | all methods in one axes |
 | ablation_parts | | DSPRH without one of its networks' parts |
 | ablation_loss | | DSPRH with other readings of what the paper leaves open |
+| ablation_METHOD | | a method without each of the parts that its entry in `METHODS` names |
 
 The text of the paper gives no grid for figures 4 and 5 (it names w3 = .5, .75 and 1, and the
 choices alpha = 1, beta = .03, gamma = 1) nor their code length; the grids and 64 bits are ours.
 
-The ablations hold out a part of the training pairs and show, beside the metrics of the test
-queries, a score of these pairs that needs neither labels nor queries
-(`evaluation.neighbour_map`): a setting is chosen by that score.
+The ablations of DSPRH hold out a part of the training pairs and show, beside the metrics of the
+test queries, a score of these pairs that needs neither labels nor queries
+(`evaluation.neighbour_map`): a setting is chosen by that score. Those of single methods choose
+nothing: their first row is the one of the comparison, with its cells.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from dsprh_tf import cells, evaluation, methods
+from dsprh_tf import cells, methods
 from dsprh_tf.cells import Cell
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.references import REFERENCES
 from dsprh_tf.runs import NEUTRAL
 
-METRICS = ("map@50", "map")
 FUSION = (0.0, 0.25, 0.5, 0.75, 1.0)  # w3
 WEIGHTS = {
     "alpha": (0.1, 0.3, 1.0, 3.0, 10.0),
@@ -61,8 +62,6 @@ PAPER_DATA = {
 }
 _REFERENCES = {"lsh": "LSH", "cca_itq": "CCA + ITQ", "float": "not hashed (cosine)"}
 NAMES = (*REFERENCES, *methods.METHODS)  # what a comparison can hold, in the order of its rows
-_PUBLISHED = Path(__file__).parent / "published"
-_DIRECTIONS = {"image2text": "image_to_text", "text2image": "text_to_image"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +74,8 @@ class Request:
         given: the settings that the user gave, for every cell.
         bits: code lengths; () for those of the paper.
         seeds: the seeds, at least one.
-        methods: names of methods and references, in the order of the tables.
+        methods: names of methods and references, in the order of the tables; None for all that
+            the data can have.
         references: the settings that count for references -> their values where none is given.
         marks: what else determines results: fingerprints of data and weights.
         has_images: False for precomputed features.
@@ -86,13 +86,13 @@ class Request:
     given: dict
     bits: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    methods: tuple[str, ...] = NAMES
+    methods: tuple[str, ...] | None = None
     references: dict = dataclasses.field(default_factory=dict)
     marks: dict = dataclasses.field(default_factory=dict)
     has_images: bool = True
 
     def __post_init__(self):
-        for name in self.methods or [""]:
+        for name in () if self.methods is None else self.methods or ("",):
             if name not in NAMES:
                 raise ValueError(f"unknown method {name!r}, expected some of {', '.join(NAMES)}")
         if not self.seeds:
@@ -124,6 +124,35 @@ class Request:
         _, papers = PAPER_DATA.get(self.dataset, ("", {}))
         said = papers.get(title(method), {})
         return {**self.defaults, **self.recipe(method), **said, **self.given, **changed}
+
+    def compared(self) -> tuple[str, ...]:
+        """The methods and references of a comparison, in the order of its rows.
+
+        Raises:
+            ValueError: one that was asked for by its name needs pictures, and there are none.
+        """
+        unfit = self._unfit()
+        if self.methods is None:
+            return tuple(name for name in NAMES if name not in unfit)
+        asked = [name for name in self.methods if name in unfit]
+        if asked:
+            raise ValueError(
+                f"{', '.join(asked)} cannot be compared on {self.dataset} data: it has vectors "
+                "only, and pictures are needed; leave it out of --methods, or give other data"
+            )
+        return self.methods
+
+    def left_out(self) -> list[str]:
+        """A line that names the methods of which the data rule out a comparison, if any."""
+        if self.methods is not None or not self._unfit():
+            return []
+        names = ", ".join(map(title, self._unfit()))
+        return [f"without {names}: pictures are needed, and {self.dataset} data has vectors only"]
+
+    def _unfit(self) -> tuple[str, ...]:
+        """The methods that need pictures, where there are none."""
+        wanting = (name for name, m in methods.METHODS.items() if m.needs_pictures)
+        return () if self.has_images else tuple(wanting)
 
     def recipe(self, method: str) -> dict:
         """A method's own settings for the backbone at hand; none of a reference."""
@@ -194,12 +223,14 @@ class Experiment:
         bits: the paper's code lengths.
         rows: request -> (row label, method, changed settings, swept setting, its value), ...
         note: how it was read where the paper leaves it open.
+        needs_pictures: whether vectors alone are too little.
     """
 
     title: str
     bits: tuple[int, ...]
     rows: object
     note: str = ""
+    needs_pictures: bool = False
 
 
 def plan(name: str, request: Request) -> list[Entry]:
@@ -211,10 +242,10 @@ def plan(name: str, request: Request) -> list[Entry]:
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}, expected some of {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    if name in ("figure4", "ablation_parts") and not request.has_images:
+    if experiment.needs_pictures and not request.has_images:
         raise ValueError(
-            f"{name} is about the fusion of three branches over pictures, and {request.dataset} "
-            "data has vectors only: choose another experiment, or data with pictures"
+            f"{name} is about networks that read pictures, and {request.dataset} data has vectors "
+            "only: choose another experiment, or data with pictures"
         )
     rows = list(experiment.rows(request))
     return [
@@ -222,6 +253,18 @@ def plan(name: str, request: Request) -> list[Entry]:
         for seed, bits in itertools.product(request.seeds, request.bits or experiment.bits)
         for row, method, changed, parameter, value in rows
     ]
+
+
+def remarks(plans: dict[str, list[Entry]], request: Request) -> list[str]:
+    """What readers of plans must know: methods that are left out, recipes that were overruled.
+
+    Args:
+        plans: experiment -> its entries.
+        request: what they were made for.
+    """
+    comparing = any(EXPERIMENTS[name].rows is _comparison for name in plans)
+    left_out = request.left_out() if comparing else []
+    return left_out + request.overruled(itertools.chain(*plans.values()))
 
 
 def unique_cells(entries: Iterable[Entry]) -> list[Cell]:
@@ -266,9 +309,15 @@ def title(method: str) -> str:
     return methods.METHODS[method].title if method in methods.METHODS else _REFERENCES[method]
 
 
+def is_supervised(method: str) -> bool:
+    """Whether a method or reference learns from labels."""
+    return method in methods.METHODS and methods.METHODS[method].supervised
+
+
 def _comparison(request: Request):
-    for method in request.methods:
-        yield title(method), method, {}, "", math.nan
+    for method in request.compared():
+        row = f"{title(method)} (supervised)" if is_supervised(method) else title(method)
+        yield row, method, {}, "", math.nan
 
 
 def _losses(request: Request):
@@ -298,7 +347,7 @@ def _parts(request: Request):
         "mean instead of covariance": {"covariance": False},
         "backbone feature alone": {"fusion_weights": [0.0, 0.0, 1.0]},
     }
-    yield from _ablation(request, changes)
+    yield from _held_out(request, changes)
 
 
 def _readings(request: Request):
@@ -324,17 +373,24 @@ def _readings(request: Request):
         "decoders read signs": {"decoder_input": "sign"},
         "SGD": {"optimizer": "sgd", "lr_image": 0.005, "lr_text": 0.005, "weight_decay": 5e-4},
     }  # fmt: skip
-    yield from _ablation(request, changes)
+    yield from _held_out(request, changes)
 
 
-def _ablation(request: Request, changes: dict):
+def _held_out(request: Request, changes: dict):
+    yield from _ablation(request, methods.PAPER, changes, validation=_HELD_OUT, select="last")
+
+
+def _own_parts(method: str, request: Request):
+    yield from _ablation(request, method, methods.METHODS[method].ablation)
+
+
+def _ablation(request: Request, method: str, changes: Mapping, **common):
     """The method as it is, then with each of the changes that are one."""
-    chosen = request.settings(methods.PAPER)
-    common = {"validation": _HELD_OUT, "select": "last"}
-    yield methods.METHODS[methods.PAPER].title, methods.PAPER, common, "", math.nan
+    chosen = request.settings(method)
+    yield methods.METHODS[method].title, method, common, "", math.nan
     for row, changed in changes.items():
         if any(chosen[name] != value for name, value in changed.items()):
-            yield row, methods.PAPER, {**common, **changed}, "", math.nan
+            yield row, method, {**common, **changed}, "", math.nan
 
 
 _HELD_OUT = 0.15  # share of the training pairs that an ablation keeps for its choice
@@ -343,6 +399,11 @@ _ABLATION_NOTE = (
     f"{_HELD_OUT:.0%} of the training pairs were held out. Validation MAP ranks the other training "
     "pairs for them; relevant are the 5 % nearest by pictures and words together. Settings "
     "are chosen by it alone; the test queries stand beside it to be looked at."
+)
+_PARTS_NOTE = (
+    "Each row changes one setting of the first, which is the row of the comparison of methods: it "
+    "shares its cells, and no further pairs are held out. The numbers of the test queries are "
+    "there to be looked at, not to choose by."
 )
 EXPERIMENTS = {
     "table2": Experiment("Comparison of methods", _ALL, _comparison,
@@ -355,154 +416,18 @@ EXPERIMENTS = {
         "A part alone is the loss L_1, L_2 or L_3 with weight 1; the paper does not say with "
         "which weight it trained them."),
     "figure4": Experiment("Weight w3 of the backbone feature, w1 = w2 = (1 - w3) / 2",
-        (64,), _fusion, "The paper's text gives neither grid nor code length: these are ours."),
+        (64,), _fusion, "The paper's text gives neither grid nor code length: these are ours.",
+        needs_pictures=True),
     "figure5": Experiment("Weights of the loss, one at a time", (64,), _weights,
         "The paper's text gives neither grid nor code length: these are ours, around its choice "
         "alpha = 1, beta = 0.03, gamma = 1."),
     "figure6": Experiment("Precision-recall and precision@k", (128,), _comparison),
-    "ablation_parts": Experiment("Parts of the networks", (64,), _parts, _ABLATION_NOTE),
+    "ablation_parts": Experiment("Parts of the networks", (64,), _parts, _ABLATION_NOTE,
+        needs_pictures=True),
     "ablation_loss": Experiment("Open readings of the loss", (64,), _readings, _ABLATION_NOTE),
+    **{
+        f"ablation_{name}": Experiment(f"Parts of {method.title}", (64,),
+            functools.partial(_own_parts, name), _PARTS_NOTE, method.needs_pictures)
+        for name, method in methods.METHODS.items() if method.ablation
+    },
 }  # fmt: skip
-
-
-def published(experiment: str, dataset: str) -> pd.DataFrame:
-    """What was printed for an experiment on a dataset.
-
-    Args:
-        experiment: its name.
-        dataset: name of the data here, such as "nuswide".
-
-    Returns:
-        Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
-        empty where there is nothing.
-    """
-    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
-    names["table3"] = names["table2"]
-    columns = ["row", "backbone", "direction", "bits", "metric", "value"]
-    if dataset not in PAPER_DATA or experiment not in names:
-        return pd.DataFrame(columns=columns)
-    table = pd.concat([pd.read_csv(_PUBLISHED / name) for name in names[experiment]])
-    table = table[table["dataset"] == PAPER_DATA[dataset][0]]
-    table = table.rename(columns={"method": "row", "loss": "row"})
-    table["direction"] = table["direction"].map(_DIRECTIONS)
-    table["metric"] = table["metric"].str.lower()
-    if "backbone" not in table:
-        table["backbone"] = ""
-    return table[columns].reset_index(drop=True)
-
-
-def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
-    """The state and the numbers of a plan's cells.
-
-    Args:
-        entries: the plan.
-        out: the output folder.
-
-    Returns:
-        One row per entry and direction (one per entry without results): row, bits, parameter,
-        value, cell, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
-        and one column per metric that is a number.
-
-    Raises:
-        ValueError: results of another version of the project.
-    """
-    rows = []
-    for entry in entries:
-        cell, record = entry.cell, entry.cell.record(out)
-        head = {
-            "row": entry.row, "bits": entry.bits, "parameter": entry.parameter,
-            "value": entry.value, "cell": cell.name, "method": cell.method, "seed": cell.seed,
-            "seconds": cell.seconds(out),
-        }  # fmt: skip
-        if record is not None:
-            numbers = evaluation.scalar_table(record).drop(
-                columns=["method", "bits", "dataset", "seed"]
-            )
-            done = {**head, "state": "done", "reason": ""}
-            rows += [{**done, **line} for line in numbers.to_dict("records")]
-        else:
-            reason = cell.failure(out)
-            rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
-    columns = ["direction", "chance", "queries", "database", "validation_map", *METRICS]
-    return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
-
-
-def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, beside what was printed.
-
-    Args:
-        results: what `read_results` returned.
-        printed: what `published` returned.
-        backbone: name of the backbone here: a row is set beside the printed one with it, else
-            beside that with AlexNet, the paper's main one.
-
-    Returns:
-        Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
-        published, difference. Directions are the two cross-modal ones and, under direction "", as
-        metric "mean of four" the mean of their MAP and MAP@50 per seed, and "validation_map".
-    """
-    known = {}
-    for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
-        lines = printed[printed["backbone"] == wanted]
-        keys = zip(lines["row"], lines["bits"], lines["direction"], lines["metric"])
-        known.update(zip(keys, lines["value"]))
-    rows = []
-    for (row, bits), group in results.groupby(["row", "bits"], sort=False):
-        counts = {"row": row, "bits": bits, "seeds": group["seed"].nunique(),
-                  "failed": group.loc[group["state"] == "failed", "seed"].nunique()}  # fmt: skip
-        cross = group[group["direction"].isin(list(_DIRECTIONS.values()))]
-        samples = {
-            (direction, metric): cross.loc[cross["direction"] == direction, metric]
-            for metric, direction in itertools.product(METRICS, _DIRECTIONS.values())
-        }
-        samples["", "mean of four"] = cross.groupby("seed")[list(METRICS)].mean().mean(axis=1)
-        if group["validation_map"].notna().any():
-            samples["", "validation_map"] = cross.groupby("seed")["validation_map"].first()
-        for (direction, metric), values in samples.items():
-            values = values.to_numpy(float)
-            mean = values.mean() if len(values) else np.nan
-            std = values.std(ddof=1) if len(values) > 1 else np.nan
-            there = known.get((row, bits, direction, metric), math.nan)
-            rows.append({**counts, "direction": direction, "metric": metric, "mean": mean,
-                         "std": std, "done": len(values), "published": there,
-                         "difference": mean - there})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def paper_backbone(backbone: str) -> str:
-    """A backbone as the published tables call it; AlexNet for those that they do not have."""
-    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")
-
-
-def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
-    """Curves of the finished cells, averaged over seeds point by point.
-
-    Points are the same Hamming radius, or rank where there are no codes; a point that not all
-    seeds have is left out.
-
-    Args:
-        entries: the plan.
-        out: the output folder.
-
-    Returns:
-        Columns row, bits, direction, curve ("precision_recall" or "precision_at_k"), x, precision.
-    """
-    points = []
-    for entry in entries:
-        record = entry.cell.record(out) or {}
-        for direction, curve in itertools.product(
-            _DIRECTIONS.values(), ("precision_recall", "precision_at_k")
-        ):
-            if direction not in record:
-                continue
-            values = record[direction][curve]
-            x = values["recall" if curve == "precision_recall" else "k"]
-            at = values.get("radius") or values.get("rank") or x
-            head = (entry.row, entry.bits, direction, curve, entry.cell.seed)
-            points += [(*head, *p) for p in zip(at, x, values["precision"])]
-    keys = ["row", "bits", "direction", "curve"]
-    table = pd.DataFrame(points, columns=[*keys, "seed", "point", "x", "precision"])
-    seeds = table.groupby(keys)["seed"].transform("nunique")
-    held = table.groupby([*keys, "point"])["seed"].transform("nunique")
-    mean = table[held == seeds].groupby([*keys, "point"], sort=False)[["x", "precision"]].mean()
-    return mean.reset_index().drop(columns="point")

@@ -221,6 +221,7 @@ class Method:
         supervised: whether labels of the training pairs enter the loss.
         pyramid: whether the networks read the backbone's last stages (`build_backbone`).
         needs_pictures: whether vectors alone (`features` data) are too little.
+        ablation: row -> the settings that take one part of it away: an experiment of its own.
     """
 
     title: str
@@ -232,6 +233,7 @@ class Method:
     supervised: bool = False
     pyramid: bool = False
     needs_pictures: bool = False
+    ablation: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
 
     def settings(self, frozen: bool) -> dict:
         """The recipe for a frozen or a trained backbone."""
@@ -303,6 +305,14 @@ METHODS = {
         supervised=True,
         pyramid=True,
         needs_pictures=True,
+        ablation={
+            "without interaction": {"interaction": False},
+            "without soft similarity": {"soft_weight": 0.0},
+            "without hard similarity": {"hard_weight": 0.0},
+            "without multi-scale": {"multi_scale": False},
+            "without quantisation": {"quantization_weight": 0.0},
+            "without balance": {"balance_weight": 0.0},
+        },
     ),
     "sdeh": Method(
         "SDEH",
@@ -313,6 +323,12 @@ METHODS = {
         network=("width", "heads", "hash_dropout", "text_hidden", "seed"),
         supervised=True,
         needs_pictures=True,
+        ablation={
+            "without similarity loss": {"similarity_weight": 0.0},
+            "without classification": {"classification_weight": 0.0},
+            "without distribution loss": {"distribution_weight": 0.0},
+            "without quantisation": {"quantization_weight": 0.0},
+        },
     ),
 }  # fmt: skip
 PAPER = "dsprh"

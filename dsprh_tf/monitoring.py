@@ -11,15 +11,8 @@ from PIL import Image
 
 from dsprh_tf import codes, compat, metrics
 from dsprh_tf.encoding import PairEncoder
-from dsprh_tf.evaluation import (
-    Encoded,
-    RetrievalItem,
-    RetrievalRow,
-    draw_contact_sheet,
-    evaluate_directions,
-    plot_curves,
-    results_record,
-)
+from dsprh_tf.evaluation import Encoded, evaluate_directions, plot_curves, results_record
+from dsprh_tf.sheets import RetrievalItem, RetrievalRow, draw_contact_sheet
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the picture

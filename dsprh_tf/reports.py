@@ -1,11 +1,10 @@
-"""Reports of experiments: one self-contained HTML page, the same as Markdown, plots and CSVs."""
+"""Reports of experiments: one self-contained HTML page, the same as Markdown, and CSVs."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import html
-import io
 import itertools
 import json
 import math
@@ -14,23 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from dsprh_tf import experiments, methods
+from dsprh_tf import experiments, methods, summaries
 from dsprh_tf.cells import duration
 from dsprh_tf.data.files import write_bytes
-from dsprh_tf.evaluation import CURVE_STYLES
-from dsprh_tf.experiments import EXPERIMENTS, METRICS, Entry, Request
+from dsprh_tf.experiments import EXPERIMENTS, Entry, Request
+from dsprh_tf.report_plots import make_plots, png
+from dsprh_tf.summaries import DIRECTIONS, SHOWN, TITLES
 
-NAMES = {
-    "map": "MAP", "map@50": "MAP@50", "mean of four": "Mean of the four: MAP@50 and MAP in both "
-    "directions", "validation_map": "Validation MAP, without labels or test queries",
-}  # fmt: skip
-_DIRECTIONS = tuple(CURVE_STYLES)
-# Okabe and Ito's colours, which colour-blind readers tell apart, and dashes for overlaps.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; max-width: 78rem; margin: 2rem auto;
        padding: 0 1.5rem; }
@@ -117,11 +107,11 @@ def write_report(
     Raises:
         ValueError: results of another version of the project.
     """
-    results = experiments.read_results(entries, out)
-    printed = experiments.published(name, request.dataset)
+    results = summaries.read_results(entries, out)
+    printed = summaries.published(name, request.dataset)
     backbone = request.settings(methods.PAPER)["backbone"]
-    summary = experiments.summarise(results, printed, backbone)
-    curves = experiments.mean_curves(entries, out)
+    summary = summaries.summarise(results, printed, backbone)
+    curves = summaries.mean_curves(entries, out)
     tables = make_tables(summary, printed, backbone)
     plots = make_plots(name, results, summary, curves)
     folder = Path(out) / name
@@ -130,7 +120,7 @@ def write_report(
         csvs["curves.csv"] = curves
     for file, table in csvs.items():
         write_bytes(folder / file, table.to_csv(index=False).encode())
-    pictures = {file: _png(figure) for file, figure in plots.items()}
+    pictures = {file: png(figure) for file, figure in plots.items()}
     for file, content in pictures.items():
         write_bytes(folder / file, content)
     about = {**about, **_about(results, entries, out)}
@@ -146,178 +136,34 @@ def write_report(
 
 
 def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> list[Table]:
-    """The tables of a report: each metric, and the mean of all four.
+    """The tables of a report: each metric that the summary has, and means of several.
 
-    With published figures there is a table per direction, in which ours, the published one and
-    the difference stand side by side, and the paper's other rows stand below.
+    Of a metric with published figures there is a table per direction, in which ours, the
+    published one and the difference stand side by side, and the paper's other rows stand below.
 
     Args:
-        summary: what `experiments.summarise` returned.
-        printed: what `experiments.published` returned.
+        summary: what `summaries.summarise` returned.
+        printed: what `summaries.published` returned.
         backbone: name of the backbone here.
     """
     bits = list(dict.fromkeys(summary["bits"]))
     tables = []
-    for metric in METRICS:
+    for metric in SHOWN:
         part = summary[summary["metric"] == metric]
-        if len(printed):
-            for direction in _DIRECTIONS:
-                there = printed[printed["metric"] == metric]
+        there = printed[printed["metric"] == metric]
+        if len(there):
+            for direction in DIRECTIONS:
                 tables.append(_beside(metric, direction, part, there, bits, backbone))
-        else:
-            columns = list(itertools.product(_DIRECTIONS, bits))
-            groups = [(_arrow(d), [f"{b} bits" for b in bits]) for d in _DIRECTIONS]
-            tables.append(_plain_table(NAMES[metric], groups, columns, part))
+        elif len(part):
+            columns = list(itertools.product(DIRECTIONS, bits))
+            groups = [(DIRECTIONS[d], [f"{b} bits" for b in bits]) for d in DIRECTIONS]
+            tables.append(_plain_table(TITLES[metric], groups, columns, part))
     groups = [("", [f"{b} bits" for b in bits])]
-    for metric in ("mean of four", "validation_map"):
+    for metric in ("mean of four", "mean map", "mean ndcg@50", "validation_map"):
         part = summary[summary["metric"] == metric]
         if len(part):
-            tables.append(_plain_table(NAMES[metric], groups, [("", b) for b in bits], part))
+            tables.append(_plain_table(TITLES[metric], groups, [("", b) for b in bits], part))
     return tables
-
-
-def make_plots(
-    name: str, results: pd.DataFrame, summary: pd.DataFrame, curves: pd.DataFrame
-) -> dict[str, Figure]:
-    """The plots of a report, file name -> figure; none where nothing has finished.
-
-    Args:
-        name: the experiment.
-        results: what `experiments.read_results` returned.
-        summary: what `experiments.summarise` returned.
-        curves: what `experiments.mean_curves` returned.
-    """
-    done = summary[summary["done"] > 0]
-    if not len(done):
-        return {}
-    chance = results["chance"].mean()
-    styles = dict(zip(dict.fromkeys(summary["row"]), _styles()))
-    plots = {}
-    for bits, part in done.groupby("bits"):
-        if name == "figure6":
-            here = curves[curves["bits"] == bits]
-            plots[f"curves-{bits}.png"] = plot_curves(here, bits, chance, styles)
-        elif name.startswith("ablation"):
-            plots[f"{name}-{bits}.png"] = plot_ablation(part, bits)
-        elif name in ("figure4", "figure5"):
-            swept = results.drop_duplicates("row")[["row", "parameter", "value"]]
-            sweep = part.merge(swept, on="row")
-            plots[f"{name}-{bits}.png"] = plot_sweeps(sweep, bits)
-        elif bits == done["bits"].iloc[0]:
-            plots["bits.png"] = plot_bits(done, chance, styles)
-    return plots
-
-
-def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
-    """Every metric against the code length, all rows in one axes; bars are one deviation.
-
-    Args:
-        summary: what `experiments.summarise` returned, finished rows only.
-        chance: the base rate.
-        styles: row -> how its line looks.
-    """
-    figure = _figure(11, 7.4)
-    panels = list(itertools.product(METRICS, _DIRECTIONS))
-    bits = sorted(set(summary["bits"]))
-    for axes, (metric, direction) in zip(figure.subplots(2, 2, sharex=True).flat, panels):
-        part = summary[(summary["metric"] == metric) & (summary["direction"] == direction)]
-        for row, line in part.groupby("row", sort=False):
-            bars, style = line["std"].fillna(0), styles[row]
-            axes.errorbar(line["bits"], line["mean"], bars, label=row, capsize=2, **style)
-            axes.plot(line["bits"], line["published"], "x", color=style["color"], ms=6)
-        axes.set_title(f"{NAMES[metric]}, {_arrow(direction)}", fontsize=11)
-        _log_axis(axes, bits)
-        if metric == "map":
-            axes.axhline(chance, color="0.35", ls=":", lw=1.5, label=f"chance {chance:.3f}")
-            axes.set_xlabel("bits")
-        _finish(axes)
-    if part["published"].notna().any():
-        axes.plot([], [], "x", color="0.35", label="published")
-    _legend(figure, axes)
-    return figure
-
-
-def plot_ablation(summary: pd.DataFrame, bits: int) -> Figure:
-    """The mean of the four metrics and the validation MAP of every row, with one deviation.
-
-    Args:
-        summary: `experiments.summarise` of one code length; its first row is the base line.
-        bits: the code length.
-    """
-    rows = list(dict.fromkeys(summary["row"]))
-    figure = _figure(11, 1.6 + 0.3 * len(rows))
-    metrics = ("mean of four", "validation_map")
-    for axes, metric in zip(figure.subplots(1, 2, sharey=True), metrics):
-        part = summary[summary["metric"] == metric].set_index("row").reindex(rows)
-        axes.axvline(part["mean"].iloc[0], color="0.6", lw=1, ls=":")
-        axes.errorbar(part["mean"], range(len(rows)), xerr=part["std"].fillna(0), fmt="o",
-                      color=_COLOURS[0], capsize=2)  # fmt: skip
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_title(f"{NAMES[metric].split(':')[0].split(',')[0]}, {bits} bits", fontsize=11)
-        _finish(axes)
-    axes.invert_yaxis()
-    return figure
-
-
-def plot_sweeps(sweep: pd.DataFrame, bits: int) -> Figure:
-    """Metrics against a swept setting: one axes per metric and setting.
-
-    Args:
-        sweep: `experiments.summarise` of one code length, with columns parameter and value.
-        bits: the code length.
-    """
-    parameters = list(dict.fromkeys(sweep["parameter"]))
-    figure = _figure(4 + 3.2 * len(parameters), 6.6 if len(parameters) > 1 else 3.8)
-    shape = (2, len(parameters)) if len(parameters) > 1 else (1, 2)
-    grid = figure.subplots(*shape, sharey="row" if len(parameters) > 1 else False, squeeze=False)
-    for number, (metric, parameter) in enumerate(itertools.product(METRICS, parameters)):
-        axes = grid.flat[number]
-        part = sweep[(sweep["metric"] == metric) & (sweep["parameter"] == parameter)]
-        lines = {_arrow(d): part[part["direction"] == d].sort_values("value") for d in _DIRECTIONS}
-        both = part.groupby("value", as_index=False)[["mean"]].mean().assign(std=0.0)
-        for style, (label, line) in zip(_styles(), {**lines, "mean of both": both}.items()):
-            bars = line["std"].fillna(0)
-            axes.errorbar(line["value"], line["mean"], bars, label=label, capsize=2, **style)
-        if parameter == "w3":
-            axes.set_xticks(sorted(set(part["value"])))
-        else:
-            _log_axis(axes, sorted(set(part["value"])))
-        axes.set_xlabel(parameter)
-        axes.set_title(f"{NAMES[metric]}, {bits} bits", fontsize=11)
-        axes.tick_params(labelleft=True)
-        _finish(axes)
-    _legend(figure, axes)
-    return figure
-
-
-def plot_curves(curves: pd.DataFrame, bits: int, chance: float, styles: dict) -> Figure:
-    """Precision-recall and precision@k of both directions, all rows in one axes each.
-
-    Args:
-        curves: what `experiments.mean_curves` returned, of one code length.
-        bits: the code length.
-        chance: the base rate.
-        styles: row -> how its line looks.
-    """
-    figure = _figure(11, 8)
-    panels = list(itertools.product(("precision_recall", "precision_at_k"), _DIRECTIONS))
-    for axes, (curve, direction) in zip(figure.subplots(2, 2, sharey=True).flat, panels):
-        part = curves[(curves["curve"] == curve) & (curves["direction"] == direction)]
-        for row, line in part.groupby("row", sort=False):
-            markers = {"marker": "o", "ms": 2.5} if curve == "precision_recall" else {"marker": ""}
-            axes.plot(line["x"], line["precision"], label=row, **{**styles[row], **markers})
-        axes.axhline(chance, color="0.35", ls=":", lw=1.5, label=f"chance {chance:.3f}")
-        if curve == "precision_recall":
-            axes.set(xlim=(0, 1.02), xlabel="recall", ylabel="precision")
-        else:
-            axes.set(xlim=(0, part["x"].max() * 1.02), xlabel="k", ylabel="precision@k")
-            axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_ylim(0, 1.02)
-        axes.set_title(f"{_arrow(direction)}, {bits} bits", fontsize=11)
-        axes.tick_params(labelleft=True)
-        _finish(axes)
-    _legend(figure, axes)
-    return figure
 
 
 def _beside(metric, direction, part, printed, bits, backbone) -> Table:
@@ -338,7 +184,7 @@ def _beside(metric, direction, part, printed, bits, backbone) -> Table:
             cells += [here, f"{line['published']:.3f}" if known else "", gap]
         rows.append((row, cells, False))
     marks.update(_best(part, bits, 3))
-    own = experiments.paper_backbone(backbone)
+    own = summaries.paper_backbone(backbone)
     for (row, there), lines in printed.groupby(["row", "backbone"], sort=False):
         if row in used and (there in (own, "") or own not in set(printed.loc[
                 printed["row"] == row, "backbone"])):  # fmt: skip
@@ -346,7 +192,7 @@ def _beside(metric, direction, part, printed, bits, backbone) -> Table:
         value = lines.set_index("bits")["value"]
         cells = [c for b in bits for c in ("", f"{value[b]:.3f}" if b in value else "–", "")]
         rows.append((f"{row}, {there}" if there not in ("", "-") else row, cells, True))
-    return Table(f"{NAMES[metric]}, {_arrow(direction)}", groups, rows, marks)
+    return Table(f"{TITLES[metric]}, {DIRECTIONS[direction]}", groups, rows, marks)
 
 
 def _plain_table(title, groups, columns, part) -> Table:
@@ -417,11 +263,16 @@ def _about(results: pd.DataFrame, entries: Sequence[Entry], out) -> dict:
 
 def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str) -> list[str]:
     notes = ["Numbers are means over the seeds ± one standard deviation. The best of a column is "
-             "bold. MAP@50 divides by the hits among the first 50, as the paper does."]  # fmt: skip
+             "bold. MAP@50 divides by the hits among the first 50, as the paper does. NDCG@50 is "
+             "graded: an item that shares n labels with the query gains 2^n - 1."]  # fmt: skip
     notes += [EXPERIMENTS[name].note] if EXPERIMENTS[name].note else []
+    supervised = dict.fromkeys(filter(experiments.is_supervised, (e.cell.method for e in entries)))
+    if supervised:
+        names = ", ".join(map(experiments.title, supervised))
+        notes.append(f"Supervised, by the labels of the training pairs: {names}.")
     if len(printed):
         there = experiments.PAPER_DATA[request.dataset][0]
-        own = experiments.paper_backbone(backbone)
+        own = summaries.paper_backbone(backbone)
         beside = own if own == "AlexNet" else f"{own}, or with AlexNet where there are no others"
         notes.append(
             "Columns named published, grey rows and crosses in plots are figures printed in the "
@@ -431,7 +282,7 @@ def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str
         )
     else:
         notes.append("There are no published figures for this: everything was measured here.")
-    return notes + request.overruled(entries)
+    return notes + experiments.remarks({name: entries}, request)
 
 
 def _page(title, notes, tables, pictures, failures, about, csvs) -> str:
@@ -471,46 +322,3 @@ def _tag(name: str, text: str, *classes) -> str:
     named = " ".join(filter(None, classes))
     attribute = f' class="{named}"' if named else ""
     return f"<{name}{attribute}>{html.escape(text)}</{name}>"
-
-
-def _arrow(direction: str) -> str:
-    return direction.replace("_to_", " → ")
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _styles():
-    """Different lines without end: colours first, then dashes."""
-    for dash in itertools.cycle(_DASHES):
-        for colour in _COLOURS:
-            yield {"color": colour, "ls": dash, "lw": 1.7, "marker": "o", "ms": 4}
-
-
-def _log_axis(axes, values: list) -> None:
-    """A logarithmic x axis with its ticks at the values."""
-    axes.set_xscale("log")
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.minorticks_off()
-    axes.set_xlim(values[0] / 1.2, values[-1] * 1.2)
-
-
-def _finish(axes) -> None:
-    axes.grid(color="0.9", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure: Figure, axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5),
-                  frameon=False)  # fmt: skip
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from dsprh_tf import codes
 from dsprh_tf.data.images import image_bytes, load_image
-from dsprh_tf.evaluation import RetrievalItem, RetrievalRow, contact_sheet
 from dsprh_tf.export import Encoder
+from dsprh_tf.sheets import RetrievalItem, RetrievalRow, contact_sheet
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder of scripts/train.py.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder written by scripts/export.py.")

@@ -5,11 +5,14 @@
         --data_dir=DATA --bits=16,64 --seeds=0,1,2
     python scripts/reproduce.py --experiment=figure5 --flagfile=nus.flags --dry_run
 
-table2, table3   all methods and references, 16 to 128 bits (the paper's on MIRFlickr, NUS-WIDE)
+table2, table3   all methods and references, 16 to 128 bits (the paper's on MIRFlickr, NUS-WIDE);
+                 those that learn from labels are marked as supervised
 table4           the paper's method with all of its loss, and with L_1, L_2, L_3 alone
 figure4          the same over w3 of the fusion, w1 = w2
 figure5          the same over alpha, beta and gamma, one at a time
 figure6          precision-recall and precision@k of all methods at 128 bits
+ablation_parts, ablation_loss   the paper's method with other parts and other readings of its loss
+ablation_METHOD  METHOD without each of its parts
 
 Any data with labels will do; published figures stand beside ours where the data are the paper's.
 All flags of scripts/train.py, also in a flag file, go to every cell and overrule the methods'
@@ -39,7 +42,8 @@ from dsprh_tf.data.files import Lock
 _EXPERIMENT = flags.DEFINE_list("experiment", None, ", ".join(experiments.EXPERIMENTS) + ".")
 _BITS = flags.DEFINE_list("bits", None, "Code lengths; default the paper's.", allow_override=True)
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Tables show their mean and deviation.")
-_METHODS = flags.DEFINE_list("methods", list(experiments.NAMES), "Of table2, table3 and figure6.")
+_METHODS = flags.DEFINE_list("methods", None, "Of table2, table3 and figure6; by default those "
+                             f"that the data can have of {', '.join(experiments.NAMES)}.")
 _OUT = flags.DEFINE_string("out", None, "Output folder; default runs/reproduce/DATASET.")
 _SHARED_SPACE = flags.DEFINE_boolean("shared_space", False, "As in scripts/reference.py.")
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan and stop.")
@@ -74,7 +78,8 @@ def request_of_flags() -> tuple[experiments.Request, SimpleNamespace]:
         )
     counts = {n: defaults[n] for names in reference.GROUPS.values() for n in names if n in defaults}
     counts["shared_space"] = _SHARED_SPACE.value
-    seeds, names = _numbers("seeds", _SEEDS.value), tuple(_METHODS.value)
+    seeds = _numbers("seeds", _SEEDS.value)
+    names = None if _METHODS.value is None else tuple(_METHODS.value)
     request = experiments.Request(
         settings["dataset"], defaults, given, bits, seeds, names, references=counts
     )
@@ -91,7 +96,7 @@ def main() -> None:
     request = request.on(dataset, settings.backbone_weights)
     plans = {name: experiments.plan(name, request) for name in names}
     entries = sum(plans.values(), [])
-    for line in request.overruled(entries):
+    for line in experiments.remarks(plans, request):
         print(f"note: {line}")
     out = Path(_OUT.value or f"runs/reproduce/{request.dataset}")
     if _DRY_RUN.value:

@@ -22,12 +22,12 @@ from absl import flags
 from dsprh_tf.data.files import read_lines
 from dsprh_tf.data.images import load_image
 from dsprh_tf.data.pairs import read_rows
-from dsprh_tf.evaluation import RESULTS_PER_ROW, RetrievalItem, RetrievalRow, contact_sheet
 from dsprh_tf.index.answers import answer, format_table
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import MODALITIES, Where
 from dsprh_tf.index.location import open_index
 from dsprh_tf.index.sources import path_prefix
+from dsprh_tf.sheets import RESULTS_PER_ROW, RetrievalItem, RetrievalRow, contact_sheet
 
 _INDEX = flags.DEFINE_string("index", None, "What scripts/index.py built: a folder, or an address.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "The encoders that the index was built with.")

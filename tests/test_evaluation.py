@@ -1,4 +1,4 @@
-"""Results of four directions, their files, and sheets of pictures."""
+"""Results of four directions and their files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from dsprh_tf import codes, evaluation, metrics
-from dsprh_tf.evaluation import Encoded, RetrievalItem, RetrievalRow
-
-GREEN, GREY = (26, 152, 80), (196, 199, 204)
+from dsprh_tf.evaluation import Encoded
 
 
 def encoded(seed, rows, labels=True):
@@ -238,62 +236,3 @@ def test_curves_show_both_directions_and_chance(record):
         assert list(axes.lines[2].get_ydata()) == [record["chance"]] * 2
     ranks = record["text_to_image"]["precision_at_k"]
     np.testing.assert_allclose(axes.lines[1].get_ydata(), ranks["precision"])
-
-
-def test_contact_sheet_shows_pictures_words_and_relevance(tmp_path):
-    red = np.zeros((40, 60, 3), np.uint8)
-    red[..., 0] = 255
-    grey_file = tmp_path / "grey.png"
-    Image.fromarray(np.full((30, 20), 90, np.uint8)).save(grey_file)
-    rows = [
-        RetrievalRow(
-            query_text="a red thing",
-            results=[
-                RetrievalItem(image=red, distance=0, relevant=True),
-                RetrievalItem(image=str(grey_file), distance=7, relevant=False),
-                RetrievalItem(image=red, distance=9),
-            ],
-        ),
-        RetrievalRow(
-            query_image=red,
-            results=[RetrievalItem(text="words " * 300, distance=1)] * 12,
-        ),
-        RetrievalRow(query_image=grey_file),
-    ]
-    path = tmp_path / "new" / "sheet.png"
-    evaluation.contact_sheet(rows, path)
-    assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
-    with Image.open(path) as image:
-        sheet = np.asarray(image)
-    tile, step = evaluation.TILE, evaluation.TILE + evaluation.GAP
-    top = evaluation.MARGIN + evaluation.HEADER
-    left = evaluation.MARGIN + tile + evaluation.QUERY_GAP
-    assert sheet.shape[1] == left + 8 * step - evaluation.GAP + evaluation.MARGIN
-    corners = [tuple(sheet[top, left + rank * step]) for rank in range(3)]
-    assert corners == [GREEN, GREY, (255, 0, 0)]
-    centres = [tuple(sheet[top + tile // 2, left + tile // 2 + rank * step]) for rank in range(3)]
-    assert centres == [(255, 0, 0), (90, 90, 90), (255, 0, 0)]
-    query_words = sheet[top : top + tile, evaluation.MARGIN : evaluation.MARGIN + tile]
-    assert query_words.min() < 60  # ink
-    distance = sheet[top + tile : top + tile + evaluation.CAPTION, left : left + tile]
-    assert distance.min() < 160
-
-
-def test_long_words_are_cut_to_the_width():
-    tile = np.asarray(evaluation.draw_contact_sheet([RetrievalRow(query_text="x" * 500)]))
-    words = tile[:, : evaluation.MARGIN + 3]
-    below = words[evaluation.MARGIN + evaluation.HEADER :]
-    assert below.min() > 200  # no ink left of the padding
-
-
-def test_unusable_sheets_are_refused(tmp_path):
-    path = tmp_path / "sheet.png"
-    with pytest.raises(ValueError, match="at least one row"):
-        evaluation.contact_sheet([], path)
-    with pytest.raises(ValueError, match="image or a text"):
-        evaluation.contact_sheet([RetrievalRow()], path)
-    with pytest.raises(ValueError, match="uint8 .*float64"):
-        evaluation.contact_sheet([RetrievalRow(query_image=np.zeros((4, 4, 3)))], path)
-    with pytest.raises(ValueError, match="absent.jpg"):
-        evaluation.contact_sheet([RetrievalRow(query_image=tmp_path / "absent.jpg")], path)
-    assert not any(tmp_path.iterdir())

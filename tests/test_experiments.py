@@ -1,15 +1,14 @@
-"""Plans of the paper's experiments, its published figures, and the numbers of finished cells."""
+"""Plans of the paper's experiments."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
-import math
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from dsprh_tf import experiments, methods
@@ -17,7 +16,10 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.experiments import EXPERIMENTS, NAMES, Request
 from dsprh_tf.references import REFERENCES
 
+PARTED = {name: method for name, method in methods.METHODS.items() if method.ablation}
 DEFAULTS = {
+    **{name: getattr(method.objective, name, True)  # of a network: a switch
+       for method in PARTED.values() for changed in method.ablation.values() for name in changed},
     "dataset": "coco", "data_dir": None, "backbone": "alexnet", "backbone_weights": "none",
     "alpha": 1.0, "beta": 0.03, "gamma": 1.0, "image_weight": 0.9, "margin": 0.001,
     "fusion_weights": [0.25, 0.25, 0.5], "epochs": 40, "optimizer": "sgd", "cache_dir": "cache",
@@ -51,6 +53,43 @@ def test_a_comparison_has_every_method_and_reference(name):
     assert programs == {n: "reference" if n in REFERENCES else "train" for n in NAMES}
     # Seed by seed: an interrupted sweep leaves whole tables.
     assert [e.cell.seed for e in entries] == sorted(e.cell.seed for e in entries)
+
+
+SUPERVISED = {n: m.title for n, m in methods.METHODS.items() if m.supervised}
+WANT_PICTURES = {n: m.title for n, m in methods.METHODS.items() if m.needs_pictures}
+
+
+def test_only_rows_of_supervised_methods_are_marked_in_a_comparison():
+    assert SUPERVISED and len(SUPERVISED) < len(methods.METHODS)
+    rows = {e.cell.method: e.row for e in experiments.plan("table2", request())}
+    marked = {n: row for n, row in rows.items() if "(" in row and n not in REFERENCES}
+    assert marked == {n: f"{title} (supervised)" for n, title in SUPERVISED.items()}
+
+
+@pytest.mark.parametrize("name", ["table2", "figure6"])
+def test_vectors_are_compared_without_the_methods_that_need_pictures(name):
+    assert WANT_PICTURES
+    asked = request("features", has_images=False)
+    plan = experiments.plan(name, asked)
+    found = list(dict.fromkeys(e.cell.method for e in plan))
+    assert found == [n for n in NAMES if n not in WANT_PICTURES]
+    (line,) = experiments.remarks({name: plan, "table4": []}, asked)
+    assert line.startswith(f"without {', '.join(WANT_PICTURES.values())}: pictures are needed")
+    assert "features data has vectors only" in line
+    # Nothing to say: of another experiment, of pictures, of methods that were asked for.
+    assert not experiments.remarks({"table4": experiments.plan("table4", asked)}, asked)
+    assert not experiments.remarks({name: experiments.plan(name, request())}, request())
+    asked = request("features", has_images=False, methods=("lsh", "dsah"))
+    assert not experiments.remarks({name: experiments.plan(name, asked)}, asked)
+
+
+def test_a_method_that_needs_pictures_is_refused_by_name_on_vectors():
+    for name in WANT_PICTURES:
+        asked = request("features", has_images=False, methods=("lsh", name))
+        with pytest.raises(ValueError, match=f"^{name} cannot be compared on features data"):
+            experiments.plan("table2", asked)
+        assert experiments.plan("table4", asked), "which has no such rows"
+        assert experiments.plan("table2", request(methods=("lsh", name)))
 
 
 def test_experiments_share_cells():
@@ -160,6 +199,51 @@ def test_an_ablation_changes_one_thing_and_holds_out_pairs(name):
         assert not changed & {"validation", "select", "data", "method", "seed"}
 
 
+def test_the_ablation_of_a_supervised_method_takes_away_each_named_part():
+    entries = experiments.plan("ablation_hsidhn", request(seeds=(0,)))
+    assert {e.row: e.cell.method for e in entries} == dict.fromkeys(
+        ["HSIDHN", "without interaction", "without soft similarity", "without hard similarity",
+         "without multi-scale", "without quantisation", "without balance"], "hsidhn",
+    )  # fmt: skip
+    changes = [
+        {n: v for n, v in e.cell.settings.items() if v != entries[0].cell.settings[n]}
+        for e in entries
+    ]
+    assert changes == [
+        {}, {"interaction": False}, {"soft_weight": 0}, {"hard_weight": 0},
+        {"multi_scale": False}, {"quantization_weight": 0}, {"balance_weight": 0},
+    ]  # fmt: skip
+    assert len({e.cell.name for e in entries}) == 7
+
+
+def test_every_method_with_parts_has_its_ablation():
+    assert set(PARTED) >= set(SUPERVISED)
+    for name in methods.METHODS:
+        assert (f"ablation_{name}" in EXPERIMENTS) == (name in PARTED)
+
+
+@pytest.mark.parametrize("name", sorted(PARTED))
+def test_an_ablation_of_parts_begins_with_the_row_of_the_comparison(name):
+    method, experiment = PARTED[name], f"ablation_{name}"
+    asked = request(bits=(64,))
+    entries = experiments.plan(experiment, asked)
+    base = [e.cell.name for e in entries if e.row == method.title]
+    assert len(base) == 3  # seeds
+    table2 = experiments.plan("table2", asked)
+    assert base == [e.cell.name for e in table2 if e.cell.method == name], "shared, so all of it"
+    assert {e.bits for e in experiments.plan(experiment, request())} == {64}
+    # A change must be of something that the method reads: a typing error would change nothing.
+    reads = {f.name for f in dataclasses.fields(method.objective)} | set(method.network)
+    assert {n for changed in method.ablation.values() for n in changed} <= reads
+    # What the user has changed already is the first row.
+    row, changed = next(iter(method.ablation.items()))
+    rows = {e.row for e in experiments.plan(experiment, request(given=dict(changed)))}
+    assert rows == {method.title, *method.ablation} - {row}
+    if method.needs_pictures:
+        with pytest.raises(ValueError, match=f"{experiment} .* vectors only"):
+            experiments.plan(experiment, request("features", has_images=False))
+
+
 def test_recipes_fill_what_the_user_does_not_give():
     asked = request(given={"epochs": 3})
     for name, method in methods.METHODS.items():
@@ -224,58 +308,16 @@ def test_what_cannot_be_planned_is_refused():
         request("features").on(_dataset(), "none")
 
 
-def test_published_figures_are_those_of_the_paper():
-    table = experiments.published("table2", "mirflickr25k")
-    key = ["row", "backbone", "metric", "direction", "bits"]
-    assert not table.duplicated(key).any()
-    value = table.set_index(key)["value"].sort_index()
-    # Read off the paper's tables, not off the file.
-    assert value["DSPRH", "AlexNet", "map", "image_to_text", 16] == 0.733
-    assert value["DSPRH", "ResNet34", "map@50", "text_to_image", 128] == 0.924
-    assert value["DJSRH", "AlexNet", "map@50", "image_to_text", 16] == 0.776
-    assert value["DSAH", "AlexNet", "map", "text_to_image", 64] == 0.699
-    assert value["SSAH", "CNN-F", "map@50", "image_to_text", 64] == 0.800
-    assert ("SRCH", "VGG16", "map", "image_to_text", 128) not in value
-    own = value["DJSRH (its own paper)", "AlexNet", "map@50"]
-    assert own["image_to_text"].tolist() == [0.810, 0.843, 0.862, 0.876]
-    assert own["text_to_image"].tolist() == [0.786, 0.822, 0.835, 0.847]
-    pd.testing.assert_frame_equal(experiments.published("table3", "mirflickr25k_mat"), table)
-
-
-def test_published_figures_of_nus_wide_and_of_the_ablation():
-    value = experiments.published("table2", "nuswide").set_index(
-        ["row", "backbone", "metric", "direction", "bits"]
-    )["value"]
-    assert value["DSPRH", "AlexNet", "map@50", "text_to_image", 32] == 0.776
-    assert value["DSAH", "AlexNet", "map@50", "text_to_image", 32] == 0.777
-    assert not any(row.startswith("DJSRH (") for row in value.index.get_level_values(0))
-    for dataset, expected in (("mirflickr25k", 0.648), ("nuswide", 0.713)):
-        table = experiments.published("table4", dataset)
-        assert len(table) == 4 * 4 * 4
-        value = table.set_index(["row", "metric", "direction", "bits"])["value"]
-        assert value["L_2", "map@50", "text_to_image", 16] == expected
-        whole = experiments.published("table2", dataset)
-        whole = whole[(whole["row"] == "DSPRH") & (whole["backbone"] == "AlexNet")]
-        for line in whole.itertuples():
-            assert value["L_All", line.metric, line.direction, line.bits] == line.value
-
-
-@pytest.mark.parametrize(
-    ("name", "dataset"), [("table2", "coco"), ("figure4", "nuswide"), ("figure6", "mirflickr25k")]
-)
-def test_nothing_is_published_for_other_data_or_figures(name, dataset):
-    assert experiments.published(name, dataset).empty
-
-
 def finish(cell, out, shift=0.0, radius=(0, 1, 2)):
-    """Results of a cell: image to text MAP@50 .5 and MAP .3, text to image .1 more, plus shift."""
+    """Results of a cell: MAP@50 .5, MAP .3, NDCG .2, text to image .1 more, all of it + shift."""
     record = {"format": 1, "method": cell.method, "bits": cell.bits, "dataset": "d",
               "seed": cell.seed, "chance": 0.1, "queries": 20, "database": 100}  # fmt: skip
     for number, direction in enumerate(("image_to_text", "text_to_image", "image_to_image",
                                         "text_to_text")):  # fmt: skip
         add = 0.1 * number + shift
         record[direction] = {
-            "map": 0.3 + add, "map@50": 0.5 + add, "ndcg@50": 0.4, "queries_without_relevant": 0,
+            "map": 0.3 + add, "map@50": 0.5 + add, "ndcg@50": 0.2 + add,
+            "queries_without_relevant": 0,
             "precision_at_k": {"k": [1, 100], "precision": [0.9 + shift / 10, 0.5]},
             "precision_recall": {
                 "radius": list(radius), "recall": [0.1 * (r + 1) + shift for r in radius],
@@ -291,75 +333,6 @@ def finish(cell, out, shift=0.0, radius=(0, 1, 2)):
 def fail(cell, out, reason):
     cell.prepare(out)
     (Path(cell.folder(out)) / "failed.json").write_text(json.dumps({"reason": reason}))
-
-
-def test_results_become_means_and_deviations(tmp_path):
-    asked = request("mirflickr25k", bits=(16,), seeds=(0, 1, 2), methods=("lsh", "dsprh", "dsah"))
-    entries = experiments.plan("table2", asked)
-    for entry in entries:
-        if entry.cell.method == "lsh" or entry.cell.seed == 2:
-            continue
-        finish(entry.cell, tmp_path, 0.02 * entry.cell.seed)
-    fail(entries[0].cell, tmp_path, "boom")
-    results = experiments.read_results(entries, tmp_path)
-    states = results.drop_duplicates("cell").groupby("state")["cell"].count()
-    assert states.to_dict() == {"done": 4, "failed": 1, "open": 4}
-    assert results.loc[results["state"] == "failed", "reason"].tolist() == ["boom"]
-    assert len(results[results["state"] == "done"]) == 4 * 4
-
-    printed = experiments.published("table2", "mirflickr25k")
-    summary = experiments.summarise(results, printed, "alexnet")
-    line = summary.set_index(["row", "direction", "metric"]).loc
-    got = line["DSPRH", "text_to_image", "map@50"]
-    assert got["mean"] == pytest.approx(0.61)
-    assert got["std"] == pytest.approx(0.02 / math.sqrt(2))  # .60 and .62
-    assert (got["done"], got["seeds"], got["failed"]) == (2, 3, 0)
-    assert got["published"] == 0.878
-    assert got["difference"] == pytest.approx(0.61 - 0.878)
-    four = line["DSAH", "", "mean of four"]
-    assert four["mean"] == pytest.approx((0.5 + 0.3 + 0.6 + 0.4) / 4 + 0.01)
-    assert four["std"] == pytest.approx(0.02 / math.sqrt(2))
-    lost = line["LSH", "image_to_text", "map"]
-    assert math.isnan(lost["mean"])
-    assert (lost["done"], lost["failed"]) == (0, 1)
-
-
-def test_a_row_stands_beside_the_published_one_with_its_backbone(tmp_path):
-    asked = request("nuswide", bits=(32,), seeds=(0,), methods=("dsprh", "dsah"))
-    entries = experiments.plan("table2", asked)
-    printed = experiments.published("table2", "nuswide")
-    results = experiments.read_results(entries, tmp_path)
-    for backbone, own in (("alexnet", 0.636), ("resnet34", 0.661), ("MobileNetV2", 0.636)):
-        summary = experiments.summarise(results, printed, backbone)
-        value = summary.set_index(["row", "direction", "metric"])["published"]
-        assert value["DSPRH", "image_to_text", "map"] == own
-        assert value["DSAH", "image_to_text", "map"] == 0.587  # only published with AlexNet
-
-
-def test_nothing_finished_is_a_table_too(tmp_path):
-    entries = experiments.plan("table4", request(seeds=(0,)))
-    results = experiments.read_results(entries, tmp_path)
-    assert set(results["state"]) == {"open"}
-    summary = experiments.summarise(results, experiments.published("table4", "coco"), "alexnet")
-    assert len(summary) == 4 * 4 * 5
-    assert summary["mean"].isna().all()
-    assert experiments.mean_curves(entries, tmp_path).empty
-
-
-def test_curves_are_averaged_at_the_radii_of_all_seeds(tmp_path):
-    asked = request(bits=(16,), seeds=(0, 1), methods=("dsprh",))
-    entries = experiments.plan("figure6", asked)
-    finish(entries[0].cell, tmp_path, 0.0, radius=(0, 1, 2))
-    finish(entries[1].cell, tmp_path, 0.1, radius=(1, 2, 3))
-    curves = experiments.mean_curves(entries, tmp_path)
-    recall = curves[(curves["curve"] == "precision_recall")
-                    & (curves["direction"] == "image_to_text")]  # fmt: skip
-    np.testing.assert_allclose(recall["x"], [0.25, 0.35])
-    np.testing.assert_allclose(recall["precision"], [0.6, 0.4])
-    ranks = curves[(curves["curve"] == "precision_at_k")
-                   & (curves["direction"] == "text_to_image")]  # fmt: skip
-    assert ranks["x"].tolist() == [1, 100]
-    np.testing.assert_allclose(ranks["precision"], [0.905, 0.5])
 
 
 def test_the_plan_counts_shared_cells_once(tmp_path):

@@ -1,4 +1,4 @@
-"""Reports: the page is whole and self-contained, and holds the numbers, failures and plots."""
+"""Reports: the page is whole and self-contained, and holds the numbers and failures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from test_experiments import fail, finish, request
 
-from dsprh_tf import experiments, reports
+from dsprh_tf import experiments, methods, reports, summaries
 
 METHODS = ("lsh", "dsah", "dsprh")
 
@@ -62,8 +63,8 @@ def make(name, out, dataset="coco", bits=(16, 32), skip=(), failing=(), given=No
             (cell.folder(out) / "versions.json").write_text('{"python": "3.9", "numpy": "1.26"}')
             (cell.folder(out) / "seconds.json").write_text('{"seconds": 60}')
     page = reports.write_report(name, asked, entries, out, {"Data": "8 pairs", "Flags given": "-"})
-    results = experiments.read_results(entries, out)
-    summary = experiments.summarise(results, experiments.published(name, dataset), "alexnet")
+    results = summaries.read_results(entries, out)
+    summary = summaries.summarise(results, summaries.published(name, dataset), "alexnet")
     return page, summary
 
 
@@ -72,16 +73,18 @@ def test_the_page_holds_the_means_of_every_row(tmp_path):
     assert page == tmp_path / "table2" / "report.html"
     assert not list(page.parent.glob(".*")), "no temporary file is left"
     found = Page(page.read_text())
-    assert len(found.tables) == 4  # MAP@50, MAP, the mean of the four, how it was made
+    # MAP@50, MAP, NDCG@50, the means of four, of MAP and of NDCG@50, how it was made.
+    assert len(found.tables) == 7
     line = summary.set_index(["row", "metric", "direction", "bits"])
-    header = [text for text, _ in found.tables[1][1]]
-    assert header == ["", *("16 bits", "32 bits") * 2]
-    for row in found.tables[1][2:]:
-        label, *cells = [text for text, _ in row]
-        columns = [(d, b) for d in ("image_to_text", "text_to_image") for b in (16, 32)]
-        for cell, column in zip(cells, columns):
-            value = line.loc[(label, "map", *column)]
-            assert cell == f"{value['mean']:.3f} ± {value['std']:.3f}"
+    for number, metric in enumerate(("map@50", "map", "ndcg@50")):
+        header = [text for text, _ in found.tables[number][1]]
+        assert header == ["", *("16 bits", "32 bits") * 2]
+        for row in found.tables[number][2:]:
+            label, *cells = [text for text, _ in row]
+            columns = [(d, b) for d in ("image_to_text", "text_to_image") for b in (16, 32)]
+            for cell, column in zip(cells, columns):
+                value = line.loc[(label, metric, *column)]
+                assert cell == f"{value['mean']:.3f} ± {value['std']:.3f}"
     # The best of each column, and nothing else, is marked.
     rows = [[(text, style) for text, style in row[1:]] for row in found.tables[0][2:]]
     for column in range(4):
@@ -126,6 +129,26 @@ def test_failed_cells_are_shown_with_their_reason(tmp_path):
     assert "| DSAH | failed |" in markdown
 
 
+def test_supervised_rows_say_what_they_are(tmp_path):
+    name, title = next((n, m.title) for n, m in methods.METHODS.items() if m.supervised)
+    for names, marked in ((("dsah", name), True), (("dsah",), False)):
+        asked = request(bits=(16,), seeds=(0,), methods=names)
+        entries = experiments.plan("table2", asked)
+        for cell in experiments.unique_cells(entries):
+            finish(cell, tmp_path)
+        page = reports.write_report("table2", asked, entries, tmp_path, {}).read_text()
+        assert (f"<td>{title} (supervised)</td>" in page) == marked
+        assert (f"Supervised, by the labels of the training pairs: {title}." in page) == marked
+        assert "DSAH (supervised)" not in page
+
+
+def test_a_report_on_vectors_names_what_it_leaves_out(tmp_path):
+    asked = request("features", bits=(16,), seeds=(0,), has_images=False)
+    for name, told in (("table2", True), ("table4", False)):
+        page = reports.write_report(name, asked, experiments.plan(name, asked), tmp_path, {})
+        assert ("pictures are needed" in page.read_text()) == told
+
+
 def test_a_mean_of_fewer_seeds_says_so(tmp_path):
     asked = request(bits=(16,), seeds=(0, 1, 2), methods=("dsah",))
     entries = experiments.plan("table2", asked)
@@ -138,7 +161,8 @@ def test_a_mean_of_fewer_seeds_says_so(tmp_path):
 def test_published_figures_stand_beside_ours(tmp_path):
     page, summary = make("table2", tmp_path, "mirflickr25k", bits=(16, 128), skip=("lsh",))
     found = Page(page.read_text())
-    assert len(found.tables) == 6  # two metrics in two directions, the mean, how it was made
+    # Two metrics in two directions, NDCG of both, three means, how it was made.
+    assert len(found.tables) == 9
     first = found.tables[0]
     assert [text for text, _ in first[0]] == ["", "16 bits", "128 bits"]
     assert [text for text, _ in first[1]] == ["", *("here", "published", "difference") * 2]
@@ -157,6 +181,11 @@ def test_published_figures_stand_beside_ours(tmp_path):
     assert "figures printed in the DSPRH paper for MIRFlickr-25K" in page.read_text()
     published = [style for text, style in first[2][1:]][1]
     assert published == "published"
+    # Nobody printed NDCG: no columns or rows that would be empty.
+    graded = found.tables[4]
+    assert [text for text, _ in graded[0]] == ["", "image → text", "text → image"]
+    assert [text for text, _ in graded[1]] == ["", *("16 bits", "128 bits") * 2]
+    assert [row[0][0] for row in graded[2:]] == ["LSH", "DSAH", "DSPRH"]
 
 
 @pytest.mark.parametrize(
@@ -180,43 +209,6 @@ def test_the_ablation_of_the_loss(tmp_path):
     assert {name: cells[1] for name, cells in rows.items()} == {
         "L_All": "0.791", "L_1": "0.762", "L_2": "0.740", "L_3": "0.774",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "plots"),
-    [
-        ("figure4", ["figure4-16.png", "figure4-32.png"]),
-        ("figure5", ["figure5-16.png", "figure5-32.png"]),
-        ("figure6", ["curves-16.png", "curves-32.png"]),
-    ],
-)
-def test_figures_have_a_plot_for_each_code_length(tmp_path, name, plots):
-    page, _ = make(name, tmp_path, failing=("lsh",))
-    assert sorted(path.name for path in page.parent.glob("*.png")) == plots
-    assert len(Page(page.read_text()).pictures) == 2
-    for plot in plots:
-        assert f"![{plot}]({plot})" in (page.parent / "report.md").read_text()
-        picture = np.asarray(Image.open(page.parent / plot).convert("RGB"))
-        assert (picture != 255).any(axis=2).mean() > 0.01, "something is drawn"
-
-
-def test_plots_show_what_was_measured(tmp_path):
-    asked = request(bits=(16,), seeds=(0,))
-    entries = experiments.plan("figure5", asked)
-    for number, cell in enumerate(experiments.unique_cells(entries)):
-        finish(cell, tmp_path, 0.01 * number)
-    results = experiments.read_results(entries, tmp_path)
-    summary = experiments.summarise(results, experiments.published("figure5", "coco"), "alexnet")
-    (figure,) = reports.make_plots("figure5", results, summary, pd.DataFrame()).values()
-    axes = {(a.get_xlabel(), a.get_title()): a for a in figure.axes}
-    beta = axes["beta", "MAP, 16 bits"]
-    one = summary[(summary["metric"] == "map") & (summary["direction"] == "text_to_image")]
-    means = one.set_index("row")["mean"]
-    line = next(c for c in beta.containers if c.get_label() == "text → image").lines[0]
-    assert list(line.get_xdata()) == [0.003, 0.01, 0.03, 0.1, 0.3]
-    expected = [means[f"beta = {x:g}"] for x in line.get_xdata()]
-    np.testing.assert_allclose(list(map(float, line.get_ydata())), expected)
-    assert len(axes) == 6
 
 
 def test_csvs_hold_every_number(tmp_path):
@@ -249,3 +241,34 @@ def test_markdown_and_page_show_the_same_tables(tmp_path):
         for row in table[2:]
     ]
     assert [line for line in shown if line[0]] == of_page
+
+
+def test_summaries_without_a_metric_have_no_table_of_it(tmp_path):
+    _, summary = make("table2", tmp_path)
+    nothing = summaries.published("table2", "coco")
+
+    def titles(summary):
+        made = reports.make_tables(summary, nothing, "alexnet")
+        return [table.title.split(":")[0] for table in made]
+
+    means = ["Mean of the four", *(f"Mean of {m} in both directions" for m in ("MAP", "NDCG@50"))]
+    assert titles(summary) == ["MAP@50", "MAP", "NDCG@50", *means]
+    before = summary[~summary["metric"].isin(["ndcg@50", "mean map", "mean ndcg@50"])]
+    assert titles(before) == ["MAP@50", "MAP", "Mean of the four"]
+
+
+def test_a_summary_becomes_a_block_of_the_results_page(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import results_page
+
+    page, summary = make("table2", tmp_path)
+    monkeypatch.setattr(results_page, "RESULTS", tmp_path)
+    (tmp_path / "mine.csv").write_bytes((page.parent / "summary.csv").read_bytes())
+    block = results_page.filled("<!-- mine -->\nold\n<!-- end mine -->")
+    assert "old" not in block
+    graded = block.split("### NDCG@50")[1].split("###")[0]
+    one = summary[(summary["metric"] == "ndcg@50") & (summary["row"] == "DSAH")]
+    for mean in one["mean"]:
+        assert f"{mean:.3f}" in graded
+    tables = page.with_name("report.md").read_text().split("### ", 1)[1].split("\n## ")[0]
+    assert tables.strip() in block, "the page shows the tables of the report"

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsprh_tf import experiments, methods
 from dsprh_tf.data.files import Lock
+
+PICTURES = {n: m.title for n, m in methods.METHODS.items() if m.needs_pictures}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def counts(outcome) -> dict:
     return {
         line[0]: tuple(map(int, line[1:5]))
         for line in lines
-        if line and line[0].startswith(("table", "figure"))
+        if line and line[0].startswith(("table", "figure", "ablation"))
     }
 
 
@@ -104,16 +107,47 @@ def test_a_flag_file_of_a_single_run_makes_the_whole_table(reproduce, program, f
         "--method=dsah\n--run_dir=somewhere\n--epochs=2\n"
     )
     command = ["reproduce", "--experiment=table3", f"--flagfile={path}", "--dry_run"]
-    assert counts(program(*command)) == {"table3": (7 * 4 * 3, 0, 0, 84)}
+    rows = len(experiments.NAMES) - len(PICTURES)
+    assert counts(program(*command)) == {"table3": (rows * 4 * 3, 0, 0, rows * 4 * 3)}
     outcome = program(*command, "--bits=16,32", "--seeds=1")
-    assert counts(outcome) == {"table3": (7 * 2, 0, 0, 14)}
+    assert counts(outcome) == {"table3": (rows * 2, 0, 0, rows * 2)}
     assert outcome.out.splitlines()[-1].endswith("in runs/reproduce/features")
 
 
 def test_experiments_of_vectors(reproduce):
     names = "table2,table3,table4,figure5,figure6"
     assert set(counts(reproduce(f"--experiment={names}"))) == set(names.split(","))
-    assert "vectors only" in reproduce("--experiment=figure4").line
+    for name in ("figure4", "ablation_parts", "ablation_hsidhn"):
+        line = reproduce(f"--experiment={name}").line
+        assert line.startswith(f"reproduce: {name} is about networks that read pictures")
+        assert "vectors only" in line
+
+
+def test_vectors_leave_out_what_needs_pictures_and_say_so_once(reproduce):
+    outcome = reproduce("--experiment=table2,figure6")
+    lines = [line for line in outcome.out.splitlines() if "pictures" in line]
+    assert lines == [f"note: without {', '.join(PICTURES.values())}: pictures are needed, and "
+                     "features data has vectors only"]  # fmt: skip
+    assert "pictures" not in reproduce("--experiment=table4").out
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_a_method_that_needs_pictures_is_refused_on_vectors(reproduce, name, tmp_path):
+    line = reproduce("--nodry_run", f"--methods=lsh,{name}").line
+    assert line.startswith(f"reproduce: {name} cannot be compared on features data")
+    assert "leave it out of --methods" in line
+    assert not (tmp_path / "out").exists(), "nothing is begun"
+
+
+def test_the_ablation_of_a_supervised_method_shares_its_base(program, small_flags, tmp_path):
+    command = [
+        "reproduce", "--experiment=table2,ablation_hsidhn", *small_flags, "--methods=dsah,hsidhn",
+        f"--out={tmp_path / 'out'}", "--dry_run", "--bits=64",
+    ]  # fmt: skip
+    planned = counts(program(*command))
+    assert planned == {"table2": (6, 0, 0, 6), "ablation_hsidhn": (7 * 3, 0, 0, 6 * 3)}
+    planned = counts(program(*command, "--nointeraction", "--soft_weight=0"))
+    assert planned["ablation_hsidhn"] == (5 * 3, 0, 0, 4 * 3), "rows that change nothing are none"
 
 
 def test_a_second_process_stops(reproduce, tmp_path):
@@ -131,6 +165,7 @@ def test_a_second_process_stops(reproduce, tmp_path):
         (["--experiment=table9"], "unknown experiment 'table9', expected some of table2"),
         (["--experiment="], "unknown experiment '', expected"),
         (["--methods=dsprh,dch"], "unknown method 'dch', expected some of lsh"),
+        (["--methods="], "unknown method '', expected"),
         (["--seeds="], "no seeds, expected at least one"),
         (["--seeds=a"], "--seeds is a, expected whole numbers"),
         (["--bits=20"], "20"),
