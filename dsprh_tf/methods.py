@@ -310,8 +310,6 @@ METHODS = {
             "without soft similarity": {"soft_weight": 0.0},
             "without hard similarity": {"hard_weight": 0.0},
             "without multi-scale": {"multi_scale": False},
-            "without quantisation": {"quantization_weight": 0.0},
-            "without balance": {"balance_weight": 0.0},
         },
     ),
     "sdeh": Method(
