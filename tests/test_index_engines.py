@@ -36,7 +36,7 @@ from dsprh_tf.index.code_folder import CodeWriter, part_schema
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.items import SCHEMA, text_items
-from dsprh_tf.index.location import check_encoders, create_index, open_index
+from dsprh_tf.index.location import check_encoders, create_index, open_index, short_name
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
@@ -81,6 +81,14 @@ def server(request, servers):
 
 def new_place(server, timeout=60.0) -> str:
     return server.address(f"index_{next(numbers)}", timeout)
+
+
+def address(name, host) -> str:
+    """An address of a database that is not ours, with a short timeout."""
+    return {
+        "milvus": f"milvus://{host}/x?timeout=2",
+        "pgvector": f"postgresql://{host}/x?table=x&timeout=2",
+    }[name]
 
 
 def build(place, codes, items, kind="flat"):
@@ -301,11 +309,7 @@ class TestErrors:
     def test_nobody_listens(self, name):
         if why := engine_servers.missing(name):
             pytest.skip(why)
-        port = engine_servers.free_port()
-        place = {
-            "milvus": f"milvus://me:secret@127.0.0.1:{port}/x?timeout=2",
-            "pgvector": f"postgresql://me:secret@127.0.0.1:{port}/x?table=x&timeout=2",
-        }[name]
+        place = address(name, f"me:secret@127.0.0.1:{engine_servers.free_port()}")
         for act in (lambda: open_index(place), lambda: create_index(place, 64, "abc")):
             with pytest.raises(OSError, match="no connection to|did not answer") as error:
                 act()
@@ -320,11 +324,7 @@ class TestErrors:
         with socket.socket() as mute:
             mute.bind(("127.0.0.1", 0))
             mute.listen()
-            at = f"127.0.0.1:{mute.getsockname()[1]}"
-            place = {
-                "milvus": f"milvus://{at}/x?timeout=2",
-                "pgvector": f"postgresql://me@{at}/x?table=x&timeout=2",
-            }[name]
+            place = address(name, f"me@127.0.0.1:{mute.getsockname()[1]}")
             start = time.monotonic()
             with pytest.raises(OSError, match="no connection to|did not answer"):
                 open_index(place)
@@ -402,6 +402,18 @@ class TestStopped:
             assert changes == Changes(400 - len(there), 0, len(there))
             assert index.check()["items"] == 400
         assert interrupted
+
+    def test_an_index_outlives_its_server(self, server):
+        """As the page has to, which opens its index once."""
+        index = build(new_place(server, timeout=5), random_codes(5, 64), picture_items(5))
+        server.kill()
+        for _ in range(2):
+            with pytest.raises(OSError):
+                index.search(random_codes(1, 64))
+        server.start()
+        assert (index.search(random_codes(1, 64), 5).ids >= 0).all()
+        assert index.add(random_codes(1, 64, 1), picture_items(1, 5)).added == 1
+        assert len(index) == 6
 
     def test_a_slow_postgres(self, servers):
         server = servers("pgvector")
@@ -546,11 +558,11 @@ class TestMilvus:
             schema.add_field("id", DataType.INT64, is_primary=True)
             schema.add_field("code", DataType.BINARY_VECTOR, dim=32)
             client.create_collection(name, schema=schema)
-        with pytest.raises(ValueError, match="holds no index [(]the collection is of another"):
+        with pytest.raises(ValueError, match="holds no index [(]the collection is none of"):
             open_index(server.address("theirs"))
         with pytest.raises(ValueError, match="the collection is there and is no index"):
             create_index(server.address("theirs"), 64, "abc", overwrite=True)
-        with pytest.raises(ValueError, match="another schema than an index of 64 bits .field"):
+        with pytest.raises(ValueError, match="another schema than an index of 64 bits .code is B"):
             open_index(server.address("narrow"))
 
     def test_limits(self, servers):
@@ -629,11 +641,7 @@ class TestPrograms:
     def test_a_database_that_is_down(self, name, folders):
         if why := engine_servers.missing(name):
             pytest.skip(why)
-        port = engine_servers.free_port()
-        place = {
-            "milvus": f"milvus://127.0.0.1:{port}/x?timeout=2",
-            "pgvector": f"postgresql://me@127.0.0.1:{port}/x?table=x&timeout=2",
-        }[name]
+        place = address(name, f"me@127.0.0.1:{engine_servers.free_port()}")
         for outcome in (
             run("index", "build", f"--index={place}", f"--codes={folders}/a"),
             run("search", f"--index={place}", "--like=3"),
@@ -669,7 +677,23 @@ def test_pins_are_those_of_the_default_stack():
         ("milvus://me:a@b:c@host:1/x", "milvus://me:***@host:1/x"),
         ("postgresql://me@host/d?table=a:b@c", "postgresql://me@host/d?table=a:b@c"),
         ("postgresql://me:pw@host/d?table=x", "postgresql://me:***@host/d?table=x"),
+        ("postgresql://host/d?user=me&password=a:b@c&table=x",
+         "postgresql://host/d?user=me&password=***&table=x"),
+        ("postgresql://me@host/d?sslpassword=pw", "postgresql://me@host/d?sslpassword=***"),
     ],
-)
+)  # fmt: skip
 def test_passwords_are_not_shown(location, shown):
     assert without_password(location) == shown
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("indexes/photos/", "photos"),
+        ("milvus://me:pw@host:1/birds", "birds"),
+        ("milvus:///folder/file.db/birds", "birds"),
+        ("postgresql://host/d?password=pw&table=my%20pictures.birds", "my pictures.birds"),
+    ],
+)
+def test_short_names(location, name):
+    assert short_name(location) == name
