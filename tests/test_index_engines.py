@@ -37,6 +37,7 @@ from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.items import SCHEMA, text_items
 from dsprh_tf.index.location import check_encoders, create_index, open_index, short_name
+from dsprh_tf.page.searcher import Question, Searcher
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
@@ -361,6 +362,78 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ValueError, match=f"pip install -r requirements-{file}.txt"):
             open_index(f"{scheme}://host/x?table=x")
+
+
+class WordEncoder:
+    """Stands for both exported encoders: a text's code is that of item int(text)."""
+
+    bits, info, vocabulary = 64, {"fingerprint": "abc"}, ("7",)
+
+    def __init__(self, kind, codes):
+        self.kind, self._codes = kind, codes
+
+    def known_words(self, texts):
+        return [text.isdecimal() for text in texts]
+
+    def unknown_words(self, text):
+        return {} if text.isdecimal() else {text: ["7"]}
+
+    def encode(self, texts):
+        return self._codes[[int(text) for text in texts]]
+
+
+class TestPage:
+    """What the web page asks, of every engine; tests/test_page.py has the server around it."""
+
+    def test_searcher(self, place):
+        codes, items = random_codes(300, 64), picture_items(300)
+        build(place, codes, items)
+        index = open_index(place)
+        searcher = Searcher(index, WordEncoder("text", codes), WordEncoder("image", codes), "all")
+        about = searcher.about()
+        assert [about[n] for n in ("name", "items", "images", "texts", "bits")] == [
+            "all", 300, 300, 0, 64
+        ]  # fmt: skip
+        assert {"tag": "third", "count": 100} in about["tags"]
+        third = np.arange(0, 300, 3)
+        for where, rows in ((Where(), np.arange(300)), (Where(tag="third"), third)):
+            wanted = expected(codes[rows], 10 * rows, codes[7:8], 6)[0]
+            for kind, value in (("text", "7"), ("code", codes[7].tobytes().hex())):
+                found = searcher.search(Question(kind, value, where, 6))
+                assert found["query"] == {"kind": kind, "code": codes[7].tobytes().hex()}
+                assert [r["distance"] for r in found["results"]] == wanted[:, 0].tolist()
+                for result in found["results"]:
+                    row = int(result["id"]) // 10
+                    assert row in rows
+                    assert result["code"] == codes[row].tobytes().hex()
+                    assert result["path"] == items["path"][row].as_py()
+                    assert result["gone"]
+        like = searcher.search(Question("like", "70", Where(), 5))
+        assert like["query"]["item"]["path"] == items["path"][7].as_py()
+        assert "70" not in [result["id"] for result in like["results"]]
+        assert len(like["results"]) == 5
+        path, sha256 = searcher.picture_of("70")
+        assert (path, sha256) == (items["path"][7].as_py(), items["sha256"][7].as_py())
+        for name in ("71", "x", "9" * 30):
+            with pytest.raises(LookupError, match="no item"):
+                searcher.picture_of(name)
+        assert {r["id"] for r in searcher.browse(Where(tag="third"), 240)["results"]} == {
+            str(10 * row) for row in third
+        }
+        assert searcher.search(Question("text", "dgo", Where(), 5))["unknown"] == [
+            {"word": "dgo", "near": ["7"]}
+        ]
+        assert searcher.search(Question("text", "7", Where(tag="none"), 5))["message"]
+
+    def test_empty_or_of_other_encoders(self, place):
+        codes = random_codes(3, 64)
+        encoders = [WordEncoder(kind, codes) for kind in ("text", "image")]
+        index = create_index(place, 64, "xyz")
+        with pytest.raises(ValueError, match="all is empty: add codes with"):
+            Searcher(index, *encoders, "all")
+        index.add(codes, picture_items(3))
+        with pytest.raises(ValueError, match="text encoder is of other encoders than the"):
+            Searcher(index, *encoders, "all")
 
 
 class TestStopped:
