@@ -722,6 +722,7 @@ class TestPrograms:
             assert outcome.returncode == 2
             assert len(outcome.stderr.strip().split("\n")) == 1, outcome.stderr
             assert "no connection to" in outcome.stderr
+            assert "start it, or check the address" in outcome.stderr
 
 
 def test_an_index_imports_no_tensorflow():

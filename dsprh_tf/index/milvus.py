@@ -157,7 +157,9 @@ class MilvusIndex(Database):
             if isinstance(error, pymilvus.exceptions.ParamError):
                 raise ValueError(f"{shown}: {reason}") from error
             if self._client is None or "connect" in reason.lower():
-                raise OSError(f"{shown}: no connection to Milvus ({reason})") from error
+                raise OSError(
+                    f"{shown}: no connection to Milvus ({reason}): start it, or check the address"
+                ) from error
             raise OSError(
                 f"{shown}: Milvus failed, or did not answer within {limit} s ({reason})"
             ) from error

@@ -177,9 +177,10 @@ class PgvectorIndex(Database):
             raise ValueError(f"{shown} cannot hold a value: {_line(error)}") from error
         except psycopg.OperationalError as error:
             silent = f", silent for {limit} s" if timer.finished.is_set() else ""
-            raise OSError(f"{shown}: no connection to the database ({_line(error)}{silent})") from (
-                error
-            )
+            raise OSError(
+                f"{shown}: no connection to the database ({_line(error)}{silent}): start it, or "
+                "check the address"
+            ) from error
         except psycopg.Error as error:
             raise OSError(f"{shown}: the database failed ({_line(error)})") from error
         finally:
