@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import quiet  # noqa: F401 - TensorFlow without its first lines
 
 # isort: split
 import numpy as np
 
-from dsprh_tf.data.images import image_bytes, load_image
 from dsprh_tf.export import Encoder, describe
+from dsprh_tf.index.encoding import encode_picture
 from dsprh_tf.index.location import check_encoders
 
 
@@ -50,11 +51,20 @@ def encode_queries(export_dir: str | None, index, kind: str, queries: list[str])
     name = f"the {kind} encoder in {export_dir}"
     check_encoders(name, index, encoder.bits, encoder.info["fingerprint"])
     if kind == "image":
-        for path in queries:
-            load_image(path)  # a broken file: its own clear line
-        return encoder.encode([image_bytes(path) for path in queries])
+        return np.concatenate([_picture_code(encoder, path) for path in queries])
     encoder.check_words(queries)
     for text in queries:
         if unknown := encoder.unknown_words(text):
             print(f"note: {text!r}: {describe(unknown)}", file=sys.stderr)
     return encoder.encode(queries)
+
+
+def _picture_code(encoder: Encoder, path: str) -> np.ndarray:
+    name = f"image {path}"
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{name} cannot be read ({error.strerror}); choose another picture"
+        ) from error
+    return encode_picture(encoder, content, name)

@@ -20,7 +20,7 @@ import sys
 import program
 from absl import flags
 
-_INDEX = flags.DEFINE_string("index", None, "Folder of scripts/index.py.")
+_INDEX = flags.DEFINE_string("index", None, "What scripts/index.py built: a folder, or an address.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "The encoders that the index was built with.")
 _NAME = flags.DEFINE_string("name", None, "Of the collection, on the page; that of the index.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.")
@@ -72,7 +72,7 @@ def serve(bound: socket.socket, loopback: bool) -> None:
     import encoders
     import uvicorn
 
-    from dsprh_tf.index.location import open_index
+    from dsprh_tf.index.location import open_index, short_name
     from dsprh_tf.page.accounts import Accounts
     from dsprh_tf.page.app import create_app
     from dsprh_tf.page.searcher import Searcher
@@ -80,7 +80,7 @@ def serve(bound: socket.socket, loopback: bool) -> None:
     accounts = Accounts(_AUTH_FILE.value) if _AUTH_FILE.value else None
     index = open_index(_INDEX.value, verify=_VERIFY.value)
     both = [encoders.load_encoder(_EXPORT_DIR.value, kind) for kind in ("text", "image")]
-    searcher = Searcher(index, *both, _NAME.value or _INDEX.value.rstrip("/").split("/")[-1])
+    searcher = Searcher(index, *both, _NAME.value or short_name(_INDEX.value))
     searcher.warm_up()
     app = create_app(searcher, accounts, loopback, _MAX_UPLOAD.value * 2**20)
     settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,

@@ -445,7 +445,7 @@ class TestBad:
         (album / "m.csv").write_text("image\na/00.jpg\na/gone.jpg\n")
         source = Source(album / "m.csv", "image")
         writer = CodeWriter(tmp_path / "codes", 64, "abc", "image", source.path)
-        with pytest.raises(ValueError, match="row 3: image .*gone.jpg does not exist"):
+        with pytest.raises(ValueError, match="m.csv row 3: image .*gone.jpg does not exist; "):
             encode_source(source, HashEncoder(), writer)
 
     def test_texts_without_a_known_word(self, tmp_path):

@@ -263,34 +263,6 @@ class TestChanges:
             assert (index.search(query, 1).distances == 0).mean() >= 0.9
         assert index.stats()["recall@10"] > 0.85
 
-    @pytest.mark.parametrize(
-        ("codes", "items", "message"),
-        [
-            (random_codes(2, 32), picture_items(2), "codes have 32 bits, the index has 64"),
-            (random_codes(2, 64).astype(int), picture_items(2), "must be packed codes"),
-            (random_codes(3, 64), picture_items(2), "3 codes and 2 items"),
-            (random_codes(2, 64), picture_items(2).drop_columns(["tags"]), "without tags"),
-            (
-                random_codes(2, 64),
-                pa.concat_tables([picture_items(1), picture_items(1)]),
-                "id 0 occurs twice",
-            ),
-        ],
-        ids=["bits", "type", "length", "columns", "twice"],
-    )
-    def test_bad_items_change_nothing(self, codes, items, message):
-        index = HammingIndex(64)
-        index.add(random_codes(5, 64, 1), picture_items(5))
-        with pytest.raises(ValueError, match=message):
-            index.add(codes, items)
-        assert len(index) == 5
-
-    def test_an_id_does_not_change_its_modality(self):
-        index = HammingIndex(64)
-        index.add(random_codes(5, 64), picture_items(5))
-        with pytest.raises(ValueError, match="id 20 is of modality image in the index and text"):
-            index.add(random_codes(1, 64), text_items(["words"], ids=[20]))
-
     def test_bad_questions(self):
         index = HammingIndex(64)
         with pytest.raises(ValueError, match="the index is empty: add items first"):
@@ -388,17 +360,6 @@ class TestFiles:
         assert index.remove(index.ids_where()) == 5
         index.commit()
         assert len(HammingIndex.load(tmp_path / "index")) == 0
-
-    def test_loaded_for_reading(self, tmp_path):
-        build(tmp_path / "index", rows=5)
-        index = HammingIndex.load(tmp_path / "index")
-        for change in (
-            lambda: index.add(random_codes(1, 64), picture_items(1)),
-            lambda: index.remove([0]),
-            index.commit,
-        ):
-            with pytest.raises(ValueError, match="loaded for reading: load it with write=True"):
-                change()
 
     def test_one_writer(self, tmp_path):
         build(tmp_path / "index", rows=5)

@@ -36,7 +36,8 @@ from dsprh_tf.index.code_folder import CodeWriter, part_schema
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.items import SCHEMA, text_items
-from dsprh_tf.index.location import check_encoders, create_index, open_index
+from dsprh_tf.index.location import check_encoders, create_index, open_index, short_name
+from dsprh_tf.page.searcher import Question, Searcher
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
@@ -81,6 +82,14 @@ def server(request, servers):
 
 def new_place(server, timeout=60.0) -> str:
     return server.address(f"index_{next(numbers)}", timeout)
+
+
+def address(name, host) -> str:
+    """An address of a database that is not ours, with a short timeout."""
+    return {
+        "milvus": f"milvus://{host}/x?timeout=2",
+        "pgvector": f"postgresql://{host}/x?table=x&timeout=2",
+    }[name]
 
 
 def build(place, codes, items, kind="flat"):
@@ -301,11 +310,7 @@ class TestErrors:
     def test_nobody_listens(self, name):
         if why := engine_servers.missing(name):
             pytest.skip(why)
-        port = engine_servers.free_port()
-        place = {
-            "milvus": f"milvus://me:secret@127.0.0.1:{port}/x?timeout=2",
-            "pgvector": f"postgresql://me:secret@127.0.0.1:{port}/x?table=x&timeout=2",
-        }[name]
+        place = address(name, f"me:secret@127.0.0.1:{engine_servers.free_port()}")
         for act in (lambda: open_index(place), lambda: create_index(place, 64, "abc")):
             with pytest.raises(OSError, match="no connection to|did not answer") as error:
                 act()
@@ -320,11 +325,7 @@ class TestErrors:
         with socket.socket() as mute:
             mute.bind(("127.0.0.1", 0))
             mute.listen()
-            at = f"127.0.0.1:{mute.getsockname()[1]}"
-            place = {
-                "milvus": f"milvus://{at}/x?timeout=2",
-                "pgvector": f"postgresql://me@{at}/x?table=x&timeout=2",
-            }[name]
+            place = address(name, f"me@127.0.0.1:{mute.getsockname()[1]}")
             start = time.monotonic()
             with pytest.raises(OSError, match="no connection to|did not answer"):
                 open_index(place)
@@ -361,6 +362,78 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ValueError, match=f"pip install -r requirements-{file}.txt"):
             open_index(f"{scheme}://host/x?table=x")
+
+
+class WordEncoder:
+    """Stands for both exported encoders: a text's code is that of item int(text)."""
+
+    bits, info, vocabulary = 64, {"fingerprint": "abc"}, ("7",)
+
+    def __init__(self, kind, codes):
+        self.kind, self._codes = kind, codes
+
+    def known_words(self, texts):
+        return [text.isdecimal() for text in texts]
+
+    def unknown_words(self, text):
+        return {} if text.isdecimal() else {text: ["7"]}
+
+    def encode(self, texts):
+        return self._codes[[int(text) for text in texts]]
+
+
+class TestPage:
+    """What the web page asks, of every engine; tests/test_page.py has the server around it."""
+
+    def test_searcher(self, place):
+        codes, items = random_codes(300, 64), picture_items(300)
+        build(place, codes, items)
+        index = open_index(place)
+        searcher = Searcher(index, WordEncoder("text", codes), WordEncoder("image", codes), "all")
+        about = searcher.about()
+        assert [about[n] for n in ("name", "items", "images", "texts", "bits")] == [
+            "all", 300, 300, 0, 64
+        ]  # fmt: skip
+        assert {"tag": "third", "count": 100} in about["tags"]
+        third = np.arange(0, 300, 3)
+        for where, rows in ((Where(), np.arange(300)), (Where(tag="third"), third)):
+            wanted = expected(codes[rows], 10 * rows, codes[7:8], 6)[0]
+            for kind, value in (("text", "7"), ("code", codes[7].tobytes().hex())):
+                found = searcher.search(Question(kind, value, where, 6))
+                assert found["query"] == {"kind": kind, "code": codes[7].tobytes().hex()}
+                assert [r["distance"] for r in found["results"]] == wanted[:, 0].tolist()
+                for result in found["results"]:
+                    row = int(result["id"]) // 10
+                    assert row in rows
+                    assert result["code"] == codes[row].tobytes().hex()
+                    assert result["path"] == items["path"][row].as_py()
+                    assert result["gone"]
+        like = searcher.search(Question("like", "70", Where(), 5))
+        assert like["query"]["item"]["path"] == items["path"][7].as_py()
+        assert "70" not in [result["id"] for result in like["results"]]
+        assert len(like["results"]) == 5
+        path, sha256 = searcher.picture_of("70")
+        assert (path, sha256) == (items["path"][7].as_py(), items["sha256"][7].as_py())
+        for name in ("71", "x", "9" * 30):
+            with pytest.raises(LookupError, match="no item"):
+                searcher.picture_of(name)
+        assert {r["id"] for r in searcher.browse(Where(tag="third"), 240)["results"]} == {
+            str(10 * row) for row in third
+        }
+        assert searcher.search(Question("text", "dgo", Where(), 5))["unknown"] == [
+            {"word": "dgo", "near": ["7"]}
+        ]
+        assert searcher.search(Question("text", "7", Where(tag="none"), 5))["message"]
+
+    def test_empty_or_of_other_encoders(self, place):
+        codes = random_codes(3, 64)
+        encoders = [WordEncoder(kind, codes) for kind in ("text", "image")]
+        index = create_index(place, 64, "xyz")
+        with pytest.raises(ValueError, match="all is empty: add codes with"):
+            Searcher(index, *encoders, "all")
+        index.add(codes, picture_items(3))
+        with pytest.raises(ValueError, match="text encoder is of other encoders than the"):
+            Searcher(index, *encoders, "all")
 
 
 class TestStopped:
@@ -402,6 +475,18 @@ class TestStopped:
             assert changes == Changes(400 - len(there), 0, len(there))
             assert index.check()["items"] == 400
         assert interrupted
+
+    def test_an_index_outlives_its_server(self, server):
+        """As the page has to, which opens its index once."""
+        index = build(new_place(server, timeout=5), random_codes(5, 64), picture_items(5))
+        server.kill()
+        for _ in range(2):
+            with pytest.raises(OSError):
+                index.search(random_codes(1, 64))
+        server.start()
+        assert (index.search(random_codes(1, 64), 5).ids >= 0).all()
+        assert index.add(random_codes(1, 64, 1), picture_items(1, 5)).added == 1
+        assert len(index) == 6
 
     def test_a_slow_postgres(self, servers):
         server = servers("pgvector")
@@ -546,11 +631,11 @@ class TestMilvus:
             schema.add_field("id", DataType.INT64, is_primary=True)
             schema.add_field("code", DataType.BINARY_VECTOR, dim=32)
             client.create_collection(name, schema=schema)
-        with pytest.raises(ValueError, match="holds no index [(]the collection is of another"):
+        with pytest.raises(ValueError, match="holds no index [(]the collection is none of"):
             open_index(server.address("theirs"))
         with pytest.raises(ValueError, match="the collection is there and is no index"):
             create_index(server.address("theirs"), 64, "abc", overwrite=True)
-        with pytest.raises(ValueError, match="another schema than an index of 64 bits .field"):
+        with pytest.raises(ValueError, match="another schema than an index of 64 bits .code is B"):
             open_index(server.address("narrow"))
 
     def test_limits(self, servers):
@@ -629,11 +714,7 @@ class TestPrograms:
     def test_a_database_that_is_down(self, name, folders):
         if why := engine_servers.missing(name):
             pytest.skip(why)
-        port = engine_servers.free_port()
-        place = {
-            "milvus": f"milvus://127.0.0.1:{port}/x?timeout=2",
-            "pgvector": f"postgresql://me@127.0.0.1:{port}/x?table=x&timeout=2",
-        }[name]
+        place = address(name, f"me@127.0.0.1:{engine_servers.free_port()}")
         for outcome in (
             run("index", "build", f"--index={place}", f"--codes={folders}/a"),
             run("search", f"--index={place}", "--like=3"),
@@ -641,6 +722,7 @@ class TestPrograms:
             assert outcome.returncode == 2
             assert len(outcome.stderr.strip().split("\n")) == 1, outcome.stderr
             assert "no connection to" in outcome.stderr
+            assert "start it, or check the address" in outcome.stderr
 
 
 def test_an_index_imports_no_tensorflow():
@@ -669,7 +751,23 @@ def test_pins_are_those_of_the_default_stack():
         ("milvus://me:a@b:c@host:1/x", "milvus://me:***@host:1/x"),
         ("postgresql://me@host/d?table=a:b@c", "postgresql://me@host/d?table=a:b@c"),
         ("postgresql://me:pw@host/d?table=x", "postgresql://me:***@host/d?table=x"),
+        ("postgresql://host/d?user=me&password=a:b@c&table=x",
+         "postgresql://host/d?user=me&password=***&table=x"),
+        ("postgresql://me@host/d?sslpassword=pw", "postgresql://me@host/d?sslpassword=***"),
     ],
-)
+)  # fmt: skip
 def test_passwords_are_not_shown(location, shown):
     assert without_password(location) == shown
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("indexes/photos/", "photos"),
+        ("milvus://me:pw@host:1/birds", "birds"),
+        ("milvus:///folder/file.db/birds", "birds"),
+        ("postgresql://host/d?password=pw&table=my%20pictures.birds", "my pictures.birds"),
+    ],
+)
+def test_short_names(location, name):
+    assert short_name(location) == name

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -309,6 +310,24 @@ class TestRefusals:
             answer = client.post("/api/code", content=content)
             assert answer.status_code == 413
             assert "at most 200,000 bytes" in answer.json()["error"]
+
+    def test_an_upload_that_breaks_off(self, client):
+        """The browser went away: nothing is raised, which the server would print as a traceback."""
+        scope = {"type": "http", "method": "POST", "path": "/api/code", "raw_path": b"/api/code",
+                 "headers": [(b"host", b"127.0.0.1")], "query_string": b"", "root_path": "",
+                 "scheme": "http", "http_version": "1.1"}  # fmt: skip
+        received = iter([{"type": "http.request", "body": b"\xff\xd8\xff", "more_body": True}])
+        sent = []
+
+        async def receive():
+            return next(received, {"type": "http.disconnect"})
+
+        async def send(message):
+            sent.append(message)
+
+        anyio.run(client.app, scope, receive, send)
+        assert sent[0]["status"] == 400
+        assert b"broke off" in sent[1]["body"]
 
     @pytest.mark.parametrize(
         ("params", "status", "problem"),

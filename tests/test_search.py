@@ -325,6 +325,17 @@ class TestSearch:
         distances = [[r["distance"] for r in a["results"]] for a in (answers[2], *alone)]
         assert distances[0] == distances[1]
 
+    def test_pictures_of_a_file_lie_beside_it(self, search, everything, library):
+        path = Path(everything[1][3]["path"])
+        listed = path.parents[1] / "q.jsonl"
+        listed.write_text(json.dumps({"image": f"{path.parent.name}/{path.name}"}))
+        outcome = search(f"--queries={listed}", "--json")
+        listed.unlink()
+        assert outcome.code == 0, outcome.err
+        (found,) = json.loads(outcome.out)
+        assert found["query"] == {"image": str(path)}
+        assert found["results"][0]["distance"] == 0
+
     def test_contact_sheet(self, search, everything, tmp_path):
         items = everything[1]
         flags = [f"--text={items[-1]['text']}", f"--image={items[0]['path']}",
@@ -336,6 +347,15 @@ class TestSearch:
             # The picture of the second row's query is the one that was asked by.
             tile = np.asarray(sheet.convert("RGB"))
         assert tile.std() > 20
+        assert f"sheet: {tmp_path}/out.png (shows 8 results of each)\n" in outcome.err
+
+    def test_a_contact_sheet_of_many_queries(self, search, everything, tmp_path):
+        listed = "\n".join(["like", *(str(item["id"]) for item in everything[1][:103])])
+        (tmp_path / "q.csv").write_text(listed)
+        outcome = search(f"--queries={tmp_path}/q.csv", "--top=1", f"--show={tmp_path}/out.png")
+        assert outcome.code == 0, outcome.err
+        assert outcome.out.count("like: ") == 103
+        assert "out.png (shows the first 100 of 103 queries)" in outcome.err
 
     def test_an_item_that_is_gone(self, search, everything, library, tmp_path):
         pictures = library[0] / "scenes" / "images"
@@ -371,7 +391,8 @@ class TestRefused:
             (["--like=5"], "no item of the index has the id 5"),
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
             (["--text=dog", "--tag=nosuchtag"], "no item of the index has this --tag"),
-            (["--image=nowhere.jpg"], "image nowhere.jpg does not exist"),
+            (["--image=nowhere.jpg"], "image nowhere.jpg cannot be read (No such file or dir"),
+            ([f"--image={__file__}"], "is not an image that Pillow recognises; choose another"),
             (["--queries=nowhere.csv"], "nowhere.csv cannot be read"),
             (["--queries=nowhere.txt"], "nowhere.txt cannot be read"),
             (["--queries=nowhere.doc"], "is not a .csv, .parquet or .jsonl file"),
@@ -418,6 +439,9 @@ class TestRefused:
         (tmp_path / "q.csv").write_text("text,image\nred,a.jpg\n")
         line = search(f"--queries={tmp_path}/q.csv").line
         assert "q.csv row 2: expected one of text, image and like, found text and image" in line
+        (tmp_path / "q.csv").write_text("like\n5\nphoto.jpg\n")
+        line = search(f"--queries={tmp_path}/q.csv").line
+        assert "q.csv row 3: like is 'photo.jpg', expected the id of an item" in line
         (tmp_path / "q.csv").write_text("words\nred\n")
         assert "row 2: expected one of text, image and like, found none" in search(
             f"--queries={tmp_path}/q.csv"

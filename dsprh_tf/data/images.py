@@ -122,12 +122,15 @@ def checked_bytes(
         raise ValueError(f"{name} {_problem(error)}; choose another picture") from error
 
 
-def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
-    """A picture as a small JPEG file: upright, at most `side` pixels wide and high.
+def load_small(path: str | os.PathLike, side: int) -> np.ndarray:
+    """A small version of a picture, as RGB, upright: at most `side` pixels wide and high.
 
     Args:
         path: as in `load_image`.
         side: in pixels; smaller pictures keep their size.
+
+    Returns:
+        uint8 [height, width, 3].
 
     Raises:
         ValueError: as `load_image`.
@@ -143,8 +146,13 @@ def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     except Exception as error:  # as in load_image
         raise ValueError(_problem_line(path, error, None)) from error
+    return np.asarray(image)
+
+
+def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
+    """A picture as `load_small` reads it, as a JPEG file; raises as `load_small`."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY)
+    Image.fromarray(load_small(path, side)).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
 
 

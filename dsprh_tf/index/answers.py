@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dsprh_tf.data.images import load_small
 from dsprh_tf.index.interface import EVERYTHING, Index, Where
+
+_SHOWN_SIDE = 512  # pixels: hundreds of them are in memory at once
 
 
 def answer(
@@ -61,6 +64,24 @@ def as_result(item: dict, distance: int | None = None) -> dict:
         "tags": item["tags"] or [],
         "gone": content == "path" and not os.path.exists(item["path"]),
     }
+
+
+def as_shown(item: dict) -> dict:
+    """An item, or a result, as a contact sheet takes it.
+
+    Args:
+        item: with "path" of a picture, else "text".
+
+    Returns:
+        {"image": uint8 [height, width, 3], small}, or {"text": its words}; where a picture is gone
+        or broken, words that say so.
+    """
+    if item.get("path") is None:
+        return {"text": item["text"]}
+    try:
+        return {"image": load_small(item["path"], _SHOWN_SIDE)}
+    except ValueError:
+        return {"text": f"cannot be read: {os.path.basename(item['path'])}"}
 
 
 def format_table(results: list[dict]) -> str:

@@ -35,6 +35,15 @@ def check_kind(kind: str, kinds: tuple[str, ...], engine: str = "") -> None:
         raise ValueError(f"kind{of} is {kind!r}, expected one of {', '.join(kinds)}")
 
 
+def check_free(shown: str, overwrite: bool) -> None:
+    """Refuses to build where an index is, unless it may be replaced."""
+    if not overwrite:
+        raise ValueError(
+            f"{shown} holds an index already: add to it, give another --index, or build with "
+            "--overwrite"
+        )
+
+
 def check_modalities(old: pa.Table, new: pa.Table) -> None:
     """Refuses items that would take the place of items of the other modality, row by row."""
     pairs = zip(new["id"].to_pylist(), old["modality"].to_pylist(), new["modality"].to_pylist())

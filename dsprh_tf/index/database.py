@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 import urllib.parse
 from collections.abc import Iterator
 
@@ -71,9 +72,12 @@ def without_password(location: str) -> str:
     scheme, mark, rest = location.partition("://")
     end = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
     user, at, host = rest[:end].rpartition("@")
-    if not mark or ":" not in user:
+    if not mark:
         return location
-    return f"{scheme}://{user.split(':')[0]}:***{at}{host}{rest[end:]}"
+    user = f"{user.split(':')[0]}:***" if ":" in user else user
+    # libpq takes passwords among the options as well.
+    options = re.sub(r"([?&](ssl)?password=)[^&#]*", r"\1***", rest[end:])
+    return f"{scheme}://{user}{at}{host}{options}"
 
 
 class Database(abc.ABC):
@@ -87,14 +91,92 @@ class Database(abc.ABC):
     A subclass says how to talk to its database. Tables that it takes and returns have columns of
     `items.SCHEMA` and `code`, fixed-size binary, with null for what is missing or empty.
 
+    Attributes:
+        ENGINE: name of the database.
+        PLACE: what it calls that which holds an index.
+        KINDS: of search.
+
     Args:
         address: of the database.
         write: whether it may be changed.
     """
 
+    ENGINE: str
+    PLACE: str
+    KINDS: tuple[str, ...]
+
     def __init__(self, address: Address, write: bool):
         self.address, self._write = address, write
         self.bits, self.kind, self.fingerprint = 0, "", None
+
+    @classmethod
+    def create(
+        cls, location: str, bits: int, fingerprint: str | None, kind: str, overwrite: bool
+    ) -> Database:
+        """An empty index, there at once; `overwrite` drops the one that is there.
+
+        Raises:
+            ValueError: a bad address or kind, an index is there already, or what is there is
+                something else.
+            OSError: the database cannot be reached, or failed.
+        """
+        binary.check_bits(bits)
+        checks.check_kind(kind, cls.KINDS, cls.ENGINE)
+        index = cls(location, write=True)
+        about = {"format": FORMAT, "bits": int(bits), "kind": kind, "fingerprint": fingerprint}
+        index._adopt(about)
+        index._make(about, overwrite)
+        return index
+
+    @classmethod
+    def load(cls, location: str, write: bool) -> Database:
+        """The index at an address.
+
+        Raises:
+            ValueError: there is none, or what is there has another schema.
+            OSError: the database cannot be reached, or failed.
+        """
+        index = cls(location, write)
+        fields, about = index._find()
+        if fields is None or about is None:
+            foreign = f"the {cls.PLACE} is none of this program's"
+            reason = f"no such {cls.PLACE}" if fields is None else foreign
+            raise ValueError(
+                f"{index.address.shown} holds no index ({reason}): build one with "
+                "scripts/index.py build"
+            )
+        index._adopt(about)
+        expected = index._expected()
+        wrong = sorted({name for name, _ in fields.items() ^ expected.items()})
+        if wrong:
+            raise ValueError(
+                f"{index.address.shown}: the {cls.PLACE} has another schema than an index of "
+                f"{index.bits} bits ({wrong[0]} is {fields.get(wrong[0], 'missing')}, expected "
+                f"{expected.get(wrong[0], 'no such field')}): build the index again under another "
+                "name"
+            )
+        return index
+
+    def _check_place(self, is_index: bool, overwrite: bool) -> None:
+        """Refuses to drop what is there: an index unless it may be replaced, else anything."""
+        if not is_index:
+            raise ValueError(
+                f"{self.address.shown}: the {self.PLACE} is there and is no index; give another "
+                "name"
+            )
+        checks.check_free(self.address.shown, overwrite)
+
+    @abc.abstractmethod
+    def _make(self, about: dict, overwrite: bool) -> None:
+        """Connects and makes an empty index; what is there goes if `_check_place` lets it."""
+
+    @abc.abstractmethod
+    def _find(self) -> tuple[dict[str, str] | None, dict | None]:
+        """Connects; what is there, each field with its type, and what `_make` wrote about it."""
+
+    @abc.abstractmethod
+    def _expected(self) -> dict[str, str]:
+        """Fields of an index of `bits`, as `_find` names them."""
 
     def _adopt(self, about: dict) -> None:
         """Takes over "format", "bits", "kind" and "fingerprint" as the database has them.

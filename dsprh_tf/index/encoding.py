@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from dsprh_tf.data.images import image_bytes, png_bytes
+from dsprh_tf.data.images import MAX_PIXELS, checked_bytes, image_bytes, png_bytes
 from dsprh_tf.index.code_folder import CodeWriter, part_schema
 from dsprh_tf.index.sources import Item, Source
 
@@ -106,7 +107,7 @@ def encode_source(
         for batch in batches:
             bad = next((row for row in batch if row.problem), None)
             if bad is not None and on_bad == "error":
-                raise ValueError(bad.problem)
+                raise ValueError(f"{source.path} {bad.problem}" if bad.item.row else bad.problem)
             part += batch
             encoded += sum(row.problem is None for row in batch)
             if len(part) >= part_size:
@@ -123,6 +124,27 @@ def encode_source(
     count, skipped, gone = writer.finish([item.id for item in source.items])
     known = len(source.items) - len(todo)
     return Summary(encoded, known, gone, count, skipped, seconds)
+
+
+def encode_picture(
+    encoder, content: bytes, name: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Code of a picture to search by, uint8 [1, bits / 8]; it is decoded before anything else.
+
+    Args:
+        encoder: an `export.Encoder` of pictures.
+        content: of an image file of any kind that Pillow reads.
+        name: what errors call it.
+        max_pixels: that are decoded at most.
+
+    Raises:
+        ValueError: it is empty, truncated, no image or too large.
+    """
+    try:
+        return encoder.encode([checked_bytes(content, name, max_pixels)])
+    except ValueError:
+        # Refused above or, rarely, by TensorFlow though Pillow can read it.
+        return encoder.encode([checked_bytes(content, name, max_pixels, as_png=True)])
 
 
 def _ahead(pool: Executor, function: Callable, values: Iterable, ahead: int) -> Iterator:
@@ -161,7 +183,10 @@ def _read_picture(item: Item) -> _Row:
         row.size, row.sha256 = len(content), hashlib.sha256(content).digest()
         row.content = image_bytes(item.content, content)
     except FileNotFoundError:
-        row.problem = f"image {item.content} does not exist"
+        row.problem = (
+            f"image {item.content} does not exist; restore the file, or leave such pictures out "
+            "with --on_bad_image=skip"
+        )
     except (OSError, ValueError) as error:
         row.problem = str(error)
     if row.problem and item.row:

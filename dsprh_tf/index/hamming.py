@@ -88,11 +88,8 @@ class HammingIndex:
             ValueError: there is an index already, or another process writes one there.
         """
         index = cls(bits, kind, fingerprint)
-        if (Path(path) / "index.json").exists() and not overwrite:
-            raise ValueError(
-                f"{path} holds an index already: add to it, give another --index, or build with "
-                "--overwrite"
-            )
+        if (Path(path) / "index.json").exists():
+            checks.check_free(f"{path}", overwrite)
         index._lock_folder(path)
         return index
 

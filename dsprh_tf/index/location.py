@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import urllib.parse
 
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.hamming import HammingIndex
@@ -72,6 +74,15 @@ def check_encoders(name: str, index: Index, bits: int, fingerprint: str | None) 
             f"index has {_short(index.fingerprint)}): their codes cannot be compared; use the "
             "encoders that the index was built with, or encode and build again"
         )
+
+
+def short_name(location: str) -> str:
+    """What the index at a location is called in a title: its folder, collection or table."""
+    if "://" not in location:
+        return os.path.basename(os.path.abspath(location))
+    parts = urllib.parse.urlsplit(location)
+    table = dict(urllib.parse.parse_qsl(parts.query)).get("table")
+    return table or parts.path.rpartition("/")[2]
 
 
 def _database(location: str):

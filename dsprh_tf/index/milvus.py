@@ -29,12 +29,11 @@ with warnings.catch_warnings():
     import pymilvus
     from pymilvus import DataType, MilvusClient, MilvusException
 
-from dsprh_tf import codes as binary
 from dsprh_tf.index import checks
-from dsprh_tf.index.database import FORMAT, Address, Database, stored_schema
+from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
 
-KINDS = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
+_INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
 _LISTS, _PROBED = 1024, 64  # inverted lists of a segment, and how many of them a search reads
 _MOST = 16_384  # results of one query, Milvus's limit
 _QUERIES = 64  # of one call
@@ -59,108 +58,77 @@ for _name in ("pymilvus", "pymilvus.milvus_client"):
 
 
 class MilvusIndex(Database):
-    """See the module, and `create` and `load`, which make it."""
+    """See the module, and `create` and `load`, which make it.
 
-    @classmethod
-    def create(
-        cls, location: str, bits: int, fingerprint: str | None, kind: str, overwrite: bool
-    ) -> MilvusIndex:
-        """An empty index, there at once; `overwrite` drops the one that is there.
+    Args:
+        location: an address.
+        write: whether it may be changed.
 
-        Raises:
-            ValueError: a bad address or kind, an index is there already, or the collection is of
-                something else.
-            OSError: Milvus cannot be reached, or failed.
-        """
-        binary.check_bits(bits)
-        checks.check_kind(kind, tuple(KINDS), "Milvus")
-        address, uri, name = _address(location)
-        if kind != "flat" and uri.endswith(".db"):
-            raise ValueError(f"{address.shown}: Milvus Lite has only --kind=flat")
-        about = {"format": FORMAT, "bits": int(bits), "kind": kind, "fingerprint": fingerprint}
-        index = cls(address, write=True)
-        index._adopt(about)
-        index._connect(uri, name)
-        if (found := index._describe()) is not None:
-            if "format" not in index._read_about(found):
-                raise ValueError(
-                    f"{address.shown}: the collection is there and is no index; give another name"
-                )
-            if not overwrite:
-                raise ValueError(
-                    f"{address.shown} holds an index already: add to it, give another --index, "
-                    "or build with --overwrite"
-                )
-            index._call("drop_collection", name)
+    Raises:
+        ValueError: it is no address of a collection.
+    """
+
+    ENGINE, PLACE, KINDS = "Milvus", "collection", tuple(_INDEXES)
+
+    def __init__(self, location: str, write: bool):
+        address, self._uri, self._name = _address(location)
+        super().__init__(address, write)
+
+    def _make(self, about: dict, overwrite: bool) -> None:
+        if self.kind != "flat" and self._uri.endswith(".db"):
+            raise ValueError(f"{self.address.shown}: Milvus Lite has only --kind=flat")
+        self._connect()
+        if (found := self._describe()) is not None:
+            self._check_place(_about_of(found) is not None, overwrite)
+            self._call("drop_collection", self._name)
         schema = MilvusClient.create_schema(
             auto_id=False, enable_dynamic_field=False, description=json.dumps(about)
         )
         for field, (kind_of, options) in _FIELDS.items():
-            options = {"dim": index.bits} if field == "code" else options
+            options = {"dim": self.bits} if field == "code" else options
             schema.add_field(field, kind_of, **options)
         params = MilvusClient.prepare_index_params()
         params.add_index(
             "code",
-            index_type=KINDS[kind],
+            index_type=_INDEXES[self.kind],
             metric_type="HAMMING",
-            params={"nlist": _LISTS} if kind == "ivf" else {},
+            params={"nlist": _LISTS} if self.kind == "ivf" else {},
         )
-        index._call(
+        self._call(
             "create_collection",
-            name,
+            self._name,
             schema=schema,
             index_params=params,
             consistency_level=_STRONG,
         )
-        return index
 
-    @classmethod
-    def load(cls, location: str, write: bool) -> MilvusIndex:
-        """The index at an address.
+    def _find(self) -> tuple[dict[str, str] | None, dict | None]:
+        if self._uri.endswith(".db") and not os.path.exists(self._uri):
+            return None, None  # connecting would make it
+        self._connect()
+        found = self._describe()
+        if found is None:
+            return None, None
+        fields = {f["name"]: _type(f["type"], f["params"].get("dim")) for f in found["fields"]}
+        about = _about_of(found)
+        if about is not None:
+            self._call("load_collection", self._name)
+        return fields, about
 
-        Raises:
-            ValueError: there is none, or the collection has other fields.
-            OSError: Milvus cannot be reached, or failed.
-        """
-        address, uri, name = _address(location)
-        index = cls(address, write)
-        if uri.endswith(".db") and not os.path.exists(uri):
-            raise ValueError(
-                f"{address.shown} holds no index ({uri} does not exist): build one with "
-                "scripts/index.py build"
-            )
-        index._connect(uri, name)
-        found = index._describe()
-        about = {} if found is None else index._read_about(found)
-        if "format" not in about:
-            reason = "no such collection" if found is None else "the collection is of another"
-            raise ValueError(
-                f"{address.shown} holds no index ({reason}): build one with scripts/index.py build"
-            )
-        index._adopt(about)
-        fields = {f["name"]: (f["type"], f["params"].get("dim")) for f in found["fields"]}
-        expected = {
-            field: (kind_of, index.bits if field == "code" else None)
+    def _expected(self) -> dict[str, str]:
+        return {
+            field: _type(kind_of, self.bits if field == "code" else None)
             for field, (kind_of, _) in _FIELDS.items()
         }
-        if fields != expected:
-            wrong = sorted(set(fields.items()) ^ set(expected.items()), key=str)[0][0]
-            raise ValueError(
-                f"{address.shown}: the collection has another schema than an index of "
-                f"{index.bits} bits (field {wrong}): build the index again under another name"
-            )
-        index._call("load_collection", name)
-        return index
 
     # The connection
 
-    def _connect(self, uri: str, name: str) -> None:
-        self._name = name
+    def _connect(self) -> None:
         self._client = None
         parts = self.address.parts
         self._client = self._guarded(
             MilvusClient,
-            uri,
+            self._uri,
             user=urllib.parse.unquote(parts.username or ""),
             password=urllib.parse.unquote(parts.password or ""),
             token=os.environ.get("MILVUS_TOKEN", ""),
@@ -189,7 +157,9 @@ class MilvusIndex(Database):
             if isinstance(error, pymilvus.exceptions.ParamError):
                 raise ValueError(f"{shown}: {reason}") from error
             if self._client is None or "connect" in reason.lower():
-                raise OSError(f"{shown}: no connection to Milvus ({reason})") from error
+                raise OSError(
+                    f"{shown}: no connection to Milvus ({reason}): start it, or check the address"
+                ) from error
             raise OSError(
                 f"{shown}: Milvus failed, or did not answer within {limit} s ({reason})"
             ) from error
@@ -198,14 +168,6 @@ class MilvusIndex(Database):
         if not self._call("has_collection", self._name):
             return None
         return self._call("describe_collection", self._name)
-
-    @staticmethod
-    def _read_about(found: dict) -> dict:
-        try:
-            about = json.loads(found["description"])
-        except (KeyError, ValueError):
-            return {}
-        return about if isinstance(about, dict) else {}
 
     # Changes
 
@@ -306,7 +268,7 @@ class MilvusIndex(Database):
         )
 
     def _about(self) -> dict:
-        return {"engine": f"Milvus, {KINDS[self.kind]}", "consistency": _STRONG}
+        return {"engine": f"Milvus, {_INDEXES[self.kind]}", "consistency": _STRONG}
 
     def _as_table(self, rows, columns: list[str]) -> pa.Table:
         values = {name: [row[name] for row in rows] for name in columns}
@@ -323,6 +285,19 @@ class MilvusIndex(Database):
                 for tags in values["tags"]
             ]
         return pa.table(values, stored_schema(self.bits, columns))
+
+
+def _about_of(found: dict) -> dict | None:
+    """What `_make` wrote into a collection's description; None if that is of somebody else."""
+    try:
+        about = json.loads(found["description"])
+    except (KeyError, ValueError):
+        return None
+    return about if isinstance(about, dict) and "format" in about else None
+
+
+def _type(kind_of: DataType, bits: int | None) -> str:
+    return DataType(kind_of).name + (f"({bits})" if bits else "")
 
 
 def _address(location: str) -> tuple[Address, str, str]:

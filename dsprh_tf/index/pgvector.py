@@ -24,13 +24,11 @@ import pyarrow.compute as pc
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from dsprh_tf import codes as binary
 from dsprh_tf.index import checks
-from dsprh_tf.index.database import FORMAT, Address, Database, stored_schema
+from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
 from dsprh_tf.index.items import SCHEMA
 
-KINDS = ("flat", "hnsw")
 _NEEDED = (0, 8)  # the pgvector that searches graphs until k rows were found
 _PAGE = 10_000  # rows read at a time
 _GRACE = 5.0  # seconds beyond the timeout until a server that says nothing is hung up on
@@ -48,39 +46,30 @@ _TYPES = {
 
 
 class PgvectorIndex(Database):
-    """See the module, and `create` and `load`, which make it."""
+    """See the module, and `create` and `load`, which make it.
 
-    @classmethod
-    def create(
-        cls, location: str, bits: int, fingerprint: str | None, kind: str, overwrite: bool
-    ) -> PgvectorIndex:
-        """An empty index, there at once; `overwrite` drops the one that is there.
+    Args:
+        location: an address.
+        write: whether it may be changed.
 
-        Raises:
-            ValueError: a bad address or kind, an index is there already, or the table is of
-                something else.
-            OSError: the database cannot be reached, or failed.
-        """
-        binary.check_bits(bits)
-        checks.check_kind(kind, KINDS, "PostgreSQL")
-        address = _address(location)
-        about = {"format": FORMAT, "bits": int(bits), "kind": kind, "fingerprint": fingerprint}
-        index = cls(address, write=True)
-        index._adopt(about)
-        index._connect(extension=True)
-        with index._talking() as connection, connection.transaction():
-            found = index._read_about()
-            if index._columns():
-                if found is None:
-                    raise ValueError(
-                        f"{address.shown}: the table is there and is no index; give another ?table="
-                    )
-                if not overwrite:
-                    raise ValueError(
-                        f"{address.shown} holds an index already: add to it, give another --index, "
-                        "or build with --overwrite"
-                    )
-                connection.execute(sql.SQL("DROP TABLE {}").format(index._table))
+    Raises:
+        ValueError: it is no address of a table.
+    """
+
+    ENGINE, PLACE, KINDS = "PostgreSQL", "table", ("flat", "hnsw")
+
+    def __init__(self, location: str, write: bool):
+        super().__init__(_address(location), write)
+        self._names = tuple(self.address.options["table"].split("."))
+        self._table = sql.Identifier(*self._names)
+        self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
+
+    def _make(self, about: dict, overwrite: bool) -> None:
+        self._connect(extension=True)
+        with self._talking() as connection, connection.transaction():
+            if self._columns():
+                self._check_place(self._read_about() is not None, overwrite)
+                connection.execute(sql.SQL("DROP TABLE {}").format(self._table))
             columns = sql.SQL(", ").join(
                 sql.SQL("{} {} {}").format(
                     sql.Identifier(name),
@@ -88,79 +77,39 @@ class PgvectorIndex(Database):
                     sql.SQL({"id": "PRIMARY KEY"}.get(name, "NOT NULL" if name in
                             ("code", "modality", "tags") else "")),
                 )
-                for name, kind_of in index._expected().items()
+                for name, kind_of in self._expected().items()
             )  # fmt: skip
-            connection.execute(sql.SQL("CREATE TABLE {} ({})").format(index._table, columns))
-            connection.execute(sql.SQL("CREATE INDEX ON {} USING gin (tags)").format(index._table))
+            connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self._table, columns))
+            connection.execute(sql.SQL("CREATE INDEX ON {} USING gin (tags)").format(self._table))
             connection.execute(
-                sql.SQL("CREATE INDEX ON {} USING spgist (path)").format(index._table)
+                sql.SQL("CREATE INDEX ON {} USING spgist (path)").format(self._table)
             )
             connection.execute(
                 sql.SQL(
                     "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, format int NOT NULL, "
                     "bits int NOT NULL, kind text NOT NULL, fingerprint text)"
-                ).format(index._about_table)
+                ).format(self._about_table)
             )
             connection.execute(
                 sql.SQL(
                     "INSERT INTO {} VALUES (%s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET "
                     "format = EXCLUDED.format, bits = EXCLUDED.bits, kind = EXCLUDED.kind, "
                     "fingerprint = EXCLUDED.fingerprint"
-                ).format(index._about_table),
-                (index._names[-1], *about.values()),
+                ).format(self._about_table),
+                (self._names[-1], *about.values()),
             )
-        return index
 
-    @classmethod
-    def load(cls, location: str, write: bool) -> PgvectorIndex:
-        """The index at an address.
-
-        Raises:
-            ValueError: there is none, or the table has other columns.
-            OSError: the database cannot be reached, or failed.
-        """
-        address = _address(location)
-        index = cls(address, write)
-        index._connect(extension=False)
-        with index._talking():
-            about, columns = index._read_about(), index._columns()
-        if about is None or not columns:
-            reason = "no such table" if not columns else "the table is none of this program's"
-            raise ValueError(
-                f"{address.shown} holds no index ({reason}): build one with scripts/index.py build"
-            )
-        index._adopt(about)
-        expected = index._expected()
-        if columns != expected:
-            wrong = sorted(set(columns.items()) ^ set(expected.items()))
-            raise ValueError(
-                f"{address.shown}: the table has another schema than an index of {index.bits} bits "
-                f"(column {wrong[0][0]} is {columns.get(wrong[0][0], 'missing')}, expected "
-                f"{expected.get(wrong[0][0], 'no such column')}): build the index again under "
-                "another ?table="
-            )
-        return index
+    def _find(self) -> tuple[dict[str, str] | None, dict | None]:
+        self._connect(extension=False)
+        with self._talking():
+            return self._columns() or None, self._read_about()
 
     # The connection
 
     def _connect(self, extension: bool) -> None:
-        options = dict(self.address.options)
-        self._names = tuple(options.pop("table").split("."))
-        self._table = sql.Identifier(*self._names)
-        self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
-        query = urllib.parse.urlencode(options, quote_via=urllib.parse.quote)
-        location = urllib.parse.urlunsplit(self.address.parts._replace(query=query))
-        milliseconds = int(1000 * self.address.timeout)
         self._connection = None
         with self._talking():
-            self._connection = psycopg.connect(
-                location,
-                autocommit=True,
-                connect_timeout=max(2, int(self.address.timeout)),
-                tcp_user_timeout=milliseconds,
-                application_name="dsprh_tf",
-            )
-            self._set("statement_timeout", milliseconds)
+            self._connection = self._open()
             found = self._connection.execute(
                 "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
             ).fetchone()
@@ -173,6 +122,20 @@ class PgvectorIndex(Database):
                 "0.8 or newer: install it on the server, then CREATE EXTENSION vector (or ALTER "
                 "EXTENSION vector UPDATE) in the database"
             )
+
+    def _open(self) -> psycopg.Connection:
+        options = {k: v for k, v in self.address.options.items() if k != "table"}
+        query = urllib.parse.urlencode(options, quote_via=urllib.parse.quote)
+        milliseconds = int(1000 * self.address.timeout)
+        connection = psycopg.connect(
+            urllib.parse.urlunsplit(self.address.parts._replace(query=query)),
+            autocommit=True,
+            connect_timeout=max(2, int(self.address.timeout)),
+            tcp_user_timeout=milliseconds,
+            application_name="dsprh_tf",
+        )
+        _set(connection, "statement_timeout", milliseconds)
+        return connection
 
     def _install(self):
         try:
@@ -188,13 +151,18 @@ class PgvectorIndex(Database):
 
     @contextlib.contextmanager
     def _talking(self, unlimited: bool = False) -> Iterator[psycopg.Connection]:
-        """The connection; what goes wrong is one line, and no wait is longer than the timeout."""
+        """The connection; what goes wrong is one line, and no wait is longer than the timeout.
+
+        One that broke before is opened anew, so that a page outlives a restart of its database.
+        """
         timer = threading.Timer(self.address.timeout + _GRACE, self._hang_up)
         timer.daemon = True
-        if self._connection is not None and not unlimited:
-            timer.start()
         shown, limit = self.address.shown, f"{self.address.timeout:g}"
         try:
+            if self._connection is not None and self._connection.closed:
+                self._connection = self._open()
+            if self._connection is not None and not unlimited:
+                timer.start()
             yield self._connection
         except psycopg.errors.QueryCanceled as error:
             raise OSError(
@@ -209,9 +177,10 @@ class PgvectorIndex(Database):
             raise ValueError(f"{shown} cannot hold a value: {_line(error)}") from error
         except psycopg.OperationalError as error:
             silent = f", silent for {limit} s" if timer.finished.is_set() else ""
-            raise OSError(f"{shown}: no connection to the database ({_line(error)}{silent})") from (
-                error
-            )
+            raise OSError(
+                f"{shown}: no connection to the database ({_line(error)}{silent}): start it, or "
+                "check the address"
+            ) from error
         except psycopg.Error as error:
             raise OSError(f"{shown}: the database failed ({_line(error)})") from error
         finally:
@@ -222,9 +191,6 @@ class PgvectorIndex(Database):
             copy = socket.socket(fileno=os.dup(self._connection.fileno()))
             copy.shutdown(socket.SHUT_RDWR)
             copy.close()
-
-    def _set(self, name: str, value) -> None:
-        self._connection.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
 
     def _read_about(self) -> dict | None:
         exists = self._connection.execute(
@@ -297,7 +263,7 @@ class PgvectorIndex(Database):
         """
         checks.check_writable(self._write)
         with self._talking(unlimited=True) as connection:
-            self._set("statement_timeout", 0)
+            _set(self._connection, "statement_timeout", 0)
             if self.kind == "hnsw" and not self._has_graph() and self.any():
                 connection.execute(
                     sql.SQL("CREATE INDEX ON {} USING hnsw (code bit_hamming_ops)").format(
@@ -305,7 +271,7 @@ class PgvectorIndex(Database):
                     )
                 )
             connection.execute(sql.SQL("ANALYZE {}").format(self._table))
-            self._set("statement_timeout", int(1000 * self.address.timeout))
+            _set(self._connection, "statement_timeout", int(1000 * self.address.timeout))
 
     def _has_graph(self) -> bool:
         return self._connection.execute(
@@ -350,14 +316,14 @@ class PgvectorIndex(Database):
         text = sql.SQL(
             f"SELECT id, (code <~> {{0}})::int FROM {{1}} WHERE {{2}} ORDER BY {order} LIMIT %s"
         ).format(bits, self._table, condition)
-        found = []
-        if graph:
-            with self._talking():
-                self._set("hnsw.iterative_scan", "strict_order")
-                self._set("hnsw.ef_search", min(max(_EF[0], 2 * k), _EF[1]))
-                self._set("hnsw.max_scan_tuples", max(20_000, 20 * k))
+        found, tuned = [], None
         for code in _bit_strings(np.ascontiguousarray(query).tobytes(), self.bits):
             with self._talking() as connection:
+                if graph and connection is not tuned:
+                    _set(connection, "hnsw.iterative_scan", "strict_order")
+                    _set(connection, "hnsw.ef_search", min(max(_EF[0], 2 * k), _EF[1]))
+                    _set(connection, "hnsw.max_scan_tuples", max(20_000, 20 * k))
+                    tuned = connection
                 rows = connection.execute(text, (code, *values, code, k)).fetchall()
             found.append(([row[0] for row in rows], [row[1] for row in rows]))
         return found
@@ -401,6 +367,10 @@ class PgvectorIndex(Database):
             {name: list(column) for name, column in values.items()},
             stored_schema(self.bits, columns),
         )
+
+
+def _set(connection: psycopg.Connection, name: str, value) -> None:
+    connection.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
 
 
 def _address(location: str) -> Address:

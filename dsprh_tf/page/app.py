@@ -24,6 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 from dsprh_tf.index.interface import Where
 from dsprh_tf.page.accounts import Accounts
@@ -146,8 +147,11 @@ async def _body(request: Request, most: int) -> bytes:
         if int(request.headers.get("content-length", "0")) > most:
             raise refusal
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > most:
-            raise refusal
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > most:
+                raise refusal
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the picture broke off: send it again") from error
     return bytes(content)

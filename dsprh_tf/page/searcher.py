@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dsprh_tf.data.images import checked_bytes
 from dsprh_tf.index.answers import answer, as_result
+from dsprh_tf.index.encoding import encode_picture
 from dsprh_tf.index.interface import Index, Where
 from dsprh_tf.index.location import check_encoders
 
@@ -130,13 +130,7 @@ class Searcher:
         Raises:
             ValueError: it is empty, truncated, no image, or has more than 64 million pixels.
         """
-        try:
-            codes = self._image.encode([checked_bytes(content, _UPLOAD, _MAX_PIXELS)])
-        except ValueError:
-            # Refused above or, rarely, by TensorFlow though Pillow can read it.
-            picture = checked_bytes(content, _UPLOAD, _MAX_PIXELS, as_png=True)
-            codes = self._image.encode([picture])
-        return codes.tobytes().hex()
+        return encode_picture(self._image, content, _UPLOAD, _MAX_PIXELS).tobytes().hex()
 
     def picture_of(self, item: str) -> tuple[str, bytes]:
         """Path and sha256 of an indexed picture.
