@@ -42,7 +42,8 @@ def test_train_resume_export_and_encode(
     tags = events(run_dir)
     assert "validation/map" in tags and "loss/L_Q" in tags and "loss/L_F" not in tags
     # Stopped after half the epochs and resumed: the same, masks of the dropout included. In one
-    # process sums differ in their last digits by where arrays lie in memory.
+    # process sums differ in their last digits by where arrays lie in memory; other masks would
+    # move every weight by a hundred times more.
     other = tmp_path / "other"
     for epochs in (4, 8):
         again = program("train", *flags, f"--epochs={epochs}", f"--run_dir={other}")
@@ -52,7 +53,7 @@ def test_train_resume_export_and_encode(
     expected, found = weights(run_dir), weights(other)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+        assert np.abs(found[name] - value).mean() < 2e-5, name
     # Each encoder takes one modality alone.
     assert program("export", f"--run_dir={run_dir}", f"--export_dir={folder}").code == 0
     with open(scenes_dir / "manifest.csv", newline="", encoding="utf-8") as file:
