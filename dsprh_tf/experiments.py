@@ -270,8 +270,8 @@ def remarks(plans: dict[str, list[Entry]], request: Request) -> list[str]:
 def unique_cells(entries: Iterable[Entry]) -> list[Cell]:
     """The cells of entries, each once, in the order to run them.
 
-    One of the paper's method comes first: its networks read most of a frozen backbone's outputs,
-    so that what it leaves in the cache can serve all others.
+    One of the paper's method comes first: its networks read maps and feature of a frozen backbone,
+    so that what it leaves in the cache can serve all others but those that read its stages.
     """
     found = list({entry.cell.name: entry.cell for entry in entries}.values())
     first = [cell for cell in found if cell.method == methods.PAPER][:1]
