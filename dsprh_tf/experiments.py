@@ -346,6 +346,7 @@ def _parts(request: Request):
         "without strip pooling": {"fusion_weights": [0.0, w1 + w2, w3]},
         "mean instead of covariance": {"covariance": False},
         "backbone feature alone": {"fusion_weights": [0.0, 0.0, 1.0]},
+        "fusion as on MIRFlickr-25K": {"fusion_weights": _MIRFLICKR["DSPRH"]["fusion_weights"]},
     }
     yield from _held_out(request, changes)
 

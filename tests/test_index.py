@@ -429,6 +429,28 @@ class TestBroken:
             with pytest.raises(ValueError, match="its checksum is another"):
                 folder.check_files(tmp_path / "index", folder.read(tmp_path / "index"))
 
+    @pytest.mark.parametrize("part", ["codes", "ids", "removed"])
+    def test_any_flipped_byte_without_checksums(self, tmp_path, part):
+        """It is refused in a line that names the file, or changes no more than a value."""
+        build(tmp_path / "index", "hnsw")
+        index = HammingIndex.load(tmp_path / "index", write=True)
+        index.remove([10])
+        index.commit()
+        del index
+        (path,) = (tmp_path / "index").glob(f"{part}*.*")
+        whole = path.read_bytes()
+        refused = 0
+        for position in range(0, len(whole), 1 if part == "removed" else 7):
+            damaged = bytearray(whole)
+            damaged[position] ^= 64
+            path.write_bytes(damaged)
+            try:
+                HammingIndex.load(tmp_path / "index", verify=False)
+            except ValueError as error:
+                refused += 1
+                assert str(tmp_path / "index") in str(error) and "build" in str(error)
+        assert refused > 3  # the header's
+
     def test_no_index(self, tmp_path):
         for write in (False, True):
             with pytest.raises(ValueError, match="holds no index"):

@@ -16,6 +16,7 @@ from dsprh_tf.index import checks, engines, folder, recall
 from dsprh_tf.index.interface import EVERYTHING, MODALITIES, Changes, Results, Where
 from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, checked, unchanged
 
+_AGAIN = "build the index again"
 _REMOVED_SHARE = 0.2  # removed rows of an approximate engine at which it is built anew
 _KEPT_MASKS = 16  # filters whose rows are remembered
 _DROP = 0.1  # of recall, below what it was when built, that `check` puts up with
@@ -131,11 +132,15 @@ class HammingIndex:
         index = cls(content["bits"], content["kind"], content["fingerprint"])
         files = {kind: path / entry["name"] for kind, entry in content["files"].items()}
         rows = content["rows"]
-        index._codes, index._ids = _load_array(files["codes"]), _load_array(files["ids"])
+        index._codes = _load_array(files["codes"], np.uint8)
+        index._ids = _load_array(files["ids"], np.int64)
         index._items = Items(files["items"])
         index._removed = np.zeros(rows, bool)
         if "removed" in files:
-            index._removed[_load_array(files["removed"])] = True
+            removed = _load_array(files["removed"], np.int64)
+            if len(removed) and not 0 <= removed.min() <= removed.max() < rows:
+                raise ValueError(f"{files['removed']} is broken: {_AGAIN}")
+            index._removed[removed] = True
         if "engine" in files:
             index._engine = engines.read(index.kind, files["engine"], memory_map=not write)
         index._built_rows, index._recall = content["built_rows"], content["recall@10"]
@@ -144,7 +149,7 @@ class HammingIndex:
         if index._engine is not None:
             lengths.add(index._engine.ntotal)
         if len(lengths) > 1 or index._codes.shape[1:] != (index.bits // 8,):
-            raise ValueError(f"the files in {path} do not fit together: build the index again")
+            raise ValueError(f"the files in {path} do not fit together: {_AGAIN}")
         index._forget()
         return index
 
@@ -456,11 +461,14 @@ class HammingIndex:
         return rows
 
 
-def _load_array(path: Path) -> np.ndarray:
+def _load_array(path: Path, dtype) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is broken ({error}): build the index again") from error
+        array = np.asarray(np.load(path, mmap_mode="r"))
+    except Exception as error:  # NumPy reads a header as Python: a broken one fails in many ways
+        raise ValueError(f"{path} is broken ({error}): {_AGAIN}") from error
+    if array.dtype != dtype:
+        raise ValueError(f"{path} is broken (it holds {array.dtype}): {_AGAIN}")
+    return array
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
