@@ -44,8 +44,11 @@ def build_attention(layer, shape: tuple) -> None:
     """Creates the variables of a MultiHeadAttention over tokens of this shape, with themselves."""
     if KERAS_3:
         layer.build(shape, shape)
-    else:
-        layer._build_from_signature(query=tf.TensorShape(shape), value=tf.TensorShape(shape))
+        return
+    layer._build_from_signature(query=tf.TensorShape(shape), value=tf.TensorShape(shape))
+    for part in (layer._query_dense, layer._key_dense, layer._value_dense):
+        part.build(shape)  # else at the first call, too late for an optimizer to know of them
+    layer._output_dense.build((*shape[:2], layer._num_heads, layer._value_dim))
 
 
 def keep_metric_means(model) -> None:

@@ -177,6 +177,16 @@ def test_every_layer_is_registered_and_has_a_case():
 
 
 @every_layer
+def test_building_creates_every_variable(case):
+    """Optimizers and checkpoints are told of the variables before the first call."""
+    layer = case.make()
+    layer.build(tf.nest.map_structure(lambda x: (None, *x.shape[1:]), case.inputs))
+    before = len(layer.weights)
+    layer(case.inputs)
+    assert len(layer.weights) == before
+
+
+@every_layer
 def test_config_round_trip(case):
     layer, expected = made(case)
     config = layer.get_config()

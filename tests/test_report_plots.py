@@ -96,11 +96,11 @@ def test_an_ablation_shows_validation_pairs_where_there_are_any(tmp_path, valida
     (figure,) = plots.values()
     assert list(plots) == ["ablation_hsidhn-64.png"]
     rows = list(dict.fromkeys(e.row for e in entries))
-    assert rows[0] == "HSIDHN" and len(rows) == 7
+    assert rows[0] == "HSIDHN" and len(rows) == 5
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == rows
     assert figure.axes[0].yaxis_inverted(), "the first row on top"
     for axes, metric in zip(figure.axes, metrics):
         means = summary[summary["metric"] == metric].set_index("row")["mean"][rows]
         np.testing.assert_allclose(list(map(float, axes.containers[0].lines[0].get_xdata())), means)
         assert axes.get_title().startswith(summaries.TITLES[metric].split(":")[0].split(",")[0])
-        assert means.nunique() == 7
+        assert means.nunique() == 5
