@@ -260,7 +260,7 @@ def write_hparams(cell: Cell, out: str | os.PathLike) -> None:
         shown[name] = value if isinstance(value, (bool, int, float)) else _flag_text(value)
     with tf.summary.create_file_writer(str(folder)).as_default():
         hparams.hparams(shown, trial_id=cell.name)
-        for direction in evaluation.CURVE_STYLES:
+        for direction in evaluation.CROSS_MODAL:
             for name, value in record[direction].items():
                 if isinstance(value, float):
                     tf.summary.scalar(f"{direction}/{name}", value, step=0)

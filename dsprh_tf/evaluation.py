@@ -22,6 +22,8 @@ RESULTS_FORMAT = 1
 """Version of `results.json`, its first entry; a change that old readers misread raises it."""
 
 DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
+CROSS_MODAL = DIRECTIONS[:2]
+"""Those between the modalities."""
 
 # Colours that colour-blind readers tell apart; dashes show a curve that lies on the other one.
 CURVE_STYLES = {

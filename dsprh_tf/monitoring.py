@@ -11,12 +11,17 @@ from PIL import Image
 
 from dsprh_tf import codes, compat, metrics
 from dsprh_tf.encoding import PairEncoder
-from dsprh_tf.evaluation import Encoded, evaluate_directions, plot_curves, results_record
+from dsprh_tf.evaluation import (
+    CROSS_MODAL,
+    Encoded,
+    evaluate_directions,
+    plot_curves,
+    results_record,
+)
 from dsprh_tf.sheets import RetrievalItem, RetrievalRow, draw_contact_sheet
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the picture
-_CROSS_MODAL = ("image_to_text", "text_to_image")
 
 
 def code_balance(packed: np.ndarray) -> float:
@@ -115,14 +120,14 @@ class Monitor(keras.callbacks.Callback):
         if query.labels is not None and (self._supervised or self._writer is not None):
             results = evaluate_directions(query, database)
         if self._supervised:
-            score = float(np.mean([results[d]["map"] for d in _CROSS_MODAL]))
+            score = float(np.mean([results[d]["map"] for d in CROSS_MODAL]))
             scalars["validation/map"] = score
         if self._select:
             logs["selection_score"] = score
         if self._writer is None:
             return
         if results is not None:
-            for direction in _CROSS_MODAL:
+            for direction in CROSS_MODAL:
                 scalars[f"validation/map@50_{direction}"] = results[direction]["map@50"]
             record = results_record(
                 "validation", self.model.bits, self._source.dataset.name, self._seed, results

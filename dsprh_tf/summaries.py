@@ -25,7 +25,7 @@ TITLES = {
     "validation_map": "Validation MAP, without labels or test queries",
 }
 # Those between the modalities, as pages show them.
-DIRECTIONS = {name: name.replace("_to_", " → ") for name in evaluation.CURVE_STYLES}
+DIRECTIONS = {name: name.replace("_to_", " → ") for name in evaluation.CROSS_MODAL}
 _PRINTED = {"image2text": "image_to_text", "text2image": "text_to_image"}
 _PUBLISHED = Path(__file__).parent / "published"
 

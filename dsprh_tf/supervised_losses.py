@@ -63,7 +63,7 @@ def quantization_loss(image_code: tf.Tensor, text_code: tf.Tensor, code: tf.Tens
 
 
 def signs(x: tf.Tensor) -> tf.Tensor:
-    """sign(x), +1 at 0, as codes are packed."""
+    """sign(x), +1 at 0, as codes are packed; no gradient flows through it."""
     return tf.where(x >= 0, 1.0, -1.0)
 
 
@@ -110,6 +110,11 @@ def maximum_mean_discrepancy(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return within - 2.0 * tf.reduce_mean(kernel[:size, size:])
 
 
+def _with_total(terms: dict, weights: tuple) -> dict:
+    """The terms, and their sum under these weights, in their order."""
+    return {**terms, "total": sum(w * term for w, term in zip(weights, terms.values()))}
+
+
 @dataclasses.dataclass(frozen=True)
 class HSIDHNObjective:
     """HSIDHN's dual similarity of multi-labels, quantisation and bit balance.
@@ -143,17 +148,13 @@ class HSIDHNObjective:
         terms = {
             "L_hard": hard_similarity_loss(image, text, labels),
             "L_soft": soft_similarity_loss(image, text, labels, self.soft_scale),
-            "L_Q": (quantization_loss(image, image, signs(image))
-                    + quantization_loss(text, text, signs(text))) / 2,
+            "L_Q": sum(mean_squared_error(code, signs(code)) for code in (image, text)) / 2,
             "L_B": balance_loss(image, text),
-        }  # fmt: skip
-        terms["total"] = (
-            self.hard_weight * terms["L_hard"]
-            + self.soft_weight * terms["L_soft"]
-            + self.quantization_weight * terms["L_Q"]
-            + self.balance_weight * terms["L_B"]
-        )
-        return terms
+        }
+        weights = (
+            self.hard_weight, self.soft_weight, self.quantization_weight, self.balance_weight
+        )  # fmt: skip
+        return _with_total(terms, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +204,8 @@ class SDEHObjective:
             + alignment_loss(*both["decomposed"], labels),
             "L_Q": quantization_loss(*both["code"], signs(sum(both["hash"]))),
         }
-        terms["total"] = (
-            self.similarity_weight * terms["L_S"]
-            + self.classification_weight * terms["L_C"]
-            + self.distribution_weight * terms["L_D"]
-            + self.quantization_weight * terms["L_Q"]
-        )
-        return terms
+        weights = (
+            self.similarity_weight, self.classification_weight, self.distribution_weight,
+            self.quantization_weight,
+        )  # fmt: skip
+        return _with_total(terms, weights)
