@@ -170,6 +170,8 @@ class Request:
         settings = self.settings(method, **changed)
         plain = {**self.defaults, **self.recipe(method)}
         own = {n: v for n, v in settings.items() if n in self.given or v != plain[n]}
+        # A sweep is some hundred cells: each keeps the checkpoint that it goes on from.
+        own = {"max_to_keep": 1, **own}
         return self._cell("train", method, bits, seed, settings, own)
 
     def overruled(self, entries: Iterable[Entry]) -> list[str]:

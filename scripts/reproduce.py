@@ -17,7 +17,8 @@ ablation_METHOD  METHOD without each of its parts
 Any data with labels will do; published figures stand beside ours where the data are the paper's.
 All flags of scripts/train.py, also in a flag file, go to every cell and overrule the methods'
 recipes; those of a single run (bits, seed, method, run_dir, overwrite) do not count in a flag
-file. The same command goes on where it stopped, and tries failed cells again.
+file. The same command goes on where it stopped, and tries failed cells again. A cell keeps the
+last checkpoint (--max_to_keep for more), and the best where there are validation pairs.
 """
 
 from __future__ import annotations

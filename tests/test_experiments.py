@@ -251,7 +251,7 @@ def test_recipes_fill_what_the_user_does_not_give():
         assert asked.settings(name) == expected
         cell = asked.cell(name, 16, 0)
         # train.py fills in the recipe: the command line needs only what was given.
-        assert cell.flags == {"epochs": 3}
+        assert cell.flags == {"epochs": 3, "max_to_keep": 1}
     plan = experiments.plan("table2", asked)
     lines = asked.overruled(plan)
     assert len(lines) == sum("epochs" in m.recipe for m in methods.METHODS.values())
