@@ -278,6 +278,8 @@ def _plain(value):
 def _flag_text(value) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(_flag_text, value))
+    if value is None:
+        return "auto"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

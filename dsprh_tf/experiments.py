@@ -180,7 +180,7 @@ class Request:
         for name in dict.fromkeys(entry.cell.method for entry in entries):
             recipe = self.recipe(name)
             changes = [
-                f"{n} {v} instead of {recipe[n]}"
+                f"{n} {v} instead of {'auto' if recipe[n] is None else recipe[n]}"
                 for n, v in self.given.items()
                 if n in recipe and v != recipe[n]
             ]

@@ -245,11 +245,24 @@ def is_frozen(settings: Mapping) -> bool:
     return settings["freeze_backbone"] or settings["dataset"] == "features"
 
 
+def image_rate(inputs: int) -> float:
+    """Learning rate of the image side on a frozen backbone where none is given (`lr_image` None).
+
+    Adam moves every weight by about its rate, whatever the gradient, so an output of the hash
+    layer moves in proportion to the number of its inputs. The rate .001 was chosen for 1,280; at
+    5,120 it saturates all codes within an epoch (RESULTS.md, "Wider features").
+
+    Args:
+        inputs: of the hash layer.
+    """
+    return 0.001 * min(1.0, 1280 / inputs)
+
+
 _SGD = {"optimizer": "sgd", "weight_decay": 5e-4, "batch_size": 32, "epochs": 40}
 _PARENTS = {**_SGD, "text_hidden": 4096, "image_weight": 0.9, "within_weight": 0.1, "scale": 1.5}
 # What stands on a frozen backbone; a backbone that is trained would forget at this rate.
 _ADAMW = {
-    "optimizer": "adamw", "lr_image": 0.001, "lr_text": 0.001, "weight_decay": 0.01,
+    "optimizer": "adamw", "lr_image": None, "lr_text": 0.001, "weight_decay": 0.01,
     "text_hidden": 1024, "epochs": 25,
 }  # fmt: skip
 _FINE_TUNING = {**_ADAMW, "lr_image": 1e-4}

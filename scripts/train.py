@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from evaluate import evaluate_run
 
-from dsprh_tf import compat, graph, runs, training
+from dsprh_tf import compat, graph, methods, runs, training
 from dsprh_tf.monitoring import Monitor
 from dsprh_tf.similarity import neighbour_thresholds
 
@@ -109,11 +109,16 @@ def main() -> None:
         model = run.build()
         steps = len(run.split.train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
         cosine = steps if s.lr_schedule == "cosine" else 0
+        rate_image = s.lr_image
+        if rate_image is None:
+            inputs = model.image_network.hash_layer.kernel.shape[0]
+            rate_image = methods.image_rate(inputs)
+            print(f"learning rate of the image side {rate_image:g}, for {inputs:,} hashed values")
         optimizers = [
             training.make_optimizer(
                 s.optimizer, rate, s.momentum, s.weight_decay, cosine, s.nesterov
             )
-            for rate in (s.lr_image, s.lr_text)
+            for rate in (rate_image, s.lr_text)
         ]
         model.compile(*optimizers, l2_weight=coupled)
         checkpoints = training.Checkpoints(model, chief_dir, s.max_to_keep, chief=not worker)

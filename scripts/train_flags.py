@@ -81,7 +81,7 @@ _F("balance_weight", _H.balance_weight, "Weight of bits that are not +1 half the
 _I("epochs", 40, "Passes over the training pairs.", 1)
 _I("batch_size", 32, "Pairs a step and device.", 1)
 _E("optimizer", "sgd", training.OPTIMIZERS, "sgd is Nesterov, as in DSAH.")
-_F("lr_image", 0.005, "Learning rate of the image side; with adamw 0.0001 for AlexNet.", 0.0)
+_F("lr_image", 0.005, "Learning rate of the image side; a recipe's may depend on features.", 0.0)
 _F("lr_text", 0.005, "Learning rate of text network and its decoder.", 0.0)
 _E("lr_schedule", "constant", ["constant", "cosine"], "cosine: falls to 0 over the run.")
 _F("momentum", 0.7, "Of sgd.", 0.0, 1.0)
