@@ -16,7 +16,7 @@ from dsprh_tf.similarity import (
 )
 
 EXACT_LIMIT = 20_000  # pairs up to which every pair is compared
-_REDUCED = 256  # dimensions that the approximate search keeps
+_REDUCED = 512  # dimensions that the approximate search keeps: of half as many it misses far more
 _PROBED = 64  # inverted lists that it looks into
 _CANDIDATES = 4  # candidates a neighbour, which are then compared exactly
 _WIDTH = 4  # entries of a row at most, in multiples of the neighbours: hubs keep their strongest
@@ -69,7 +69,7 @@ def build_graph(
     """Builds the graph in blocks; nothing of size n x n is ever held.
 
     Up to `exact_limit` pairs FAISS compares all of them. Beyond, the joint vectors are reduced to
-    256 principal components and searched through inverted lists; the best candidates are then
+    512 principal components and searched through inverted lists; the best candidates are then
     compared exactly.
 
     Args:
