@@ -355,6 +355,23 @@ def _last_stages(trunk) -> list:
     return [last[size] for size in sizes[-STAGES:]]
 
 
+def hold_statistics(backbone) -> None:
+    """Batch normalisations of a pretrained backbone keep their statistics, scale and offset.
+
+    For fine-tuning: batches are small, and moving averages that follow slowly (momentum .999 in
+    MobileNetV2) would no longer be those of the trained weights, so that a model which fits its
+    training pairs encodes everything wrongly.
+
+    Args:
+        backbone: of `build_backbone`, after its own `trainable` was set.
+    """
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+        elif isinstance(layer, keras.Model):
+            hold_statistics(layer)
+
+
 def check_backbone(name: str, weights: str, image_size: int, dropout: float) -> None:
     """Refuses arguments of `build_backbone` that cannot work, before anything is built.
 

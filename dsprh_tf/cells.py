@@ -201,6 +201,8 @@ def run_cells(cells: Sequence[Cell], out: str | os.PathLike, scripts: str | os.P
     """
     failed = {}
     left = [cell for cell in cells if cell.record(out) is None]
+    for cell in cells:
+        write_hparams(cell, out)  # also of those that ended after their sweep had been killed
     shown = "{desc}{bar:20} {n_fmt} of {total_fmt} cells [{elapsed}{postfix}]"
     with tqdm(total=len(left), bar_format=shown, disable=not left) as bar:
         for number, cell in enumerate(left):
@@ -210,9 +212,8 @@ def run_cells(cells: Sequence[Cell], out: str | os.PathLike, scripts: str | os.P
             if reason:
                 failed[cell.name] = reason
                 bar.write(f"{cell.name} failed: {reason}", file=sys.stderr)
-            else:
-                write_hparams(cell, out)
             bar.update()
+            write_hparams(cell, out)
     return failed
 
 
@@ -249,7 +250,8 @@ def write_hparams(cell: Cell, out: str | os.PathLike) -> None:
     """The entry of a finished cell in TensorBoard's HParams tab, below OUT/tensorboard.
 
     Settings that are no default, the weights of the loss and the optimizer, against the numbers
-    of both cross-modal directions. An entry that is there already stays as it is.
+    of both cross-modal directions. An entry that is there already stays as it is; a cell that is
+    not finished gets none.
     """
     record, folder = cell.record(out), Path(out) / "tensorboard" / cell.name
     if record is None or any(folder.glob("events*")):

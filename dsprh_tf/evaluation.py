@@ -80,7 +80,7 @@ def evaluate_directions(
     Returns:
         `{"image_to_text": ..., "text_to_image": ..., "image_to_image": ..., "text_to_text": ...}`
         as `metrics.evaluate` (of embeddings: `metrics.evaluate_cosine`) gives them, and
-        `"chance"`, `"queries"`, `"database"`.
+        `"ties"`, `"chance"`, `"queries"`, `"database"`.
 
     Raises:
         ValueError: If labels are missing, codes and labels do not fit each other, or tied
@@ -106,6 +106,7 @@ def evaluate_directions(
             results[direction] = metrics.evaluate(*pair, query.labels, database.labels, at, ties)
     return {
         **results,
+        "ties": ties,
         "chance": metrics.chance(query.labels, database.labels),
         "queries": len(query.labels),
         "database": len(database.labels),
@@ -150,15 +151,16 @@ def results_record(
     """
     head = {"format": RESULTS_FORMAT, "method": method, "bits": int(bits), "dataset": dataset}
     head["seed"] = int(seed)
-    counts = {name: results[name] for name in ("chance", "queries", "database")}
+    counts = {name: results[name] for name in ("ties", "chance", "queries", "database")}
     if validation_map is not None:
         counts["validation_map"] = validation_map
     return {**head, **counts, **{name: results[name] for name in DIRECTIONS}}
 
 
-def write_results(run_dir: str | os.PathLike, record: dict) -> None:
+def write_results(run_dir: str | os.PathLike, record: dict) -> list[str]:
     """Files of one evaluation: `results.json`, `results.csv` and `curves.png`.
 
+    With averaged ties their names end in `-average`, since the two do not compare.
     Each is written under a temporary name and then renamed, so that a reader never sees half of
     one; `results.json` comes last, so that where it is, all are. The CSV has one row per direction
     and one column per number.
@@ -166,6 +168,9 @@ def write_results(run_dir: str | os.PathLike, record: dict) -> None:
     Args:
         run_dir: Folder, made if it is missing.
         record: What `results_record` returned.
+
+    Returns:
+        The files' names.
 
     Raises:
         ValueError: If a number is not finite; nothing is written then.
@@ -178,11 +183,14 @@ def write_results(run_dir: str | os.PathLike, record: dict) -> None:
         ) from error
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with _replacing(run_dir / "results.csv") as path:
+    end = "" if record["ties"] == "stable" else f"-{record['ties']}"
+    names = [f"results{end}.json", f"results{end}.csv", f"curves{end}.png"]
+    with _replacing(run_dir / names[1]) as path:
         scalar_table(record).to_csv(path, index=False)
-    with _replacing(run_dir / "curves.png") as path:
+    with _replacing(run_dir / names[2]) as path:
         plot_curves(record).savefig(path, format="png", dpi=150)
-    write_json(run_dir / "results.json", record)
+    write_json(run_dir / names[0], record)
+    return names
 
 
 def read_results(path: str | os.PathLike) -> dict:
@@ -215,7 +223,7 @@ def scalar_table(record: dict) -> pd.DataFrame:
         record: What `results_record` returned.
 
     Returns:
-        Columns method, bits, dataset, seed, chance, queries, database, direction, and one per
+        Columns method, bits, dataset, seed, ties, chance, queries, database, direction, and one per
         metric that is a number; the curves are left to `results.json`.
     """
     shared = {name: v for name, v in record.items() if name not in ("format", *DIRECTIONS)}
@@ -313,6 +321,8 @@ def _title(record: dict, with_chance: bool = True) -> str:
         f"{record['method']} on {record['dataset']}, {size}, seed {record['seed']}: "
         f"{record['queries']:,} queries, {record['database']:,} database items"
     )
+    if record.get("ties") == "average":
+        title += ", ties averaged"
     return f"{title}, chance {record['chance']:.4f}" if with_chance else title
 
 

@@ -245,26 +245,28 @@ def is_frozen(settings: Mapping) -> bool:
     return settings["freeze_backbone"] or settings["dataset"] == "features"
 
 
-def image_rate(inputs: int) -> float:
-    """Learning rate of the image side on a frozen backbone where none is given (`lr_image` None).
+def image_rate(features: int) -> float:
+    """Learning rate of the image side where the recipe leaves it open (`lr_image` None).
 
     Adam moves every weight by about its rate, whatever the gradient, so an output of the hash
     layer moves in proportion to the number of its inputs. The rate .001 was chosen for 1,280; at
-    5,120 it saturates all codes within an epoch (RESULTS.md, "Wider features").
+    5,120 it saturates all codes (RESULTS.md, "Wider features").
 
     Args:
-        inputs: of the hash layer.
+        features: values of a frozen backbone's feature, on which the hash layer stands.
     """
-    return 0.001 * min(1.0, 1280 / inputs)
+    return 0.001 * min(1.0, 1280 / features)
 
 
 _SGD = {"optimizer": "sgd", "weight_decay": 5e-4, "batch_size": 32, "epochs": 40}
 _PARENTS = {**_SGD, "text_hidden": 4096, "image_weight": 0.9, "within_weight": 0.1, "scale": 1.5}
 # What stands on a frozen backbone; a backbone that is trained would forget at this rate.
 _ADAMW = {
-    "optimizer": "adamw", "lr_image": None, "lr_text": 0.001, "weight_decay": 0.01,
+    "optimizer": "adamw", "lr_image": 0.001, "lr_text": 0.001, "weight_decay": 0.01,
     "text_hidden": 1024, "epochs": 25,
 }  # fmt: skip
+# Where the hash layer stands on the backbone's feature: see `image_rate`.
+_ADAMW_ON_FEATURES = {**_ADAMW, "lr_image": None}
 _FINE_TUNING = {**_ADAMW, "lr_image": 1e-4}
 
 METHODS = {
@@ -292,7 +294,7 @@ METHODS = {
         DSPRHObjective,
         # Chosen on validation pairs without labels (RESULTS.md); the paper's own is the default.
         frozen={
-            **_ADAMW, "fusion_weights": [0.125, 0.125, 0.75], "diagonal_target": 1.5,
+            **_ADAMW_ON_FEATURES, "fusion_weights": [0.125, 0.125, 0.75], "diagonal_target": 1.5,
             "symmetry_weight": 2.0, "beta": 0.3, "margin": 0.3, "related": "neighbours",
             "gamma": 0.01,
         },
@@ -305,7 +307,7 @@ METHODS = {
             "image_weight": 0.5, "diagonal_target": 1.5, "symmetry_weight": 0.0, "beta": 0.1,
             "margin": 0.3, "gamma": 0.01,
         },
-        {**_ADAMW, "fusion_weights": [0.125, 0.125, 0.75], "epochs": 40},
+        {**_ADAMW_ON_FEATURES, "fusion_weights": [0.125, 0.125, 0.75], "epochs": 40},
     ),
     # Chosen on labels of held-out training pairs (RESULTS.md); with a trained backbone untried.
     "hsidhn": Method(

@@ -256,8 +256,10 @@ def _about(results: pd.DataFrame, entries: Sequence[Entry], out) -> dict:
             versions.append(", ".join(f"{n} {v}" for n, v in packages.items()))
     about["Versions"] = "; and ".join(dict.fromkeys(versions)) or "not known: nothing has run"
     about["Machine"] = f"{os.cpu_count()} cores"
-    spent = done.drop_duplicates("cell")["seconds"].sum()
-    about["Time"] = f"{duration(spent)} for the finished cells, one after the other"
+    spent = done.drop_duplicates("cell")["seconds"]
+    about["Time"] = f"{duration(spent.sum())} for the finished cells, one after the other"
+    if unknown := (spent == 0).sum():
+        about["Time"] += f", {unknown} of unknown time left out"
     return about
 
 

@@ -105,11 +105,17 @@ class RunFolder:
             if name not in NEUTRAL and old.get(name) != new.get(name)
         ]
         if names:
-            changes = ", ".join(f"--{n}: was {old.get(n)}, is {new.get(n)}" for n in names)
+            changes = ", ".join(
+                f"--{n}: was {_said(old.get(n))}, is {_said(new.get(n))}" for n in names
+            )
             raise ValueError(
                 f"{self.path} belongs to a run with other flags ({changes}): give the same flags "
                 "to resume it, another --run_dir, or --overwrite to start anew"
             )
+
+
+def _said(value):
+    return "not given" if value is None else value
 
 
 def _versions():

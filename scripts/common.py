@@ -12,7 +12,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from dsprh_tf import compat, methods, runs, training  # noqa: E402
-from dsprh_tf.backbones import build_backbone, weights_fingerprint  # noqa: E402
+from dsprh_tf.backbones import build_backbone, hold_statistics, weights_fingerprint  # noqa: E402
 from dsprh_tf.data import (  # noqa: E402
     coco,
     features,
@@ -165,6 +165,8 @@ class Run:
             s.backbone, s.backbone_weights, s.image_size, s.dropout, s.seed, self.method.pyramid
         )
         backbone.trainable = not s.freeze_backbone
+        if s.backbone_weights != "none" and not s.freeze_backbone:
+            hold_statistics(backbone)
         return backbone
 
     def build(self):

@@ -2,7 +2,8 @@
 
     python scripts/evaluate.py --run_dir=runs/dsprh-coco-64-0
 
-Prints the table and writes results.json, results.csv and curves.png into the run folder.
+Prints the table and writes results.json, results.csv and curves.png into the run folder; with
+--ties=average results-average.json and so on beside them, which no report reads.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def evaluate_run(run: common.Run, model, ties: str = "stable") -> dict:
     )
     score = validation_map(run, encode) if len(run.split.validation) else None
     record = evaluation.results_record(s.method, s.bits, s.dataset, s.seed, results, score)
-    evaluation.write_results(run.folder.path, record)
+    files = evaluation.write_results(run.folder.path, record)
     print(evaluation.format_table(record))
-    print(f"results: {run.folder.path}/results.json, results.csv, curves.png")
+    print(f"results: {run.folder.path}/{', '.join(files)}")
     return record
 
 

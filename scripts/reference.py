@@ -26,11 +26,11 @@ import train_flags
 import numpy as np
 from absl import flags
 
-from dsprh_tf import evaluation, references, runs
+from dsprh_tf import evaluation, methods, references, runs
 
 GROUPS = {
     "reference": ["reference", "shared_space", "bits"],
-    "data": train_flags.GROUPS["data"],
+    "data": [name for name in train_flags.GROUPS["data"] if name != "on_missing_labels"],
     "features": ["backbone", "backbone_weights", "image_size", "resize", "precision"],
     "run": ["seed", "run_dir", "overwrite", "cache_dir"],
 }
@@ -86,6 +86,8 @@ def main() -> None:
     if name is None:
         raise ValueError(f"needs --reference, one of {', '.join(sorted(references.REFERENCES))}")
     settings = train_flags.settings()
+    # Whatever method a flag file is for: a reference takes all pairs and needs no labels to fit.
+    settings["method"] = methods.PAPER
     default = "runs/{}-{dataset}-{bits}-{seed}".format(name, **settings)
     settings["run_dir"] = settings["run_dir"] or default
     relevant = {n: settings[n] for names in GROUPS.values() for n in names if n in settings}

@@ -80,7 +80,9 @@ def request_of_flags() -> tuple[experiments.Request, SimpleNamespace]:
     counts = {n: defaults[n] for names in reference.GROUPS.values() for n in names if n in defaults}
     counts["shared_space"] = _SHARED_SPACE.value
     seeds = _numbers("seeds", _SEEDS.value)
-    names = None if _METHODS.value is None else tuple(_METHODS.value)
+    if min(seeds, default=0) < 0:
+        raise ValueError(f"--seeds has {min(seeds)}, expected whole numbers from 0")
+    names = None if _METHODS.value is None else tuple(dict.fromkeys(_METHODS.value))
     request = experiments.Request(
         settings["dataset"], defaults, given, bits, seeds, names, references=counts
     )

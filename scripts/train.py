@@ -111,9 +111,11 @@ def main() -> None:
         cosine = steps if s.lr_schedule == "cosine" else 0
         rate_image = s.lr_image
         if rate_image is None:
-            inputs = model.image_network.hash_layer.kernel.shape[0]
-            rate_image = methods.image_rate(inputs)
-            print(f"learning rate of the image side {rate_image:g}, for {inputs:,} hashed values")
+            rate_image = methods.image_rate(model.feature_size)
+            print(
+                f"learning rate of the image side {rate_image:g}, for features of "
+                f"{model.feature_size:,} values"
+            )
         optimizers = [
             training.make_optimizer(
                 s.optimizer, rate, s.momentum, s.weight_decay, cosine, s.nesterov

@@ -139,6 +139,13 @@ def settings() -> dict:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name} is {value}, expected a finite number")
     check_bits(values["bits"])
+    if values["hash_dropout"] == 1:
+        raise ValueError("--hash_dropout is 1, expected less: nothing would reach the hash layer")
+    if not 0 < values["neighbour_share"] < 1:
+        raise ValueError(
+            f"--neighbour_share is {values['neighbour_share']:g}, expected more than 0 and less "
+            "than 1"
+        )
     values["fusion_weights"] = _fusion_weights([str(w) for w in values["fusion_weights"]])
     objective_of(values)
     if values["augment"] is None:

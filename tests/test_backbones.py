@@ -14,7 +14,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from dsprh_tf import backbones, torch_weights
-from dsprh_tf.backbones import build_backbone, weights_fingerprint
+from dsprh_tf.backbones import build_backbone, hold_statistics, weights_fingerprint
 from dsprh_tf.layers import AdaptiveAveragePooling, SeededDropout
 
 ROOT = Path(__file__).parents[1]
@@ -292,6 +292,22 @@ def test_batch_norm_rests_when_frozen(resnet34):
         model.trainable = True
     assert not np.allclose(model(pixels, training=True)["feature"].numpy(), still)
     assert weights_fingerprint(model) != before  # moving statistics
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet34"])
+def test_fine_tuning_keeps_the_statistics(name):
+    """In training as in use the normalisations are those that came with the weights."""
+    model = build_backbone(name, image_size=32)
+    kernels = len([v for v in model.trainable_variables if len(v.shape) == 4])
+    hold_statistics(model)
+    pixels = random_pixels(2, 32)
+    before = weights_fingerprint(model)
+    still = model(pixels, training=False)["feature"].numpy()
+    assert np.array_equal(model(pixels, training=True)["feature"].numpy(), still)
+    assert weights_fingerprint(model) == before
+    left = model.trainable_variables
+    assert len([v for v in left if len(v.shape) == 4]) == kernels
+    assert not any("gamma" in v.name or "beta" in v.name for v in left)
 
 
 def test_weights_of_another_architecture(tmp_path, resnet34):

@@ -97,6 +97,8 @@ class TestFlags:
             (["--fusion_weights=a,b,c"], ["--fusion_weights is a,b,c, expected three numbers"]),
             (["--fusion_weights=0,0,0"], ["--fusion_weights is 0,0,0", "not all 0"]),
             (["--fusion_weights=1,-1,1"], ["--fusion_weights is 1,-1,1"]),
+            (["--hash_dropout=1"], ["--hash_dropout is 1, expected less"]),
+            (["--neighbour_share=0"], ["--neighbour_share is 0, expected more than 0"]),
             (["--image_size=96"], ["--image_size=96 is larger than --resize=72"]),
             (["--backbone=mobilnet"], ["'mobilnet'", "near: MobileNet"]),
             (["--backbone_weights=gone.h5"], ["gone.h5: no such weight file for MobileNet"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -285,6 +286,9 @@ def test_every_finished_cell_is_an_entry_of_tensorboards_hparams(scripts, tmp_pa
     folder = tmp_path / "tensorboard" / cell.name
     (path,) = folder.iterdir()
     assert [p.name for p in (tmp_path / "tensorboard").iterdir()] == [cell.name]
+    shutil.rmtree(folder)
+    cells.run_cells([cell], tmp_path, scripts)  # as after a sweep that was killed
+    (path,) = folder.iterdir()
     shown, numbers = {}, {}
     for event in tf.data.TFRecordDataset(str(path)):
         for value in event_pb2.Event.FromString(event.numpy()).summary.value:

@@ -94,10 +94,12 @@ class TestResults:
         shutil.copytree(trained[0], run_dir)
         outcome = program("evaluate", f"--run_dir={run_dir}", "--ties=average")
         assert outcome.code == 0, outcome.err
-        stable, average = (
-            json.loads((folder / "results.json").read_text())["text_to_image"]
-            for folder in (trained[0], run_dir)
-        )
+        assert "ties averaged" in outcome.out and "results-average.json" in outcome.out
+        # What reports read stays as it is.
+        results = (trained[0] / "results.json").read_bytes()
+        assert (run_dir / "results.json").read_bytes() == results
+        average = json.loads((run_dir / "results-average.json").read_text())["text_to_image"]
+        stable = json.loads(results)["text_to_image"]
         assert stable["map"] != average["map"]
         assert stable["map"] == pytest.approx(average["map"], abs=0.1)
 

@@ -146,9 +146,18 @@ def test_the_graph_method_trains_and_resumes(program, small_flags, tmp_path):
     assert again.code == 0 and "resuming" in again.out
 
 
-@pytest.mark.parametrize("inputs, rate", [(64, 0.001), (1280, 0.001), (2560, 0.0005)])
-def test_wide_features_are_learnt_from_in_smaller_steps(inputs, rate):
-    assert methods.image_rate(inputs) == pytest.approx(rate)
+@pytest.mark.parametrize("features, rate", [(64, 0.001), (1280, 0.001), (2560, 0.0005)])
+def test_wide_features_are_learnt_from_in_smaller_steps(features, rate):
+    assert methods.image_rate(features) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_the_rate_follows_the_feature_only_where_the_hash_layer_stands_on_it(name):
+    method = methods.METHODS[name]
+    if method.settings(frozen=True)["lr_image"] is None:
+        model = method.build(8, SIZES, text_hidden=5, cov_channels=2)
+        assert model.image_network.hash_layer.kernel.shape[0] == model.feature_size
+    assert method.settings(frozen=False).get("lr_image", 0.1) is not None
 
 
 def test_wide_features_do_not_saturate_the_codes(program, tmp_path):
@@ -167,7 +176,7 @@ def test_wide_features_do_not_saturate_the_codes(program, tmp_path):
         "--epochs=15", f"--run_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err[-2000:]
-    assert "learning rate of the image side 0.00015625, for 8,192" in outcome.out
+    assert "learning rate of the image side 0.00015625, for features of 8,192" in outcome.out
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     # .74; .22 at the rate of narrow features, .16 by chance
     assert record["image_to_text"]["map"] > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -159,6 +160,14 @@ def test_a_second_process_stops(reproduce, tmp_path):
     assert not (out / "cells").exists()
 
 
+def test_what_is_named_twice_counts_once(reproduce, tmp_path):
+    outcome = reproduce("--methods=lsh,lsh", "--seeds=0,1,0", "--bits=16,16", "--nodry_run")
+    assert outcome.code == 0, outcome.err
+    assert counts(outcome) == {"table2": (2, 0, 0, 2)}
+    with open(tmp_path / "out/table2/summary.csv", newline="") as file:
+        assert {row["done"] for row in csv.DictReader(file)} == {"2"}
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -168,6 +177,7 @@ def test_a_second_process_stops(reproduce, tmp_path):
         (["--methods="], "unknown method '', expected"),
         (["--seeds="], "no seeds, expected at least one"),
         (["--seeds=a"], "--seeds is a, expected whole numbers"),
+        (["--seeds=0,-1"], "--seeds has -1, expected whole numbers from 0"),
         (["--bits=20"], "20"),
         (["--bits=16,x"], "--bits is 16,x, expected whole numbers"),
         (["--seed=3"], "--seed is of a single run"),
