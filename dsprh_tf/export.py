@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ _INFO = "encoder.json"
 _WORDS = "vocabulary.json"
 _EXTRA = "assets.extra"
 _WARMUP_BATCH = 32
+_SUGGESTED = 5  # unknown words of a text: each costs a comparison with the whole vocabulary
+_REMEMBERED = 1000  # words with their suggestions
 _BATCHING = """\
 max_batch_size { value: 32 }
 batch_timeout_micros { value: 5000 }
@@ -362,6 +365,7 @@ class Encoder:
         words = path / _EXTRA / _WORDS
         fix = "write the export again with scripts/export.py"
         self.vocabulary = tuple(read_json(words, fix)["vocabulary"]) if words.exists() else ()
+        self._near = _suggestions(self.vocabulary)
 
     def encode(self, items, batch_size: int = 32) -> np.ndarray:
         """Packed codes of images, texts or features.
@@ -406,7 +410,8 @@ class Encoder:
     def unknown_words(self, text: str) -> dict[str, list[str]]:
         """Words of a text that are not in the vocabulary, each with up to 3 that look like it.
 
-        English function words count only where no word at all is known.
+        English function words count only where no word at all is known. Only the first 5 unknown
+        words get others that look like them; what a word got is remembered.
 
         Args:
             text: str.
@@ -419,7 +424,8 @@ class Encoder:
         plain = {w: w.lower().strip(string.punctuation) for w in unknown}
         telling = [w for w in unknown if plain[w] not in STOP_WORDS]
         unknown = telling if telling or len(unknown) < len(words) else unknown
-        return {w: difflib.get_close_matches(plain[w], self.vocabulary) for w in unknown}
+        near = {w: list(self._near(plain[w])) for w in unknown[:_SUGGESTED]}
+        return {w: near.get(w, []) for w in unknown}
 
     def check_words(self, texts) -> None:
         """Refuses a text without a known word: its code would be the same for any such text.
@@ -467,6 +473,16 @@ class Encoder:
             # The reason stands between the stack and the node that failed.
             reason = error.message.split("[[{{node")[0].strip().splitlines()[-1]
             raise ValueError(f"item {row} cannot be encoded: {reason}") from error
+
+
+def _suggestions(vocabulary: tuple[str, ...]):
+    """A function of a word: up to 3 of a vocabulary that look like it, looked up once a word."""
+
+    @functools.lru_cache(_REMEMBERED)
+    def near(word: str) -> tuple[str, ...]:
+        return tuple(difflib.get_close_matches(word, vocabulary))
+
+    return near
 
 
 def describe(unknown: dict[str, list[str]]) -> str:

@@ -125,7 +125,7 @@ def without_unknown_texts(settings, dataset, split: Split, words) -> Split:
         raise ValueError(
             f"the text of {len(bad):,} pairs leaves no known word of the {words.size:,} words in "
             f"at least {settings.min_word_pairs} training texts, the first is {first}: give it "
-            "other words, lower --min_word_pairs, or drop such pairs with --on_bad_text=skip"
+            "other words, lower --min_word_pairs, or leave them out with --on_bad_text=skip"
         )
     print(f"data: {len(bad):,} pairs dropped, no known word in their text; the first is {first}")
     return Split(

@@ -22,6 +22,7 @@ from dsprh_tf.index.code_folder import CodeFolder
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.location import check_encoders, create_index, open_index
+from dsprh_tf.index.queries import check_id
 from dsprh_tf.index.sources import path_prefix
 
 _INDEX = flags.DEFINE_string("index", None, "Folder of the index, or a database: milvus://..., postgresql://...")
@@ -74,9 +75,8 @@ def remove() -> None:
     where = Where(tag=_TAG.value, prefix=path_prefix(_PREFIX.value))
     if sum(map(bool, (_IDS.value, where, _GONE.value))) != 1:
         raise ValueError("needs either --ids, or --tag and --prefix, or --gone")
-    wrong = [name for name in _IDS.value if not name.isdecimal()]
-    if wrong:
-        raise ValueError(f"--ids has {wrong[0]!r}, expected whole numbers")
+    for name in _IDS.value:
+        check_id(name, f"--ids has {name[:40]!r}")
     index = open_index(_INDEX.value, write=True)
     ids = np.array(_IDS.value, np.int64)
     if not _IDS.value:

@@ -174,7 +174,7 @@ class TestData:
             (None, "does not exist"),
             (b"", "is empty (0 bytes)"),
             ("half", "is truncated"),
-            (b"This is no picture.", "is not an image"),
+            (b"This is no picture.", "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
             (png_header(60_000, 40), "is too large (60000 x 40 pixels"),
         ],
         ids=["missing", "empty", "truncated", "not an image", "60,000 pixels wide"],

@@ -599,6 +599,9 @@ def test_pairs_other_broken_manifests(tmp_path):
     refuses("manifest.jsonl row 3 is not JSON", load_pairs, path)
     write(path, "[1]")
     refuses("manifest.jsonl row 1 is not a JSON object", load_pairs, path)
+    for value in ('"sea \\udc80"', '["bus", "\\ud83d"]'):
+        write(path, '{"text": "\\ud83d\\ude00"}', f'{{"text": {value}}}')
+        refuses(r"manifest.jsonl row 2: text has '\\ud.*', half of a surrogate", load_pairs, path)
     write(tmp_path / "m.parquet", "text")
     refuses("m.parquet is not a Parquet file", load_pairs, tmp_path / "m.parquet")
     write(tmp_path / "m.txt", "text")

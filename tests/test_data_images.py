@@ -4,8 +4,9 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from test_bad_input import png_header
 
-from dsprh_tf.data.images import MAX_SIDE, check_images, load_image
+from dsprh_tf.data.images import MAX_SIDE, check_images, checked_bytes, image_bytes, load_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -114,7 +115,7 @@ def bad_files(tmp_path):
     return {
         "missing.jpg": "does not exist",
         "empty.jpg": r"is empty \(0 bytes\)",
-        "words.jpg": "is not an image",
+        "words.jpg": "is no JPEG, PNG, GIF, BMP, WebP or TIFF picture",
         "head.jpg": "is truncated",
         "half.jpg": "is truncated",
         "padded.jpg": "image .*padded.jpg (is truncated|cannot be read)",
@@ -138,11 +139,47 @@ def test_bad_files_are_named_by_load_and_check(tmp_path, bad_files):
         for line in (one_line(error), problem):
             assert line.startswith(f"{row}: image {tmp_path / name} ")
             assert re.search(message, line)
-            assert line.endswith("on_bad_image=skip")
+            assert line.endswith("restore the file, or leave it out with --on_bad_image=skip")
     with pytest.raises(ValueError, match=rf"^{where[1]}.*\(9 more files are bad\)$"):
         check_images(paths, "error", where)
     with pytest.raises(ValueError, match="^row 17: image"):
         load_image(tmp_path / "empty.jpg", 17)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [("EPS", "EpsImagePlugin.Ghostscript"), ("ICO", "IcoImagePlugin.IcoFile")],
+)
+def test_other_kinds_are_refused_unread(tmp_path, monkeypatch, kind, reader):
+    """Pillow would run a program on the one, and decode the other before its size is known."""
+    path, read = tmp_path / "a.png", []
+    Image.new("RGB", (64, 64)).save(path, kind)
+    monkeypatch.setattr(f"PIL.{reader}", lambda *_, **__: read.append(kind))
+    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, BMP, WebP or TIFF picture"):
+        checked_bytes(path.read_bytes(), "it", max_pixels=100)
+    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, BMP, WebP or TIFF picture"):
+        load_image(path)
+    assert read == []
+
+
+def test_the_pictures_of_a_camera(tmp_path):
+    """Several in one file (MPO), of which the first counts."""
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (9, 6), "red").save(
+        path, "MPO", save_all=True, append_images=[Image.new("RGB", (3, 3))]
+    )
+    assert load_image(path).shape == (6, 9, 3)
+    assert image_bytes(path) == checked_bytes(path.read_bytes(), "it") == path.read_bytes()
+
+
+@pytest.mark.parametrize(("width", "height"), [(15_000, 15_000), (60_000, 1)])
+def test_what_is_taken_as_it_is_has_its_size_checked(tmp_path, width, height):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_header(width, height))
+    with pytest.raises(ValueError, match=f"a.png is too large .*{width}|a.png is too large .*bomb"):
+        image_bytes(path)
+    path.write_bytes(png_header(40, 30))
+    assert image_bytes(path) == png_header(40, 30)
 
 
 def test_good_files_of_any_ending_pass(tmp_path):

@@ -20,8 +20,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_bad_input import png_header
 
 from dsprh_tf.data.images import image_bytes
+from dsprh_tf.index import encoding
 from dsprh_tf.index.code_folder import CodeFolder, CodeWriter
 from dsprh_tf.index.encoding import _ahead, encode_source
 from dsprh_tf.index.items import SCHEMA, stable_id
@@ -113,6 +115,16 @@ class TestSource:
         assert paths == [str(path) for path in wanted]
         assert [item.id for item in source.items] == [stable_id("image", p) for p in paths]
         assert source.notes == ["2 files that are hidden or no pictures were passed over"]
+
+    def test_linked_folders_are_counted(self, album):
+        (album / "a" / "again").symlink_to(album, target_is_directory=True)
+        (album / "c").symlink_to(album / "b", target_is_directory=True)
+        (album / ".hidden").symlink_to(album / "b", target_is_directory=True)
+        source = Source(album, "image")
+        assert len(source.items) == 21
+        assert source.notes[1:] == [
+            "2 linked folders were not followed: encode each as a source of its own"
+        ]
 
     def test_relative_paths_become_absolute(self, album, monkeypatch):
         monkeypatch.chdir(album.parent)
@@ -322,9 +334,52 @@ class TestResumed:
         with pytest.raises(ValueError, match="its encoding has not ended"):
             CodeFolder(out)
         done = run(album, out, second)
-        assert done.known == 8  # a part of two batches; the third was lost
-        assert len(second.encoded) == done.encoded == 13
+        assert done.known == 12  # a part of two batches, and the third on the way out
+        assert len(second.encoded) == done.encoded == 9
         assert_same(out, whole)
+
+    def test_interrupted(self, album, whole, tmp_path):
+        """Ctrl+C in the fourth batch costs that one, however large parts may be."""
+        fourth = Path(Source(album, "image").items[12].content).read_bytes()
+
+        class Interrupted(HashEncoder):
+            def encode(self, items, batch_size):
+                if fourth in items:
+                    raise KeyboardInterrupt
+                return super().encode(items, batch_size)
+
+        out, second = tmp_path / "codes", HashEncoder()
+        with pytest.raises(KeyboardInterrupt):
+            run(album, out, Interrupted(), part_size=2048)
+        done = run(album, out, second, part_size=2048)
+        assert (done.known, done.encoded, len(second.encoded)) == (12, 9, 9)
+        assert_same(out, whole)
+
+    def test_a_write_that_fails_is_not_tried_again(self, album, tmp_path, monkeypatch):
+        tried = []
+
+        def fail(self, rows):
+            tried.append(len(rows))
+            raise OSError("disk full")
+
+        monkeypatch.setattr(CodeWriter, "write_part", fail)
+        with pytest.raises(OSError, match="disk full"):
+            run(album, tmp_path / "codes")
+        assert tried == [8]
+
+    def test_parts_are_written_in_time(self, album, whole, tmp_path, monkeypatch):
+        """A slow encoder does not fill a part for long: then the batches so far are one."""
+        written, write_part = [], CodeWriter.write_part
+
+        def write(self, rows):
+            written.append(len(rows))
+            write_part(self, rows)
+
+        monkeypatch.setattr(CodeWriter, "write_part", write)
+        monkeypatch.setattr(encoding, "_PART_SECONDS", 0)
+        run(album, tmp_path / "codes", part_size=2048)
+        assert written == [4, 4, 4, 4, 4, 1]
+        assert_same(tmp_path / "codes", whole)
 
     def test_a_finished_run_changes_nothing(self, album, whole):
         before = {p: p.read_bytes() for p in whole.iterdir()}
@@ -406,9 +461,36 @@ class TestBad:
         names = [Path(entry["item"]).name for entry in done.skipped]
         assert names == ["04.jpg", "05.jpg", "07.jpg"]
         problems = [entry["problem"] for entry in done.skipped]
-        for problem, part in zip(problems, ("truncated", "is empty", "not an image")):
+        for problem, part in zip(problems, ("truncated", "is empty", "is no JPEG")):
             assert part in problem
         assert CodeFolder(tmp_path / "codes").skipped == done.skipped
+
+    def test_what_came_before_a_bad_one_is_kept(self, album, tmp_path):
+        last = Path(Source(album, "image").items[-1].content)
+        last.write_text("no picture at all")
+        with pytest.raises(ValueError, match=f"{last.name} is no JPEG"):
+            run(album, tmp_path / "codes", batch_size=8, part_size=2048)
+        second = HashEncoder()
+        done = run(album, tmp_path / "codes", second, batch_size=8, part_size=2048, on_bad="skip")
+        assert (done.known, done.encoded, len(done.skipped)) == (16, 4, 1)
+        assert len(second.encoded) == 4
+        run(album, tmp_path / "whole", batch_size=8, on_bad="skip")
+        assert_same(tmp_path / "codes", tmp_path / "whole")
+
+    def test_what_is_no_regular_file(self, album, tmp_path):
+        """A pipe that nobody writes to would never be read to its end."""
+        os.mkfifo(album / "a" / "pipe.jpg")
+        with pytest.raises(ValueError, match=r"pipe.jpg is no regular file; .*on_bad_image=skip"):
+            run(album, tmp_path / "codes")
+        done = run(album, tmp_path / "codes", on_bad="skip")
+        assert (done.count, len(done.skipped)) == (21, 1)
+
+    def test_a_bomb(self, album, tmp_path):
+        (album / "a" / "bomb.png").write_bytes(png_header(15_000, 15_000))
+        encoder = HashEncoder()
+        done = run(album, tmp_path / "codes", encoder, on_bad="skip")
+        assert "bomb.png is too large" in done.skipped[0]["problem"]
+        assert len(encoder.encoded) == done.count == 21
 
     def test_good_neighbours_are_encoded_as_a_batch_without_the_bad(self, broken, tmp_path):
         run(broken, tmp_path / "codes", on_bad="skip")

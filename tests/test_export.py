@@ -361,6 +361,21 @@ def test_encoder(small, exported):
         image.encode([IMAGES[0], "a.jpg"])
 
 
+def test_few_unknown_words_are_compared_with_the_vocabulary(exported, monkeypatch):
+    text, compared = export.Encoder(exported[0], "text"), []
+    find = export.difflib.get_close_matches
+    monkeypatch.setattr(
+        export.difflib, "get_close_matches", lambda w, all_: compared.append(w) or find(w, all_)
+    )
+    words = [*(f"boat{i}" for i in range(5)), "beech", "grasp"]
+    for _ in range(2):
+        found = text.unknown_words(" ".join(words))
+        assert list(found) == words
+        assert list(found.values()) == [["boat"]] * 5 + [[], []]
+    assert text.unknown_words("Beech!") == {"Beech!": ["beach"]}
+    assert compared == [*words[:5], "beech"]
+
+
 def test_whole_model_with_covariance_branches(tmp_path):
     keras.utils.set_random_seed(2)
     pixels = keras.Input((SIZE, SIZE, 3), name="pixels")

@@ -592,6 +592,11 @@ class TestPostgres:
         index = build(new_place(servers("pgvector")), random_codes(5, 64), picture_items(5))
         with pytest.raises(ValueError, match="text of item 3 has a zero character"):
             index.add(random_codes(1, 64), text_items(["a\0b"], ids=[3]))
+        tags = [["x"], [], None, ["y", "a\0b"], ["z"]]
+        items = [text_items([f"word {i}"], [10 + i], [tags[i]]) for i in range(5)]
+        with pytest.raises(ValueError, match="a tag of item 13 has a zero character"):
+            index.add(random_codes(5, 64), pa.concat_tables(items))
+        assert len(index) == 5
 
     def test_writers_at_once(self, servers):
         """Two that add the same items, in any order, and others."""

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.responses import JSONResponse
 from test_bad_input import png_header
 
 from dsprh_tf.data.images import checked_bytes, shrunk_bytes
@@ -25,6 +27,7 @@ from dsprh_tf.index.items import SCHEMA
 from dsprh_tf.page import thumbnails as thumbnails_module
 from dsprh_tf.page.accounts import Accounts, make_line
 from dsprh_tf.page.app import create_app
+from dsprh_tf.page.guard import Guard
 from dsprh_tf.page.searcher import Searcher
 from dsprh_tf.page.thumbnails import Thumbnails
 
@@ -282,8 +285,8 @@ class TestRefusals:
         ("content", "problem"),
         [
             (b"", "is empty"),
-            (b"<script>alert(1)</script>" * 20, "is not an image"),
-            (b"%PDF-1.4 no picture", "is not an image"),
+            (b"<script>alert(1)</script>" * 20, "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+            (b"%PDF-1.4 no picture", "is no JPEG"),
             (png_header(9000, 9000), "is too large (9000 x 9000 pixels; at most 64,000,000"),
             (png_header(60_000, 1), "is too large"),
             (png_header(16, 16), "the picture"),
@@ -459,12 +462,64 @@ class TestAccounts:
         for _ in range(2):
             assert not accounts.knows(basic("nobody:2")["authorization"])
         assert len(calls) == 3  # an unknown name costs as much as a wrong password
+        for header in (None, "Basic", "Basic ä", "Bearer x", basic("bo")["authorization"]):
+            assert accounts.recalls(header) is False
+            assert not accounts.knows(header)
+        assert accounts.recalls(basic("bo:2")["authorization"])
+        assert accounts.recalls(basic("bo:3")["authorization"]) is None
+        assert len(calls) == 3
+
+    def test_guesses_keep_nobody_waiting(self, people, monkeypatch):
+        """One guess is looked at, 16 wait, more are refused; who is known passes them all."""
+        accounts, held, looked_at = Accounts(people), threading.Event(), []
+        assert accounts.knows(basic("bo:2")["authorization"])
+
+        def slow(sent):
+            looked_at.append(sent)
+            held.wait()
+            return False
+
+        monkeypatch.setattr(accounts, "knows", slow)
+        guard = Guard(JSONResponse({}), accounts, loopback=False)
+        guesses = []
+
+        async def ask(headers, answers):
+            sent = []
+
+            async def send(message):
+                sent.append(message)
+
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await guard({"type": "http", "headers": pairs}, None, send)
+            answers.append(sent)
+
+        async def main():
+            async with anyio.create_task_group() as group:
+                try:
+                    for _ in range(17):
+                        group.start_soon(ask, basic("bo:3"), guesses)
+                    await anyio.wait_all_tasks_blocked()
+                    answers = []
+                    for headers in (basic("bo:4"), basic("bo:2"), {}):
+                        await ask(headers, answers)
+                    assert guesses == []
+                    assert len(looked_at) == 1
+                finally:
+                    held.set()  # or the pool's threads would never end
+            return answers
+
+        refused, known, stranger = anyio.run(main)
+        assert [sent[0]["status"] for sent in (refused, known, stranger)] == [429, 200, 401]
+        assert (b"retry-after", b"1") in refused[0]["headers"]
+        assert b'{"error":"too many passwords are waiting' in refused[1]["body"]
+        assert [sent[0]["status"] for sent in guesses] == [401] * 17
 
     def test_lines(self):
         line = make_line("anna", "secret")
         assert "secret" not in line
         assert line != make_line("anna", "secret")
-        for name, password in (("", "x"), ("a:b", "x"), (" a", "x"), ("a\n", "x"), ("a", "")):
+        for name, password in (("", "x"), ("a:b", "x"), (" a", "x"), ("a\n", "x"), ("#a", "x"),
+                               ("a", "")):  # fmt: skip
             with pytest.raises(ValueError, match="password is empty|expected one without"):
                 make_line(name, password)
 

@@ -1,4 +1,4 @@
-"""Image files of any kind that Pillow reads, as RGB, and the check that they are readable.
+"""JPEG, PNG, GIF, BMP, WebP and TIFF files as RGB, and the check that they are readable.
 
 A picture within an array of a MATLAB file counts as a file: `mat_files.picture_path` names it.
 """
@@ -23,12 +23,16 @@ from dsprh_tf.data import mat_files
 MAX_PIXELS = 178_956_970
 MAX_SIDE = 50_000
 
+# What is read; the JPEGs of several pictures that cameras write (MPO) are opened as JPEG. Pillow
+# has readers beyond these that run a program on the file (EPS: Ghostscript), or decode it before
+# its size can be checked (ICO).
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _TAKEN_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG
 _THREADS = 8
 _TAIL_BYTES = 64
 _EMPTY = "is empty (0 bytes)"
 _QUALITY = 82  # of JPEG files made here
-_PROBLEM_FIX = "restore the file, or leave such pairs out with on_bad_image=skip"
+PROBLEM_FIX = "restore the file, or leave it out with --on_bad_image=skip"
 
 # Pillow warns, picture by picture, of large sizes below the limit and of broken EXIF blocks; both
 # are dealt with here.
@@ -42,7 +46,7 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
     below it stays), and the EXIF orientation is applied, since networks know none of these.
 
     Args:
-        path: an image file of any kind that Pillow reads; of an animation, the first frame. Or a
+        path: a JPEG, PNG, GIF, BMP, WebP or TIFF file; of an animation, the first frame. Or a
             `mat_files.picture_path`.
         row: the row of the manifest, or a label for it, to be named in errors.
 
@@ -50,7 +54,7 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
         uint8 [height, width, 3].
 
     Raises:
-        ValueError: the file is missing, empty, truncated, not an image or unreasonably large.
+        ValueError: the file is missing, empty, truncated, no such image or unreasonably large.
     """
     try:
         if mat_files.is_picture(path):
@@ -66,12 +70,14 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
 def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
     """A picture as the exported encoder takes it: a JPEG or PNG file as it is, others as PNG.
 
+    Of what is taken as it is the header is read, which says how large it is.
+
     Args:
         path: as in `load_image`.
         content: what the file holds, where it was read already.
 
     Raises:
-        ValueError: as `load_image`, for what is converted.
+        ValueError: as `load_image`; a JPEG or PNG whose end is missing is not noticed.
         OSError: the file cannot be read.
     """
     if not mat_files.is_picture(path):
@@ -80,6 +86,11 @@ def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
                 content = file.read()
         # By the first bytes: names lie, and browsers save WebP as .jpg.
         if content.startswith(_TAKEN_AS_THEY_ARE):
+            try:
+                with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                    _check_size(image, MAX_PIXELS)
+            except Exception as error:  # as in load_image
+                raise ValueError(_problem_line(path, error, None)) from error
             return content
     return png_bytes(path)
 
@@ -101,7 +112,7 @@ def checked_bytes(
     """A picture that came without a file as the exported encoder takes it, after decoding it.
 
     Args:
-        content: of an image file.
+        content: of a file as `load_image` reads.
         name: what errors call it.
         max_pixels: that are decoded at most.
         as_png: whether to convert it, be it a JPEG or PNG already.
@@ -112,7 +123,7 @@ def checked_bytes(
     try:
         if not content:
             raise ValueError(_EMPTY)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
             image.load()
             if content.startswith(_TAKEN_AS_THEY_ARE) and not as_png:
@@ -215,7 +226,7 @@ def _open(path: str | os.PathLike) -> Iterator[Image.Image]:
     if os.path.getsize(path) == 0:
         raise ValueError(_EMPTY)
     # Opened here, because Pillow does not close the file of a picture that it refuses.
-    with open(path, "rb") as file, Image.open(file) as image:
+    with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
         _check_size(image, MAX_PIXELS)
         yield image
 
@@ -243,7 +254,7 @@ def _ends_with_marker(path: str, image_format: str | None) -> bool:
 
 
 def _problem_line(path: str | os.PathLike, error: Exception, where: str | None) -> str:
-    line = f"image {os.fspath(path)} {_problem(error)}; {_PROBLEM_FIX}"
+    line = f"image {os.fspath(path)} {_problem(error)}; {PROBLEM_FIX}"
     return f"{where}: {line}" if where else line
 
 
@@ -252,7 +263,7 @@ def _problem(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is not an image that Pillow recognises"
+        return "is no JPEG, PNG, GIF, BMP, WebP or TIFF picture"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"is too large ({cause})"
     if cause == _EMPTY:

@@ -84,7 +84,9 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
         raise ValueError(f"{path} is not a .csv, .parquet or .jsonl file")
     try:
         for row, record in reader(path):
-            yield row, _clean(record)
+            record = _clean(record)
+            _check_text(path, row, record)
+            yield row, record
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
 
@@ -154,6 +156,21 @@ def _clean(record: dict) -> dict:
     return {
         str(key).strip().lower(): "" if _is_null(value) else value for key, value in record.items()
     }
+
+
+def _check_text(path: Path, row: int, record: dict) -> None:
+    """Refuses text that cannot be written anywhere: JSON can spell half a character."""
+    for column, value in record.items():
+        for part in value if isinstance(value, list) else (value,):
+            if not isinstance(part, str) or part.isascii():  # most are: costs nothing
+                continue
+            try:
+                part.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{path} row {row}: {column} has {part[error.start]!a}, half of a surrogate "
+                    "pair and no character; write the value again in UTF-8"
+                ) from error
 
 
 def _is_null(value) -> bool:

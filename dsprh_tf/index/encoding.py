@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -14,7 +15,13 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from dsprh_tf.data.images import MAX_PIXELS, checked_bytes, image_bytes, png_bytes
+from dsprh_tf.data.images import (
+    MAX_PIXELS,
+    PROBLEM_FIX,
+    checked_bytes,
+    image_bytes,
+    png_bytes,
+)
 from dsprh_tf.index.code_folder import CodeWriter, part_schema
 from dsprh_tf.index.sources import Item, Source
 
@@ -22,6 +29,7 @@ BATCH = {"image": 32, "text": 512}
 _READERS = 4
 _ENCODERS = 2  # one decodes while the other is in the network
 _READ_AHEAD = 4  # batches of files in memory
+_PART_SECONDS = 30  # between two writes: what a process that is killed loses at most
 
 
 @dataclasses.dataclass
@@ -69,18 +77,21 @@ def encode_source(
     """Encodes all items of a source that the writer does not know yet, and finishes the folder.
 
     Every part holds whole batches of the source's order, so that a run that is killed and started
-    again makes the same batches, and the same codes, as one that was not.
+    again makes the same batches, and the same codes, as one that was not. A run that ends early
+    by an error or by Ctrl+C writes the batches before that; one that is killed loses those of
+    the last 30 seconds.
 
     Args:
         source: the items.
         encoder: an `export.Encoder` of the source's modality.
         writer: where the codes go.
         batch_size: items encoded at once; None for 32 pictures or 512 texts.
-        part_size: items between two writes, at most lost when the process is killed.
+        part_size: items between two writes at most.
         on_bad: "error" ends at the first item that cannot be encoded, "skip" goes on without.
 
     Raises:
-        ValueError: a bad item under "error", or sizes that do not fit; what was written stays.
+        ValueError: a bad item under "error", or sizes that do not fit; what was encoded before
+            it stays.
     """
     batch_size = batch_size or BATCH[source.modality]
     if batch_size < 1 or part_size < batch_size:
@@ -97,29 +108,38 @@ def encode_source(
     start = time.perf_counter()
     bar = tqdm(total=len(todo), desc="encoding", unit=source.modality, smoothing=0.1)
     reading, encoding = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(_ENCODERS)
-    encoded = 0
+    encoded, part, written = 0, [], time.monotonic()
+
+    def write():
+        nonlocal part, written
+        # Handed over first, so that rows whose writing fails or is interrupted are not written
+        # once more on the way out.
+        rows, part = part, []
+        if rows:
+            writer.write_part(_table(rows, source.modality, writer.bits))
+        written = time.monotonic()
+
     try:
         rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
         batches = _ahead(
             encoding, lambda b: encode(encoder, b), _batched(rows, batch_size), _ENCODERS + 1
         )
-        part = []
         for batch in batches:
             bad = next((row for row in batch if row.problem), None)
             if bad is not None and on_bad == "error":
                 raise ValueError(f"{source.path} {bad.problem}" if bad.item.row else bad.problem)
             part += batch
             encoded += sum(row.problem is None for row in batch)
-            if len(part) >= part_size:
-                writer.write_part(_table(part, source.modality, writer.bits))
-                part = []
+            if len(part) >= part_size or time.monotonic() - written >= _PART_SECONDS:
+                write()
             bar.update(len(batch))
-        if part:
-            writer.write_part(_table(part, source.modality, writer.bits))
     finally:
-        bar.close()
-        for pool in (reading, encoding):
-            pool.shutdown(cancel_futures=True)
+        try:
+            write()
+        finally:
+            bar.close()
+            for pool in (reading, encoding):
+                pool.shutdown(cancel_futures=True)
     seconds = time.perf_counter() - start
     count, skipped, gone = writer.finish([item.id for item in source.items])
     known = len(source.items) - len(todo)
@@ -133,7 +153,7 @@ def encode_picture(
 
     Args:
         encoder: an `export.Encoder` of pictures.
-        content: of an image file of any kind that Pillow reads.
+        content: of a JPEG, PNG, GIF, BMP, WebP or TIFF file.
         name: what errors call it.
         max_pixels: that are decoded at most.
 
@@ -177,16 +197,16 @@ def _read_picture(item: Item) -> _Row:
         row.problem = f"image {item.content!a} has a name that is not UTF-8; rename it"
         return row
     try:
+        # A pipe without a writer would be waited for, and a device may never end.
+        if not stat.S_ISREG(os.stat(item.content).st_mode):
+            raise ValueError(f"image {item.content} is no regular file; {PROBLEM_FIX}")
         with open(item.content, "rb") as file:
             row.modified = os.fstat(file.fileno()).st_mtime_ns
             content = file.read()
         row.size, row.sha256 = len(content), hashlib.sha256(content).digest()
         row.content = image_bytes(item.content, content)
     except FileNotFoundError:
-        row.problem = (
-            f"image {item.content} does not exist; restore the file, or leave such pictures out "
-            "with --on_bad_image=skip"
-        )
+        row.problem = f"image {item.content} does not exist; {PROBLEM_FIX}"
     except (OSError, ValueError) as error:
         row.problem = str(error)
     if row.problem and item.row:
@@ -228,7 +248,7 @@ def _encode_texts(encoder, batch: list[_Row]) -> list[_Row]:
             where = f"row {row.item.row}: " if row.item.row else ""
             row.problem = (
                 f"{where}text {row.content[:60]!r} has no word of the vocabulary; give it other "
-                "words, or leave such texts out with --on_bad_text=skip"
+                "words, or leave it out with --on_bad_text=skip"
             )
     _encode(encoder, [row for row in batch if row.problem is None])
     return batch

@@ -216,9 +216,15 @@ class PgvectorIndex(Database):
     # Changes
 
     def _check_items(self, items: pa.Table) -> None:
-        for name in ("path", "text"):
-            wrong = pc.fill_null(pc.match_substring(items[name], "\0"), False)
-            for item in items.filter(wrong)["id"].to_pylist()[:1]:
+        tags = items["tags"].combine_chunks()
+        each = pa.array(np.arange(len(items)))
+        for name, values, rows in (
+            ("path", items["path"].combine_chunks(), each),
+            ("text", items["text"].combine_chunks(), each),
+            ("a tag", pc.list_flatten(tags), pc.list_parent_indices(tags)),
+        ):
+            wrong = pc.fill_null(pc.match_substring(values, "\0"), False)
+            for item in items["id"].take(rows.filter(wrong)[:1]).to_pylist():
                 raise ValueError(
                     f"{name} of item {item} has a zero character, which PostgreSQL cannot hold: "
                     "correct it, or remove the row"

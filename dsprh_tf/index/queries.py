@@ -62,8 +62,9 @@ def read_queries(path: str | os.PathLike) -> list[Query]:
 
 def check_id(value: str, given: str) -> None:
     """Refuses what is no id of an item; `given` is the subject of the error line."""
-    if not value.isascii() or not value.isdecimal() or int(value) >= 2**63:
-        raise ValueError(f"{given}, expected the id of an item, a whole number")
+    # The length first: Python reads no number of thousands of digits.
+    if not value.isascii() or not value.isdecimal() or len(value) > 19 or int(value) >= 2**63:
+        raise ValueError(f"{given}, expected the id of an item, a whole number below 2^63")
 
 
 def query_codes(

@@ -39,7 +39,8 @@ class Source:
         notes: what was passed over, and how many, for the screen.
 
     Args:
-        path: a folder that is walked for pictures, hidden files and folders excepted; or a
+        path: a folder that is walked for pictures, except for hidden files and folders and for
+            folders that are only linked there, since links can lead round in a circle; or a
             manifest (CSV, Parquet, JSONL) with a column image or text, and optionally id, tags or
             labels. Whole numbers in the column id are the items' ids; other ids, paths and texts
             are hashed to one (`items.stable_id`).
@@ -74,9 +75,10 @@ class Source:
             self.notes.append(f"shard {part} of {parts}: {len(self.items):,} of {len(items):,}")
 
     def _walk(self) -> Iterator[Item]:
-        others = 0
+        others = linked = 0
         for folder, folders, files in os.walk(self.path, onerror=_refuse):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            linked += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
             for name in sorted(files):
                 if name.startswith(".") or not name.lower().endswith(PICTURES):
                     others += 1
@@ -85,6 +87,10 @@ class Source:
                 yield Item(stable_id("image", path), path)
         if others:
             self.notes.append(f"{others:,} files that are hidden or no pictures were passed over")
+        if linked:
+            self.notes.append(
+                f"{linked:,} linked folders were not followed: encode each as a source of its own"
+            )
 
     def _rows(self) -> Iterator[Item]:
         column, folder = self.modality, Path(self.path).parent

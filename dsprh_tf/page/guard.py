@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import anyio
 import anyio.to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -22,6 +23,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_WAITING = 16  # guesses of a password, beside the one that is looked at
 
 
 class Guard:
@@ -37,6 +39,8 @@ class Guard:
 
     def __init__(self, app, accounts: Accounts | None = None, loopback: bool = True):
         self._app, self._accounts, self._loopback = app, accounts, loopback
+        self._one_guess: anyio.CapacityLimiter | None = None  # made within the event loop
+        self._guesses = 0
 
     async def __call__(self, scope, receive, send) -> None:
         """Answers a request, as ASGI has it."""
@@ -66,7 +70,26 @@ class Guard:
         if self._accounts is None:
             return None
         sent = headers.get("authorization")
-        if await anyio.to_thread.run_sync(self._accounts.knows, sent):
+        known = self._accounts.recalls(sent)
+        if known is None:
+            # Only one thread hashes, and none of those that thumbnails are made on: whoever tries
+            # passwords keeps nobody waiting who is known already.
+            if self._guesses > _WAITING:
+                line = "too many passwords are waiting to be checked: try again in a second"
+                return JSONResponse({"error": line}, 429, {"Retry-After": "1"})
+            known = await self._guess(sent)
+        if known:
             return None
         asking = {"WWW-Authenticate": 'Basic realm="pictures", charset="UTF-8"'}
         return JSONResponse({"error": "name and password are needed"}, 401, asking)
+
+    async def _guess(self, sent: str) -> bool:
+        if self._one_guess is None:
+            self._one_guess = anyio.CapacityLimiter(1)
+        self._guesses += 1
+        try:
+            return await anyio.to_thread.run_sync(
+                self._accounts.knows, sent, limiter=self._one_guess
+            )
+        finally:
+            self._guesses -= 1

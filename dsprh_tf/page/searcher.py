@@ -125,7 +125,7 @@ class Searcher:
         """The code of a picture, as hexadecimal digits.
 
         Args:
-            content: of an image file of any kind that Pillow reads.
+            content: of a JPEG, PNG, GIF, BMP, WebP or TIFF file.
 
         Raises:
             ValueError: it is empty, truncated, no image, or has more than 64 million pixels.
