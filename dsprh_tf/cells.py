@@ -253,8 +253,8 @@ def write_hparams(cell: Cell, out: str | os.PathLike) -> None:
     of both cross-modal directions. An entry that is there already stays as it is; a cell that is
     not finished gets none.
     """
-    record, folder = cell.record(out), Path(out) / "tensorboard" / cell.name
-    if record is None or any(folder.glob("events*")):
+    folder = Path(out) / "tensorboard" / cell.name
+    if any(folder.glob("events*")) or (record := cell.record(out)) is None:
         return
     shown = {"method": cell.method, "bits": cell.bits, "seed": cell.seed}
     for name in sorted({*_SHOWN, *cell.changed} & set(cell.settings) - set(shown)):

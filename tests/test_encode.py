@@ -319,40 +319,27 @@ class TestResumed:
         run(album, out)
         assert_same(out, whole)
 
-    def test_nothing_is_encoded_twice(self, album, whole, tmp_path):
+    @pytest.mark.parametrize(
+        ("end", "part_size"), [(RuntimeError, 8), (KeyboardInterrupt, 2048)]
+    )
+    def test_nothing_is_encoded_twice(self, album, whole, tmp_path, end, part_size):
+        """What ends in the fourth batch costs that one, however large parts may be."""
         fourth = Path(Source(album, "image").items[12].content).read_bytes()
 
         class Dying(HashEncoder):
             def encode(self, items, batch_size):
                 if fourth in items:
-                    raise RuntimeError("killed")
+                    raise end
                 return super().encode(items, batch_size)
 
         out, first, second = tmp_path / "codes", Dying(), HashEncoder()
-        with pytest.raises(RuntimeError):
-            run(album, out, first)
+        with pytest.raises(end):
+            run(album, out, first, part_size=part_size)
         with pytest.raises(ValueError, match="its encoding has not ended"):
             CodeFolder(out)
-        done = run(album, out, second)
-        assert done.known == 12  # a part of two batches, and the third on the way out
+        done = run(album, out, second, part_size=part_size)
+        assert done.known == 12
         assert len(second.encoded) == done.encoded == 9
-        assert_same(out, whole)
-
-    def test_interrupted(self, album, whole, tmp_path):
-        """Ctrl+C in the fourth batch costs that one, however large parts may be."""
-        fourth = Path(Source(album, "image").items[12].content).read_bytes()
-
-        class Interrupted(HashEncoder):
-            def encode(self, items, batch_size):
-                if fourth in items:
-                    raise KeyboardInterrupt
-                return super().encode(items, batch_size)
-
-        out, second = tmp_path / "codes", HashEncoder()
-        with pytest.raises(KeyboardInterrupt):
-            run(album, out, Interrupted(), part_size=2048)
-        done = run(album, out, second, part_size=2048)
-        assert (done.known, done.encoded, len(second.encoded)) == (12, 9, 9)
         assert_same(out, whole)
 
     def test_a_write_that_fails_is_not_tried_again(self, album, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -87,11 +88,10 @@ def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
         # By the first bytes: names lie, and browsers save WebP as .jpg.
         if content.startswith(_TAKEN_AS_THEY_ARE):
             try:
-                with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                    _check_size(image, MAX_PIXELS)
+                with _opened(io.BytesIO(content)):
+                    return content
             except Exception as error:  # as in load_image
                 raise ValueError(_problem_line(path, error, None)) from error
-            return content
     return png_bytes(path)
 
 
@@ -123,8 +123,7 @@ def checked_bytes(
     try:
         if not content:
             raise ValueError(_EMPTY)
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check_size(image, max_pixels)
+        with _opened(io.BytesIO(content), max_pixels) as image:
             image.load()
             if content.startswith(_TAKEN_AS_THEY_ARE) and not as_png:
                 return content
@@ -222,22 +221,25 @@ def _find_problem(path: str, where: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The opened picture, header parsed, size checked, pixels not yet read."""
+    """As `_opened`, of a file by its name."""
     if os.path.getsize(path) == 0:
         raise ValueError(_EMPTY)
     # Opened here, because Pillow does not close the file of a picture that it refuses.
-    with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
-        _check_size(image, MAX_PIXELS)
+    with open(path, "rb") as file, _opened(file) as image:
         yield image
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if max(width, height) > MAX_SIDE or width * height > max_pixels:
-        raise Image.DecompressionBombError(
-            f"{width} x {height} pixels; at most {max_pixels:,} pixels and {MAX_SIDE:,} a side are "
-            "read, against decompression bombs"
-        )
+@contextlib.contextmanager
+def _opened(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The opened picture, header parsed, kind and size checked, pixels not yet read."""
+    with Image.open(file, formats=_FORMATS) as image:
+        width, height = image.size
+        if max(width, height) > MAX_SIDE or width * height > max_pixels:
+            raise Image.DecompressionBombError(
+                f"{width} x {height} pixels; at most {max_pixels:,} pixels and {MAX_SIDE:,} a side "
+                "are read, against decompression bombs"
+            )
+        yield image
 
 
 def _ends_with_marker(path: str, image_format: str | None) -> bool:
