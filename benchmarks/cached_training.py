@@ -26,12 +26,12 @@ import numpy as np
 import tensorflow as tf
 
 from dsprh_tf import methods, training
-from dsprh_tf.backbones import build_backbone
+from dsprh_tf.backbones.architectures import build_backbone
+from dsprh_tf.backbones.feature_cache import FeatureCache
 from dsprh_tf.data.pairs import load_pairs
 from dsprh_tf.data.pipeline import PairSource
-from dsprh_tf.data.scenes import write_scenes
+from dsprh_tf.data.scenes.draw import write_scenes
 from dsprh_tf.data.text import BagOfWords
-from dsprh_tf.trunk_cache import TrunkCache
 
 BATCH = 32
 
@@ -60,7 +60,7 @@ def measure(name: str, dataset, words, folder: str, rounds: int) -> list[dict]:
     model.benchmark_step = tf.function(model.train_step, reduce_retracing=False)
     indices = np.arange(len(dataset) // BATCH * BATCH)
     plain = PairSource(dataset, words)
-    cache = TrunkCache(folder, plain, backbone)
+    cache = FeatureCache(folder, plain, backbone)
     started = time.perf_counter()
     cache.ensure(indices)
     filling = time.perf_counter() - started

@@ -26,7 +26,7 @@ import train_flags  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
-from dsprh_tf import runs  # noqa: E402
+from dsprh_tf import run_folder  # noqa: E402
 from dsprh_tf.data.files import write_bytes  # noqa: E402
 
 _OUT = flags.DEFINE_string("out", "features.npz", "The file to write.")
@@ -59,7 +59,7 @@ def picture_features(run: common.Run, items: np.ndarray) -> np.ndarray:
 def main() -> None:
     settings = train_flags.settings()
     with tempfile.TemporaryDirectory() as folder:
-        run = common.Run(settings, runs.RunFolder(folder))
+        run = common.Run(settings, run_folder.RunFolder(folder))
         items = np.arange(len(run.dataset))
         arrays = {
             "image": picture_features(run, items),

@@ -34,9 +34,10 @@ import numpy as np  # noqa: E402
 from encoding_speed import photo_like  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from dsprh_tf.backbones import build_backbone  # noqa: E402
+from dsprh_tf.backbones.architectures import build_backbone  # noqa: E402
 from dsprh_tf.data.text import BagOfWords  # noqa: E402
-from dsprh_tf.export import Encoder, export_encoders  # noqa: E402
+from dsprh_tf.serving.encoder import Encoder  # noqa: E402
+from dsprh_tf.serving.export import export_encoders  # noqa: E402
 
 BATCH, DISTINCT = 32, 200
 

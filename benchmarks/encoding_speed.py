@@ -25,9 +25,10 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from PIL import Image, ImageFilter  # noqa: E402
 
-from dsprh_tf.backbones import build_backbone  # noqa: E402
+from dsprh_tf.backbones.architectures import build_backbone  # noqa: E402
 from dsprh_tf.data.text import BagOfWords  # noqa: E402
-from dsprh_tf.export import Encoder, export_encoders  # noqa: E402
+from dsprh_tf.serving.encoder import Encoder  # noqa: E402
+from dsprh_tf.serving.export import export_encoders  # noqa: E402
 
 BATCH = 32
 SIZES = {"JPEG 500 x 375": (500, 375), "JPEG 341 x 256": (341, 256)}

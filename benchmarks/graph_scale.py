@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dsprh_tf import graph  # noqa: E402
+from dsprh_tf import neighbour_graph  # noqa: E402
 from dsprh_tf.similarity import unit_rows  # noqa: E402
 
 TOPICS, IMAGE, WORDS = 500, 1280, 1000
@@ -44,7 +44,7 @@ def draw(pairs: int, seed: int):
     return image, text
 
 
-def recall(built: graph.NeighbourGraph, image, text, neighbours: int, seed: int) -> float:
+def recall(built: neighbour_graph.NeighbourGraph, image, text, neighbours: int, seed: int) -> float:
     """Share of the true nearest that the graph holds, over 200 pairs."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(image))[:200])
     # The balance of the two similarities as the graph has it.
@@ -67,7 +67,7 @@ def recall(built: graph.NeighbourGraph, image, text, neighbours: int, seed: int)
 def measure(pairs: int, neighbours: int, seed: int) -> None:
     image, text = draw(pairs, seed)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.monotonic()
-    built = graph.build_graph(image, text, neighbours=neighbours, seed=seed)
+    built = neighbour_graph.build_graph(image, text, neighbours=neighbours, seed=seed)
     seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         f"{pairs},{neighbours},{'exact' if built.exact else 'approximate'},{seconds:.1f},"

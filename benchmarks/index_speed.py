@@ -23,7 +23,7 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
-from dsprh_tf.index import engines  # noqa: E402
+from dsprh_tf.index import faiss_kinds  # noqa: E402
 from dsprh_tf.index.hamming import HammingIndex  # noqa: E402
 from dsprh_tf.index.items import SCHEMA, stable_id  # noqa: E402
 
@@ -61,17 +61,17 @@ def size_of(folder: Path, *kinds: str) -> int:
 def compare_kinds(codes: np.ndarray, folder: Path) -> None:
     """Build time, search time, bytes and recall@10 of the approximate kinds."""
     query = np.array(codes[:200])
-    limit = engines.search_exact(codes, query, TOP)[0][:, -1:]
+    limit = faiss_kinds.search_exact(codes, query, TOP)[0][:, -1:]
     print(f"{len(codes):,} of them{'':<10}{'build':>9}{'a query':>12}{'bytes':>8}{'recall@10':>11}")
-    for kind in engines.KINDS[1:]:
+    for kind in faiss_kinds.KINDS[1:]:
         built = []
-        building = seconds(lambda k=kind, b=built: b.append(engines.build(k, codes)))
+        building = seconds(lambda k=kind, b=built: b.append(faiss_kinds.build(k, codes)))
         if built[0] is None:
-            sys.exit(f"--approximate={len(codes)}, expected at least {engines.SMALLEST}")
-        searching = seconds(lambda e=built[0]: engines.search(e, query, TOP)) / len(query)
-        distances, rows = engines.search(built[0], query, TOP)
+            sys.exit(f"--approximate={len(codes)}, expected at least {faiss_kinds.SMALLEST}")
+        searching = seconds(lambda e=built[0]: faiss_kinds.search(e, query, TOP)) / len(query)
+        distances, rows = faiss_kinds.search(built[0], query, TOP)
         recall = ((rows >= 0) & (distances <= limit)).mean()
-        engines.write(built[0], folder / kind)
+        faiss_kinds.write(built[0], folder / kind)
         size = (folder / kind).stat().st_size / len(codes)
         each = 1e3 * searching
         print(f"  {kind:<18}{building:>8.1f} s{each:>9.3f} ms{size:>8.0f}{recall:>11.3f}")

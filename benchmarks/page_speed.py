@@ -33,11 +33,11 @@ import pyarrow as pa  # noqa: E402
 import uvicorn  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from dsprh_tf.export import Encoder  # noqa: E402
 from dsprh_tf.index.hamming import HammingIndex  # noqa: E402
 from dsprh_tf.index.items import SCHEMA  # noqa: E402
-from dsprh_tf.page.app import create_app  # noqa: E402
-from dsprh_tf.page.searcher import Searcher  # noqa: E402
+from dsprh_tf.serving.encoder import Encoder  # noqa: E402
+from dsprh_tf.web.app import create_app  # noqa: E402
+from dsprh_tf.web.searcher import Searcher  # noqa: E402
 
 FILES = 500
 TAGS = [f"tag{i:02}" for i in range(80)]

@@ -21,7 +21,8 @@ import common  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from dsprh_tf import codes, metrics, references  # noqa: E402
+from dsprh_tf import codes, metrics  # noqa: E402
+from dsprh_tf.methods import baselines  # noqa: E402
 from dsprh_tf.similarity import unit_rows  # noqa: E402
 
 
@@ -62,9 +63,9 @@ def main() -> None:
         scores = []
         for held in folds:
             fit = np.setdiff1d(np.arange(len(train)), held)
-            space = references.canonical_space(images[fit], texts[fit], bits, ridge, power)
+            space = baselines.canonical_space(images[fit], texts[fit], bits, ridge, power)
             seen = [unit_rows(p(x[fit])) for p, x in zip(space, (images, texts))]
-            rotation = references.itq_rotation(np.concatenate(seen), seed=0)
+            rotation = baselines.itq_rotation(np.concatenate(seen), seed=0)
             image, text = (p(x[held]) for p, x in zip(space, (images, texts)))
             packed = codes.pack(image @ rotation), codes.pack(text @ rotation)
             scores.append((reciprocal_rank(image, text), metrics.pair_reciprocal_rank(*packed)))

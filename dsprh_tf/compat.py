@@ -32,6 +32,12 @@ def current_learning_rate(optimizer) -> float:
     return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
 
 
+def has_fixed_rate(optimizer) -> bool:
+    """Whether the step size is a number, which can be set, and no schedule."""
+    # Keras 2's public attribute is the rate of the last step, the private one the schedule.
+    return not callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate))
+
+
 def build_optimizer(optimizer, variables) -> None:
     """Creates the optimizer's slots now, so that a checkpoint can be restored into them."""
     if hasattr(optimizer, "build"):
@@ -58,11 +64,6 @@ def keep_metric_means(model) -> None:
     """
     if not KERAS_3:
         model.distribute_reduction_method = "first"
-
-
-def zero_state_seed(seed: int) -> None:
-    """Seeds Python, NumPy and TensorFlow alike."""
-    keras.utils.set_random_seed(seed)
 
 
 def checkpoint_variables(layer) -> list[tf.Variable]:

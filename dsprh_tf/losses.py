@@ -1,20 +1,17 @@
-"""Losses of cross-modal hashing, one function an equation, and the objectives built from them.
+"""Losses that two or more methods use, one function per equation.
 
 Notation: M batch size, K bits, B codes while training [M, K] in (-1, 1), S similarity matrices
-[M, M]. Equation numbers are those of DSPRH (Entropy 2020, 22(11), 1266). All arithmetic is
-float32. Matrices are over the batch at hand: under `tf.distribute` over one replica's part.
+[M, M], Y labels, multi-hot [M, L]. Equation numbers are those of DSPRH (Entropy 2020, 22(11),
+1266). All arithmetic is float32. Matrices are over the batch at hand: under `tf.distribute` over
+one replica's part.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import tensorflow as tf
 
 from dsprh_tf.layers import l2_normalize
 
-RELATED = ("pair", "neighbours", "labels")
-PAIRWISE_TARGETS = ("soft", "neighbours", "pair", "labels")
 REDUCTIONS = ("mean", "sum")
 
 
@@ -111,6 +108,45 @@ def similarity_loss(
     return within_weight * within + across
 
 
+def alignment_terms(
+    batch: dict, outputs: dict, image: tf.Tensor, text: tf.Tensor, joint: tf.Tensor, settings
+) -> dict:
+    """The three terms of L_1 = L_F + L_R + L_W, DSAH's loss and the first part of DSPRH's (Eq. 14).
+
+    Args:
+        batch: "bow" [M, D_T].
+        outputs: of `CrossModalHashing.call`.
+        image: S^F_II [M, M].
+        text: S^F_TT [M, M].
+        joint: S~ [M, M].
+        settings: has `diagonal_target`, `symmetry_weight`, `scale` and `within_weight`.
+
+    Returns:
+        Scalars "L_F", "L_R" and "L_W".
+    """
+    image_code, text_code = outputs["image_code"], outputs["text_code"]
+    image_text = cosine_matrix(image_code, text_code)
+    return {
+        "L_F": reconstruction_loss(
+            outputs["text_from_image"],
+            outputs["image_from_text"],
+            batch["bow"],
+            outputs["image_fused"],
+        ),
+        "L_R": ranking_loss(image_text, settings.diagonal_target, settings.symmetry_weight),
+        "L_W": similarity_loss(
+            cosine_matrix(image_code, image_code),
+            cosine_matrix(text_code, text_code),
+            image_text,
+            image,
+            text,
+            joint,
+            settings.scale,
+            settings.within_weight,
+        ),
+    }
+
+
 def _reduce(values: tf.Tensor, count: tf.Tensor, reduction: str) -> tf.Tensor:
     total = tf.reduce_sum(values)
     return total if reduction == "sum" else tf.math.divide_no_nan(total, count)
@@ -169,294 +205,28 @@ def shared_labels(labels: tf.Tensor) -> tf.Tensor:
     return tf.matmul(labels, labels, transpose_b=True) > 0
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}, expected a number in [0, 1]")
+def label_similarity(labels: tf.Tensor) -> tf.Tensor:
+    """Cosines of label vectors, |Y_i and Y_j| / sqrt(|Y_i| |Y_j|): [M, L] -> [M, M], in [0, 1]."""
+    return cosine_matrix(labels, labels)
 
 
-def _check_choice(name: str, value: str, choices: tuple) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+def code_pairs(image: tf.Tensor, text: tf.Tensor) -> tuple:
+    """Both sides of the comparisons within images, within texts and across."""
+    return (image, image), (text, text), (image, text)
 
 
-@dataclasses.dataclass(frozen=True)
-class DSPRHObjective:
-    """The composite loss L_all = alpha L_1 + beta L_2 + gamma L_3 (Eq. 14 and 19).
-
-    Attributes:
-        alpha: weight of L_1 = L_F + L_R + L_W.
-        beta: weight of the cosine triplet loss L_2.
-        gamma: weight of the pairwise loss L_3.
-        image_weight: lambda of the joint similarity.
-        scale: k, by which similarities are stretched as targets of code cosines.
-        within_weight: eta of L_W.
-        diagonal_target: t of L_R.
-        symmetry_weight: weight of L_R's second term.
-        similarity_source: S^F_II from the "frozen" backbone's feature, or from the "fused" F_I
-            (without gradient).
-        related: what counts as related in L_2: the "pair" only, the "neighbours" in S~ over the
-            training set, or shared "labels" (supervised: a diagnostic).
-        pairwise_target: s_ij of L_3: "soft" (S~ + 1) / 2, "neighbours", "pair", or "labels".
-        margin: nu of L_2.
-        triplet_reduction: "mean" or "sum" of L_2; beta means nothing without it.
-        pairwise_reduction: "mean" or "sum" of L_3; gamma means nothing without it.
-    """
-
-    alpha: float = 1.0
-    beta: float = 0.03
-    gamma: float = 1.0
-    image_weight: float = 0.9
-    scale: float = 1.5
-    within_weight: float = 0.1
-    diagonal_target: float = 1.0
-    symmetry_weight: float = 0.5
-    similarity_source: str = "frozen"
-    related: str = "pair"
-    pairwise_target: str = "soft"
-    margin: float = 0.001
-    triplet_reduction: str = "mean"
-    pairwise_reduction: str = "mean"
-
-    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
-    needs_graph = False
-    needs_decoders = True
-
-    def __post_init__(self):
-        _check_choice("similarity_source", self.similarity_source, ("frozen", "fused"))
-        _check_choice("related", self.related, RELATED)
-        _check_choice("pairwise_target", self.pairwise_target, PAIRWISE_TARGETS)
-        _check_choice("triplet_reduction", self.triplet_reduction, REDUCTIONS)
-        _check_choice("pairwise_reduction", self.pairwise_reduction, REDUCTIONS)
-        _check_share("image_weight", self.image_weight)
-        if self.needs_neighbours and self.similarity_source == "fused":
-            raise ValueError(
-                "neighbours are found once, before training, and similarity_source='fused' "
-                "changes during it: use similarity_source='frozen'"
-            )
-
-    @property
-    def needs_neighbours(self) -> bool:
-        """Whether batches must carry each item's "neighbour_threshold" [M]."""
-        return "neighbours" in (self.related, self.pairwise_target)
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether batches must carry "labels" [M, L], which makes the method supervised."""
-        return "labels" in (self.related, self.pairwise_target)
-
-    def __call__(self, batch: dict, outputs: dict) -> dict:
-        """Computes every term of the loss.
-
-        Args:
-            batch: "bow" [M, D_T], "target_feature" [M, D_I], and, where needed,
-                "neighbour_threshold" [M] and "labels" [M, L].
-            outputs: of `CrossModalHashing.call`.
-
-        Returns:
-            A dict of scalars: "L_F", "L_R", "L_W", "L_2", "L_3", "total".
-        """
-        image_code, text_code = outputs["image_code"], outputs["text_code"]
-        frozen = self.similarity_source == "frozen"
-        source = batch["target_feature"] if frozen else outputs["image_fused"]
-        image_similarity = tf.stop_gradient(feature_similarity(source))
-        text_similarity = feature_similarity(batch["bow"])
-        joint = joint_similarity(image_similarity, text_similarity, self.image_weight)
-        image_text = cosine_matrix(image_code, text_code)
-        terms = {
-            "L_F": reconstruction_loss(
-                outputs["text_from_image"],
-                outputs["image_from_text"],
-                batch["bow"],
-                outputs["image_fused"],
-            ),
-            "L_R": ranking_loss(image_text, self.diagonal_target, self.symmetry_weight),
-            "L_W": similarity_loss(
-                cosine_matrix(image_code, image_code),
-                cosine_matrix(text_code, text_code),
-                image_text,
-                image_similarity,
-                text_similarity,
-                joint,
-                self.scale,
-                self.within_weight,
-            ),
-            "L_2": cosine_triplet_loss(
-                image_code,
-                text_code,
-                self._related(self.related, batch, joint),
-                self.margin,
-                self.triplet_reduction,
-            ),
-            "L_3": pairwise_loss(
-                image_code, text_code, self._target(batch, joint), self.pairwise_reduction
-            ),
-        }
-        first = terms["L_F"] + terms["L_R"] + terms["L_W"]
-        terms["total"] = self.alpha * first + self.beta * terms["L_2"] + self.gamma * terms["L_3"]
-        return terms
-
-    def _related(self, kind: str, batch: dict, joint: tf.Tensor) -> tf.Tensor:
-        pair = tf.eye(tf.shape(joint)[0], dtype=tf.float32) > 0
-        if kind == "pair":
-            return pair
-        if kind == "labels":
-            return shared_labels(batch["labels"]) | pair
-        # j is a neighbour of i if S~_ij reaches the q-quantile of row i over the training set.
-        near = joint >= batch["neighbour_threshold"][:, None]
-        return near | tf.transpose(near) | pair
-
-    def _target(self, batch: dict, joint: tf.Tensor) -> tf.Tensor:
-        if self.pairwise_target == "soft":
-            # Features with negative entries (embeddings) have cosines below 0, targets not.
-            return tf.clip_by_value(0.5 * (joint + 1.0), 0.0, 1.0)
-        return tf.cast(self._related(self.pairwise_target, batch, joint), tf.float32)
+def soft_similarity_loss(image_code, text_code, labels, scale: float = 1.0) -> tf.Tensor:
+    """Mean of mse(scale cos(Y, Y), cos(B_X, B_Y)) within images, within texts and across."""
+    target = scale * label_similarity(labels)
+    pairs = code_pairs(image_code, text_code)
+    return sum(mean_squared_error(target, cosine_matrix(a, b)) for a, b in pairs) / 3
 
 
-@dataclasses.dataclass(frozen=True)
-class DJSRHObjective:
-    """Joint-semantics reconstruction (DJSRH, ICCV 2019).
-
-        S~ = lambda S_II + (1 - lambda) S_TT,   S = k ((1 - w) S~ + w S~ S~^T / M)
-        loss = eta (mse(S, S^B_II) + mse(S, S^B_TT)) + mse(S, S^B_IT)
-
-    Attributes:
-        image_weight: lambda; .9 on MIRFlickr-25K, .6 on NUS-WIDE.
-        second_order: w, the share of S~ S~^T / M.
-        scale: k.
-        within_weight: eta.
-    """
-
-    image_weight: float = 0.9
-    second_order: float = 0.4
-    scale: float = 1.5
-    within_weight: float = 0.1
-
-    terms = ("L_W",)
-    needs_neighbours = needs_labels = needs_graph = needs_decoders = False
-
-    def __post_init__(self):
-        _check_share("image_weight", self.image_weight)
-        _check_share("second_order", self.second_order)
-
-    def __call__(self, batch: dict, outputs: dict) -> dict:
-        """Scalars "L_W" and "total", which are the same, from the keys of `DSPRHObjective`."""
-        image_code, text_code = outputs["image_code"], outputs["text_code"]
-        joint = joint_similarity(
-            tf.stop_gradient(feature_similarity(batch["target_feature"])),
-            feature_similarity(batch["bow"]),
-            self.image_weight,
-        )
-        size = tf.cast(tf.shape(joint)[0], tf.float32)
-        second = tf.matmul(joint, joint, transpose_b=True) / size
-        target = self.scale * ((1 - self.second_order) * joint + self.second_order * second)
-        within = mean_squared_error(target, cosine_matrix(image_code, image_code))
-        within += mean_squared_error(target, cosine_matrix(text_code, text_code))
-        across = mean_squared_error(target, cosine_matrix(image_code, text_code))
-        total = self.within_weight * within + across
-        return {"L_W": total, "total": total}
+def signs(x: tf.Tensor) -> tf.Tensor:
+    """sign(x), +1 at 0, as codes are packed; no gradient flows through it."""
+    return tf.where(x >= 0, 1.0, -1.0)
 
 
-def graph_similarity(neighbours: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Inner products g_i . g_j of sparse rows -> [M, M].
-
-    Args:
-        neighbours: int [M, m], columns of the entries; below 0 for none.
-        weights: [M, m], the entries; 0 where there is none.
-    """
-    shape = tf.shape(neighbours)
-    columns, position = tf.unique(tf.reshape(neighbours, [-1]))
-    rows = tf.repeat(tf.range(shape[0]), shape[1])
-    dense = tf.scatter_nd(
-        tf.stack([rows, position], axis=1),
-        tf.reshape(weights, [-1]),
-        tf.stack([shape[0], tf.shape(columns)[0]]),
-    )  # [M, columns that occur in the batch]
-    return tf.matmul(dense, dense, transpose_b=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class GraphObjective:
-    """DSPRH's three families of losses on a similarity from the training set's neighbour graph.
-
-    Where DSPRH compares the features of two items, this compares features and neighbourhoods
-    (R of `dsprh_tf.graph`), standardised, so that "unrelated" is 0 and not a constant of the
-    features:
-
-        T = min(d R, t)
-        L_W = mse(T, S^B_II) + mse(T, S^B_TT) + mse(T, S^B_IT),   L_F and L_R as in DSPRH
-        L_2 with "related" meaning T > 2 d,   L_3 with s = sigmoid(4 T)
-
-    Attributes:
-        alpha: weight of L_1 = L_F + L_R + L_W.
-        beta: weight of L_2.
-        gamma: weight of L_3.
-        target_deviation: d, the standard deviation of T but for its bound.
-        diagonal_target: t of L_R, and the largest target.
-        diagonal_weight: weight of L_R's first term.
-        symmetry_weight: weight of L_R's second term.
-        margin: nu of L_2.
-        graph: the `NeighbourGraph` of the training set, set by `fitted`.
-    """
-
-    alpha: float = 1.0
-    beta: float = 0.1
-    gamma: float = 0.01
-    target_deviation: float = 0.35
-    diagonal_target: float = 1.5
-    diagonal_weight: float = 0.1
-    symmetry_weight: float = 0.0
-    margin: float = 0.3
-    graph: object = dataclasses.field(default=None, repr=False, compare=False)
-
-    terms = DSPRHObjective.terms
-    needs_neighbours = needs_labels = False
-    needs_graph = needs_decoders = True
-
-    def __post_init__(self):
-        if not self.target_deviation > 0:
-            raise ValueError(
-                f"target_deviation is {self.target_deviation}, expected a number above 0"
-            )
-
-    def fitted(self, graph) -> GraphObjective:
-        """The objective with the `NeighbourGraph` of its training set."""
-        return dataclasses.replace(self, graph=graph)
-
-    def target(self, batch: dict) -> tf.Tensor:
-        """T [M, M] from "target_feature", "bow", "graph_neighbours" and "graph_weights"."""
-        if self.graph is None:
-            raise ValueError("the objective knows no graph yet: use objective.fitted(graph)")
-        image, words = batch["target_feature"], batch["bow"] * self.graph.word_weights
-        first = joint_similarity(
-            cosine_matrix(image, image), cosine_matrix(words, words), self.graph.image_weight
-        )
-        second = graph_similarity(batch["graph_neighbours"], batch["graph_weights"])
-        standard = self.graph.first * first + self.graph.second * second - self.graph.offset
-        return tf.stop_gradient(tf.minimum(self.target_deviation * standard, self.diagonal_target))
-
-    def __call__(self, batch: dict, outputs: dict) -> dict:
-        """The same terms as `DSPRHObjective`."""
-        image_code, text_code = outputs["image_code"], outputs["text_code"]
-        target = self.target(batch)
-        image_text = cosine_matrix(image_code, text_code)
-        pairs = (
-            cosine_matrix(image_code, image_code), cosine_matrix(text_code, text_code), image_text
-        )  # fmt: skip
-        terms = {
-            "L_F": reconstruction_loss(
-                outputs["text_from_image"],
-                outputs["image_from_text"],
-                batch["bow"],
-                outputs["image_fused"],
-            ),
-            "L_R": ranking_loss(
-                image_text, self.diagonal_target, self.symmetry_weight, self.diagonal_weight
-            ),
-            "L_W": sum(mean_squared_error(target, cosines) for cosines in pairs),
-        }
-        near = (target > 2 * self.target_deviation) | (tf.eye(tf.shape(target)[0]) > 0)
-        terms["L_2"] = cosine_triplet_loss(image_code, text_code, near, self.margin)
-        terms["L_3"] = pairwise_loss(image_code, text_code, tf.sigmoid(4 * target))
-        first = terms["L_F"] + terms["L_R"] + terms["L_W"]
-        terms["total"] = self.alpha * first + self.beta * terms["L_2"] + self.gamma * terms["L_3"]
-        return terms
+def with_total(terms: dict, weights: tuple) -> dict:
+    """The terms, and their sum under these weights, in their order."""
+    return {**terms, "total": sum(w * term for w, term in zip(weights, terms.values()))}

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
+from dsprh_tf import compat
 from dsprh_tf.networks import straight_through_sign
 
 DECODER_INPUTS = ("tanh", "sign", "inert")
 
 
+@keras.saving.register_keras_serializable(package="dsprh_tf")
 class CrossModalHashing(keras.Model):
     """Image and text encoders trained to agree on short binary codes.
 
-    A network is a layer whose outputs are a dict with "hash" [batch, bits] and whatever else its
-    objective reads. An image network names its inputs in `reads`.
-
     Codes while training are B = tanh(alpha_e H) with alpha_e = sqrt(1 + epoch), which hardens to
-    sign(H) as epochs pass (DSPRH Eq. 6 and 7). Each code is decoded to the other modality's
-    feature (the twin bottleneck of Eq. 8), if the objective reads that.
+    sign(H) as epochs pass (DSPRH Eq. 6 and 7); `fit` keeps count of the epochs by itself. Each
+    code is decoded to the other modality's feature (the twin bottleneck of Eq. 8), if the method
+    decodes.
 
     Batches are dicts. Images come as "pixels" [batch, height, width, 3] in 0..255, which run
     through `backbone`, or, without a backbone pass, as "feature" [batch, D_I] and what else the
     image network reads, such as "conv_map" [batch, h, w, C]. Texts come as "bow" [batch, D_T].
     "target_feature" [batch, D_I] is the untouched backbone's feature for similarity targets;
-    with a frozen backbone it may be left out.
+    with a frozen backbone it may be left out. What `Method.prepare` returns comes under its names.
 
     Under `tf.distribute` every term is computed over one replica's part of the batch, and each
     replica's loss is divided by the number of replicas: as the strategy adds gradients up, the
@@ -33,47 +35,46 @@ class CrossModalHashing(keras.Model):
     Running means of batch normalisation are those of the first replica under Keras 3, and the
     mean over replicas under Keras 2; training does not read them.
 
+    To load a saved model import `dsprh_tf.methods` first, or the module of the method.
+
     Args:
-        image_network: layer from a dict of its inputs to "hash" H_I and "fused" F_I, if any.
-        text_network: layer from bag of words to "hash" H_T.
-        objective: callable (batch, outputs) -> dict of scalars, its `terms` and "total".
+        method: a `Method`, which brings the networks and the loss.
         sizes: dict with "bow" D_T, "feature" D_I and shapes of other inputs ("conv_map").
         backbone: pixels -> dict of inputs, or None for precomputed features.
-        image_size: pixels a side that the backbone takes; None without a backbone.
-        decoder_input: "tanh" feeds B to the decoders, "sign" its sign with a straight-through
-            gradient, "inert" its sign without any: the decoders learn, the encoders do not.
-        hardening: False keeps alpha at 1, for objectives that pull codes to +-1 themselves.
+        image_size: pixels per side that the backbone takes; None without a backbone.
+
+    Raises:
+        ValueError: sizes are missing.
+
+    Example:
+        model = CrossModalHashing(DSPRHPlus(bits=64), {"bow": 1000, "feature": 512})
+        model.compile("adam")
     """
 
-    def __init__(
-        self,
-        image_network,
-        text_network,
-        objective,
-        sizes,
-        backbone=None,
-        image_size=None,
-        decoder_input="tanh",
-        hardening=True,
-        **kwargs,
-    ):
+    def __init__(self, method, sizes, backbone=None, image_size=None, **kwargs):
         super().__init__(**kwargs)
-        if decoder_input not in DECODER_INPUTS:
+        missing = [name for name in ("bow", "feature") if not sizes.get(name)]
+        if missing:
             raise ValueError(
-                f"decoder_input is {decoder_input!r}, expected one of {', '.join(DECODER_INPUTS)}"
+                f"sizes has no {' and no '.join(missing)}, expected {{'bow': size of the text "
+                "feature, 'feature': size of the image feature}, and the shapes of the other inputs"
             )
-        self.backbone = backbone
-        self.image_network = image_network
-        self.text_network = text_network
-        self.image_decoder = self.text_decoder = None
-        if objective.needs_decoders:
-            self.image_decoder = keras.layers.Dense(sizes["bow"], dtype="float32")
-            self.text_decoder = keras.layers.Dense(sizes["feature"], dtype="float32")
-        self.objective = objective
+        self.method = method
         self.sizes = dict(sizes)
+        self.backbone = backbone
         self.image_size = image_size
-        self.decoder_input = decoder_input
-        self.hardening = hardening
+        self.image_network, self.text_network = method.networks(self.sizes)
+        self.image_decoder = self.text_decoder = None
+        if method.decoder_input is not None:
+            if method.decoder_input not in DECODER_INPUTS:
+                raise ValueError(
+                    f"decoder_input is {method.decoder_input!r}, expected one of "
+                    f"{', '.join(DECODER_INPUTS)}"
+                )
+            self.image_decoder, self.text_decoder = (
+                keras.layers.Dense(sizes[size], dtype="float32", name=f"{side}_decoder")
+                for side, size in (("image", "bow"), ("text", "feature"))
+            )
         self.epoch_variable = tf.Variable(
             0.0,
             trainable=False,
@@ -81,20 +82,53 @@ class CrossModalHashing(keras.Model):
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self.terms}
+        self.text_optimizer = None
         self.l2_weight = 0.0
         self._build_parts()
 
     def _build_parts(self):
         shapes = {"feature": (None, self.sizes["feature"])}
         for name in self.image_network.reads:
-            if name != "feature" and self.sizes.get(name) is not None:
-                shapes[name] = (None, *self.sizes[name])
+            if name == "feature":
+                continue
+            if self.sizes.get(name) is None:
+                raise ValueError(
+                    f"sizes has no {name!r}, which the image network of {self.method.name} reads: "
+                    "give its shape, or settings that do without it"
+                )
+            shapes[name] = (None, *self.sizes[name])
         self.image_network.build(shapes)
         self.text_network.build((None, self.sizes["bow"]))
-        if self.objective.needs_decoders:
+        if self.image_decoder is not None:
             self.image_decoder.build((None, self.bits))
             self.text_decoder.build((None, self.bits))
         self.built = True
+
+    def get_config(self):
+        """The constructor's arguments, backbone and method included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "method": serialize(self.method),
+            "sizes": self.sizes,
+            "backbone": None if self.backbone is None else serialize(self.backbone),
+            "image_size": self.image_size,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The model of a `get_config`, with new weights."""
+        deserialize = keras.saving.deserialize_keras_object
+        parts = {
+            name: deserialize(config[name])
+            for name in ("method", "backbone")
+            if isinstance(config[name], dict)
+        }
+        sizes = {
+            name: tuple(size) if isinstance(size, (list, tuple)) else size
+            for name, size in config["sizes"].items()
+        }
+        return cls(**{**config, **parts, "sizes": sizes})
 
     @property
     def parts(self) -> dict:
@@ -104,8 +138,8 @@ class CrossModalHashing(keras.Model):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of the loss's terms, the "total" last."""
-        return (*self.objective.terms, "total")
+        """Names under which `fit` reports the loss's terms, "loss" for their total last."""
+        return (*self.method.terms, "loss")
 
     @property
     def bits(self) -> int:
@@ -135,13 +169,29 @@ class CrossModalHashing(keras.Model):
     @property
     def alpha(self) -> tf.Tensor:
         """alpha_e = sqrt(1 + epoch), or 1 without hardening."""
-        return tf.sqrt(1.0 + self.epoch_variable) if self.hardening else tf.constant(1.0)
+        return tf.sqrt(1.0 + self.epoch_variable) if self.method.hardening else tf.constant(1.0)
 
     def image_inputs(self, batch: dict, training=False) -> dict:
         """What the image network takes: as it is in the batch, or from the backbone."""
+        reads = self.image_network.reads
+        if not isinstance(batch, Mapping):
+            raise ValueError(
+                f"image inputs are a {type(batch).__name__}, expected a dict with "
+                f"{'pixels, or with ' if self.backbone is not None else ''}{', '.join(reads)}"
+            )
         if "pixels" in batch:
+            if self.backbone is None:
+                raise ValueError(
+                    "the batch has pixels, and the model has no backbone: give features"
+                )
             batch = self.backbone(batch["pixels"], training=training)
-        return {name: batch[name] for name in self.image_network.reads}
+        missing = [name for name in reads if name not in batch]
+        if missing:
+            raise ValueError(
+                f"the batch has {', '.join(batch) or 'nothing'}, expected also {', '.join(missing)}"
+                + ("" if self.backbone is None else ", or pixels")
+            )
+        return {name: batch[name] for name in reads}
 
     def encode_image(self, inputs: dict, training=False) -> tf.Tensor:
         """Hash values H_I [batch, bits] of {"pixels"} or of what the image network reads."""
@@ -155,7 +205,7 @@ class CrossModalHashing(keras.Model):
         return self.text_network(tf.cast(bow, tf.float32), training=training)
 
     def call(self, inputs, training=None):
-        """Runs both encoders, and both decoders where the objective reads them.
+        """Runs both encoders, and both decoders where the method has them.
 
         Returns:
             A dict: "image_code", "text_code" [batch, bits]; the networks' outputs under
@@ -173,7 +223,7 @@ class CrossModalHashing(keras.Model):
             outputs[f"{side}_code"] = tf.tanh(self.alpha * found["hash"])
         if "feature" in image:
             outputs["feature"] = tf.cast(image["feature"], tf.float32)
-        if self.objective.needs_decoders:
+        if self.image_decoder is not None:
             codes = (self._bottleneck(outputs[f"{side}_code"]) for side in networks)
             decoders = (self.image_decoder, self.text_decoder)
             for name, decoder, code in zip(("text_from_image", "image_from_text"), decoders, codes):
@@ -182,24 +232,69 @@ class CrossModalHashing(keras.Model):
 
     def _bottleneck(self, code):
         """What the decoders read."""
-        if self.decoder_input == "tanh":
+        if self.method.decoder_input == "tanh":
             return code
         signs = straight_through_sign(code)
-        return tf.stop_gradient(signs) if self.decoder_input == "inert" else signs
+        return tf.stop_gradient(signs) if self.method.decoder_input == "inert" else signs
 
-    def compile(self, image_optimizer, text_optimizer, l2_weight=0.0, **kwargs):
-        """Sets one optimizer a modality.
+    def compile(self, optimizer="adam", text_optimizer=None, l2_weight=0.0, **kwargs):
+        """Sets one optimizer per modality.
+
+        Callbacks that change the rate of `model.optimizer`, such as `ReduceLROnPlateau`, change
+        that of the text side by the same factor.
 
         Args:
-            image_optimizer: for the backbone, image network and its decoder.
-            text_optimizer: for the text network and its decoder.
+            optimizer: for the backbone, image network and its decoder: a Keras optimizer or the
+                name of one.
+            text_optimizer: for the text network and its decoder; None for a copy of the other.
             l2_weight: added to each gradient times its variable (weight decay as SGD in the
                 parents' recipes has it; AdamW and LAMB decay by themselves).
             **kwargs: of `keras.Model.compile`.
+
+        Raises:
+            ValueError: a `loss`, which is the method's.
         """
-        super().compile(optimizer=image_optimizer, jit_compile=False, **kwargs)
-        self.text_optimizer = text_optimizer
-        self.l2_weight = l2_weight
+        if kwargs.pop("loss", None) is not None:
+            raise ValueError("compile received a loss, but the loss is the method's: leave it out")
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=keras.optimizers.get(optimizer), **kwargs)
+        if text_optimizer is None:
+            image = self.optimizer
+            text_optimizer = type(image).from_config(image.get_config())
+        self.text_optimizer = keras.optimizers.get(text_optimizer)
+        self.l2_weight = float(l2_weight)
+
+    def get_compile_config(self):
+        """The arguments of `compile`, for saving."""
+        if self.text_optimizer is None:
+            return None
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "optimizer": serialize(self.optimizer),
+            "text_optimizer": serialize(self.text_optimizer),
+            "l2_weight": self.l2_weight,
+        }
+
+    def compile_from_config(self, config):
+        """Compiles as `get_compile_config` says, and makes the optimizers' variables."""
+        deserialize = keras.saving.deserialize_keras_object
+        self.compile(
+            deserialize(config["optimizer"]),
+            deserialize(config["text_optimizer"]),
+            config["l2_weight"],
+        )
+        compat.build_optimizer(self.optimizer, self.image_variables)
+        compat.build_optimizer(self.text_optimizer, self.text_variables)
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """`keras.Model.fit` on batches as above; the codes harden epoch by epoch."""
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
+        given = (
+            callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
+        )
+        compat.keep_metric_means(self)
+        return super().fit(*args, callbacks=[*given, _FollowEpochs()], **kwargs)
 
     @property
     def metrics(self):
@@ -207,14 +302,20 @@ class CrossModalHashing(keras.Model):
         return list(self.trackers.values())
 
     def _terms(self, batch, training):
+        if not isinstance(batch, Mapping):
+            raise ValueError(f"a batch is a {type(batch).__name__}, expected a dict of tensors")
         outputs = self(batch, training=training)
+        batch = dict(batch)
+        for name in ("bow", "labels"):
+            if name in batch:
+                batch[name] = tf.cast(batch[name], tf.float32)
         if "target_feature" not in batch and "feature" in outputs:
-            batch = {**batch, "target_feature": tf.stop_gradient(outputs["feature"])}
-        return self.objective(batch, outputs)
+            batch["target_feature"] = tf.stop_gradient(outputs["feature"])
+        return self.method.loss(batch, outputs)
 
     def _track(self, terms):
         for name, tracker in self.trackers.items():
-            tracker.update_state(terms[name])
+            tracker.update_state(terms["total" if name == "loss" else name])
         return {name: tracker.result() for name, tracker in self.trackers.items()}
 
     def local_gradients(self, batch) -> tuple:
@@ -233,9 +334,11 @@ class CrossModalHashing(keras.Model):
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(tape.gradient(loss, image + text), image + text)
         ]
-        gradients = [
-            g + self.l2_weight / replicas * v for g, v in zip(gradients, image + text)
-        ] if self.l2_weight else gradients
+        gradients = (
+            [g + self.l2_weight / replicas * v for g, v in zip(gradients, image + text)]
+            if self.l2_weight
+            else gradients
+        )
         return terms, gradients[: len(image)], gradients[len(image) :]
 
     def train_step(self, data):
@@ -248,6 +351,28 @@ class CrossModalHashing(keras.Model):
     def test_step(self, data):
         """The terms of a batch without a step; returns their running means."""
         return self._track(self._terms(data, training=False))
+
+
+class _FollowEpochs(keras.callbacks.Callback):
+    """Hardens the codes (alpha_e), and lets the text side's rate follow the image side's.
+
+    The last callback of a fit: it sees what others have set.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._rate = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.epoch_variable.assign(float(epoch))
+        optimizers = self.model.optimizer, self.model.text_optimizer
+        if not all(map(compat.has_fixed_rate, optimizers)):
+            return
+        image, text = optimizers
+        rate = compat.current_learning_rate(image)
+        if self._rate and rate != self._rate:
+            text.learning_rate = compat.current_learning_rate(text) * rate / self._rate
+        self._rate = rate
 
 
 def _variables(*parts) -> list:

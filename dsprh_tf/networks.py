@@ -191,6 +191,23 @@ class TextNetwork(keras.layers.Layer):
         return {**super().get_config(), "bits": self.bits, "hidden": self.hidden}
 
 
+def fused_image_network(
+    bits: int, sizes: dict, fusion_weights, cov_channels: int, covariance: bool
+) -> ImageNetwork:
+    """DSPRH's image network; without a convolution map the backbone's feature alone.
+
+    Args:
+        bits: length K of the hash value.
+        sizes: {"conv_map": (height, width, channels) or None}.
+        fusion_weights: (w1, w2, w3); (0, 0, 1) takes their place without a map.
+        cov_channels: channels kept before the covariance; 0 keeps all.
+        covariance: as of `ImageNetwork`.
+    """
+    if sizes.get("conv_map") is None:
+        fusion_weights = (0.0, 0.0, 1.0)
+    return ImageNetwork(bits, fusion_weights, cov_channels or None, covariance)
+
+
 @tf.custom_gradient
 def straight_through_sign(x: tf.Tensor):
     """sign(x) with sign(0) = +1, whose gradient is passed on unchanged (Bengio et al., 2013)."""

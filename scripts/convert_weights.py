@@ -1,41 +1,13 @@
-"""Converts PyTorch weights to `.safetensors` or `.npz`; needs no PyTorch and runs no pickled code.
+"""Converts PyTorch weights, without PyTorch and without running pickled code.
 
-    python scripts/convert_weights.py --input=alexnet-owt-7be5be79.pth \
-        --output=weights/alexnet.safetensors
+    python scripts/convert_weights.py --input=alexnet-owt-7be5be79.pth --output=weights/alexnet.safetensors
 
-The result serves as `--backbone_weights` of `scripts/train.py`.
+Also `dsprh convert_weights` where the package is installed; `--help` lists every flag.
 """
 
-from __future__ import annotations
+import _checkout  # noqa: F401 - the package, without an installation
 
-import os
-
-import program
-from absl import flags
-
-from dsprh_tf import torch_weights
-from dsprh_tf.data.files import file_sha256
-
-_INPUT = flags.DEFINE_string("input", None, "State_dict to read: .pth, .pt, .safetensors or .npz.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write: .safetensors or .npz.")
-
-
-def main() -> None:
-    source, target = _INPUT.value, _OUTPUT.value
-    if not source or not target:
-        raise ValueError("needs both --input=FILE and --output=FILE")
-    if os.path.realpath(source) == os.path.realpath(target):
-        raise ValueError(f"--input and --output are the same file, {source}; name another --output")
-    arrays = torch_weights.read_weights(source)
-    torch_weights.write_weights(target, arrays)
-    width = max((len(name) for name in arrays), default=0)
-    for name, array in arrays.items():
-        print(f"{name:{width}}  {array.dtype!s:8}  {'x'.join(map(str, array.shape)) or 'scalar'}")
-    parameters = sum(array.size for array in arrays.values())
-    print(f"{len(arrays)} arrays, {parameters:,} parameters")
-    print(f"sha256 {file_sha256(source)}  {source}")
-    print(f"sha256 {file_sha256(target)}  {target}")
-
+from dsprh_tf.cli.program import start
 
 if __name__ == "__main__":
-    program.run(main)
+    start("convert_weights")

@@ -1,44 +1,13 @@
-"""Draws the `scenes` data set: pictures with captions, noisy tags and labels, from a seed.
+"""Draws the data set of the demo.
 
-    python scripts/make_scenes.py --out=data/scenes --count=2000 --seed=0
+    python scripts/make_scenes.py --out=data/scenes --count=2000
 
-The result is a folder with manifest.csv and images/, which is read like a user's own `pairs`.
-The same count, seed and size find it finished and reuse it.
+Also `dsprh make_scenes` where the package is installed; `--help` lists every flag.
 """
 
-from __future__ import annotations
+import _checkout  # noqa: F401 - the package, without an installation
 
-import json
-
-import program
-from absl import flags
-from tqdm import tqdm
-
-from dsprh_tf.data.scenes import write_scenes
-
-_OUT = flags.DEFINE_string("out", None, "Folder to write: images/, manifest.csv, scenes.json.")
-_COUNT = flags.DEFINE_integer("count", 2000, "Number of pictures, at least 1.")
-_SEED = flags.DEFINE_integer("seed", 0, "From 0; the same seed gives the same pictures and texts.")
-_SIZE = flags.DEFINE_list("size", ["160", "160"], "Width and height in pixels: 192,144")
-
-
-def main() -> None:
-    if not _OUT.value:
-        raise ValueError("got no folder, expected --out=FOLDER; see --help")
-    if len(_SIZE.value) != 2 or not all(side.isdigit() for side in _SIZE.value):
-        raise ValueError(
-            f"--size={','.join(_SIZE.value)}: expected width,height in pixels, such as 160,160"
-        )
-    size = (int(_SIZE.value[0]), int(_SIZE.value[1]))
-    manifest = write_scenes(
-        _OUT.value, _COUNT.value, _SEED.value, size, lambda it: tqdm(it, "drawing", unit="pic")
-    )
-    chance = json.loads((manifest.parent / "scenes.json").read_text())["chance"]
-    print(
-        f"{manifest}: {_COUNT.value} pictures of {size[0]}x{size[1]} pixels with texts and labels, "
-        f"seed {_SEED.value}; a random pair is relevant with chance {chance:.3f}"
-    )
-
+from dsprh_tf.cli.program import start
 
 if __name__ == "__main__":
-    program.run(main)
+    start("make_scenes")

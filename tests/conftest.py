@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
-import os
-import runpy
 import shutil
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
@@ -20,76 +11,12 @@ import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
 import keras
 import numpy as np
 import pytest
-from absl import flags
+from helpers import call_program, killed_at, read_events, read_weights, start_program
 from PIL import Image
 
 from dsprh_tf.data.dataset import PairDataset
-from dsprh_tf.data.scenes import write_scenes
+from dsprh_tf.data.scenes.draw import write_scenes
 from dsprh_tf.data.text import BagOfWords
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-# Of scripts/, imported by programs.
-MODULES = (
-    "common", "encoders", "evaluate", "program", "quiet", "reference", "train_flags"
-)  # fmt: skip
-
-
-@dataclass
-class Outcome:
-    """How a program ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def line(self) -> str:
-        """The one line of an error; progress bars before it do not count."""
-        assert self.code == 2, (self.code, self.err)
-        assert "Traceback" not in self.err
-        lines = [line for line in self.err.split("\n") if line.strip() and "\r" not in line]
-        assert len(lines) == 1, lines
-        return lines[0]
-
-
-def _forget_programs() -> None:
-    """Programs define flags and modules as they start: each run starts from none."""
-    for module in list(flags.FLAGS.flags_by_module_dict()):
-        if module in MODULES or Path(module).parent == SCRIPTS:
-            for flag in flags.FLAGS.get_flags_for_module(module):
-                delattr(flags.FLAGS, flag.name)
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-
-def call_program(name: str, *arguments) -> Outcome:
-    """Runs scripts/NAME.py in this process: as the command line does, without its start-up."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv, list(sys.path), keras.mixed_precision.global_policy()
-    sys.argv = [str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
-    sys.path.insert(0, str(SCRIPTS))
-    _forget_programs()
-    code = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        _forget_programs()
-        sys.argv, sys.path[:] = before[0], before[1]
-        keras.mixed_precision.set_global_policy(before[2])
-    gc.collect()  # lets go of the run folder's lock
-    return Outcome(code, out.getvalue(), err.getvalue())
-
-
-def start_program(name: str, *arguments, log: Path, env: dict | None = None) -> subprocess.Popen:
-    """Starts scripts/NAME.py as a process of its own that writes stdout and stderr to `log`."""
-    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
-    with open(log, "wb") as file:
-        return subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
-        )
 
 
 @pytest.fixture(scope="session")
@@ -173,38 +100,6 @@ def collection(exported, scenes_dir, tmp_path_factory) -> Path:
     return folder
 
 
-def killed_at(folder, point: int, change) -> bool:
-    """Runs `change` in a child that SIGKILL ends at its `point`-th file operation in a folder.
-
-    Returns:
-        Whether it was killed; False once `change` has fewer operations.
-    """
-    child = os.fork()
-    if child == 0:
-        left = point
-
-        def die(event, arguments):
-            nonlocal left
-            if any(str(folder) in str(argument) for argument in arguments):
-                left -= 1
-                if left <= 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        code = 1
-        try:
-            sys.addaudithook(die)
-            change()
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status):
-        assert os.WEXITSTATUS(status) == 0
-        return False
-    assert os.WTERMSIG(status) == signal.SIGKILL
-    return True
-
-
 @pytest.fixture(scope="session")
 def killed():
     """`killed(folder, point, change) -> bool`, see `killed_at`."""
@@ -270,31 +165,6 @@ def tiny_backbone():
         return keras.Model(pixels, {"conv_map": conv_map, "feature": feature}, name="tiny")
 
     return build
-
-
-def read_events(run_dir) -> dict:
-    """Tag -> list of (step, value) of a run's event files; pictures as PNG bytes."""
-    import tensorflow as tf
-    from tensorflow.core.util import event_pb2
-
-    found = {}
-    for path in sorted(Path(run_dir, "tensorboard").iterdir()):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = event_pb2.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                content = tf.make_ndarray(value.tensor)
-                entry = float(content) if content.shape == () else content[2]
-                found.setdefault(value.tag, []).append((event.step, entry))
-    return found
-
-
-def read_weights(run_dir) -> dict:
-    """Name -> array of everything in a run's last checkpoint."""
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(Path(run_dir) / "checkpoints"))
-    names = sorted(reader.get_variable_to_shape_map())
-    return {n: reader.get_tensor(n) for n in names if not n.startswith("_CHECKPOINTABLE")}
 
 
 @pytest.fixture(scope="session")

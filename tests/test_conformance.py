@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dsprh_tf import attention, backbones, hierarchical, layers, networks
+from dsprh_tf import backbones, layers, networks
+from dsprh_tf.methods import hsidhn, sdeh
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,42 +90,42 @@ CASES = [
     Case(layers.AdaptiveAveragePooling, {"size": 2}, values(4, 5, 3, 2)),
     Case(layers.SeededDropout, {"rate": 0.4, "seed": 3}, values(4, 9)),
     Case(layers.PyramidPooling, {"levels": (1, 3)}, values(4, 5, 3, 2)),
-    Case(hierarchical.BilinearInteraction, {"enabled": True}, LEVELS),
-    Case(hierarchical.BilinearInteraction, {"enabled": False}, LEVELS),
+    Case(hsidhn.BilinearInteraction, {"enabled": True}, LEVELS),
+    Case(hsidhn.BilinearInteraction, {"enabled": False}, LEVELS),
     Case(
-        hierarchical.HierarchicalImageNetwork,
+        hsidhn.HierarchicalImageNetwork,
         {"bits": 8, "width": 6, "seed": 2},
         STAGES,
         float32_outputs=True,
     ),
     Case(
-        hierarchical.HierarchicalImageNetwork,
+        hsidhn.HierarchicalImageNetwork,
         {"bits": 8, "width": 6, "multi_scale": False, "interaction": False},
         STAGES,
         float32_outputs=True,
     ),
     Case(
-        hierarchical.HierarchicalTextNetwork,
+        hsidhn.HierarchicalTextNetwork,
         {"bits": 8, "hidden": 7, "width": 6},
         values(4, 11),
         float32_outputs=True,
     ),
     Case(
-        hierarchical.HierarchicalTextNetwork,
+        hsidhn.HierarchicalTextNetwork,
         {"bits": 8, "hidden": 7, "width": 6, "multi_scale": False},
         values(4, 11),
         float32_outputs=True,
     ),
-    Case(attention.AttentionBlock, {"heads": 2}, values(4, 3, 6)),
-    Case(attention.SemanticDecomposition, {"labels": 3}, values(4, 5, 6), float32_outputs=True),
+    Case(sdeh.AttentionBlock, {"heads": 2}, values(4, 3, 6)),
+    Case(sdeh.SemanticDecomposition, {"labels": 3}, values(4, 5, 6), float32_outputs=True),
     Case(
-        attention.AttentiveImageNetwork,
+        sdeh.AttentiveImageNetwork,
         {"bits": 8, "labels": 3, "width": 6, "heads": 2, "seed": 1},
         MAP,
         float32_outputs=True,
     ),
     Case(
-        attention.AttentiveTextNetwork,
+        sdeh.AttentiveTextNetwork,
         {"bits": 8, "labels": 3, "hidden": 7, "width": 6, "heads": 2},
         np.round(values(4, 11)),
         float32_outputs=True,

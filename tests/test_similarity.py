@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsprh_tf.evaluation import Encoded, neighbour_map
+from dsprh_tf.evaluation.retrieval import Encoded, neighbour_map
 from dsprh_tf.similarity import nearest_by_features
 
 

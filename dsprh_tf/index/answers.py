@@ -1,4 +1,4 @@
-"""Answers of an index as people read them: each result with what it is."""
+"""Answers of an index for people: each result with its path or text and its tags."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def answer(
     Args:
         index: where to look.
         query: uint8 [queries, bits / 8].
-        k: results a query.
+        k: results per query.
         where: which items count.
-        leave_out: an id a query that is none of its results (the item that it asks for the like
-            of), or None; () for none at all.
+        leave_out: for each query an id that must not be among its results (the item itself, where
+            the query asks for items like it), or None; () for none at all.
 
     Returns:
         For each query up to k of {"id", "distance" in bits, "modality", "path" or "text", "tags",
-        "gone": whether it is a picture that is no longer on disk}.
+        "gone": whether it is an image that is no longer on disk}.
 
     Raises:
-        ValueError: as the index.
+        ValueError: as `Index.search`.
     """
     left_out = list(leave_out) or [None] * len(query)
     found = index.search(query, k + any(name is not None for name in left_out), where)
@@ -54,7 +54,7 @@ def answer(
 
 
 def as_result(item: dict, distance: int | None = None) -> dict:
-    """An item of an index as `answer` gives it; without a distance if there was no query."""
+    """An item of an index in the form of `answer`; without a distance if there was no query."""
     content = "path" if item["modality"] == "image" else "text"
     return {
         "id": item["id"],
@@ -67,17 +67,17 @@ def as_result(item: dict, distance: int | None = None) -> dict:
 
 
 def as_shown(item: dict) -> dict:
-    """An item, or a result, as a contact sheet takes it.
+    """An item, or a result, in the form that a contact sheet takes.
 
     Args:
-        item: with "path" of a picture, else "text".
+        item: with "path" for an image, else "text".
 
     Returns:
-        {"image": uint8 [height, width, 3], small}, or {"text": its words}; where a picture is gone
-        or broken, words that say so.
+        {"image": uint8 [height, width, 3], small}, or {"text": its text}; where an image is gone
+        or broken, or of an item only the id is known, a text that says so.
     """
     if item.get("path") is None:
-        return {"text": item["text"]}
+        return {"text": item["text"] or f"item {item['id']}"}
     try:
         return {"image": load_small(item["path"], _SHOWN_SIDE)}
     except ValueError:
@@ -91,7 +91,7 @@ def format_table(results: list[dict]) -> str:
     width = max(len(str(result["id"])) for result in results)
     lines = [f"  {'distance':>8}  {'id':>{width}}"]
     for result in results:
-        content = result.get("path") or result.get("text")
+        content = result.get("path") or result.get("text") or ""
         gone = "  (gone from disk)" if result["gone"] else ""
         tags = f"  [{', '.join(result['tags'])}]" if result["tags"] else ""
         lines.append(f"  {result['distance']:>8}  {result['id']:>{width}}  {content}{tags}{gone}")

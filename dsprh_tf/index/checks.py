@@ -1,4 +1,4 @@
-"""What every index refuses, in the same words whatever engine is behind it."""
+"""Checks that all engines share, so that each refuses in the same words."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def checked_codes(name: str, codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes of an index's length.
 
     Args:
-        name: how the error calls them.
+        name: the subject of the error line.
         codes: uint8 [n, bits / 8].
-        bits: of the index.
+        bits: code length of the index.
 
     Raises:
-        ValueError: another type or length.
+        ValueError: the codes are of another type or length.
     """
     codes = binary.check_packed(name, codes)
     if codes.shape[1] * 8 != bits:
@@ -45,26 +45,27 @@ def check_free(shown: str, overwrite: bool) -> None:
 
 
 def check_modalities(old: pa.Table, new: pa.Table) -> None:
-    """Refuses items that would take the place of items of the other modality, row by row."""
+    """Refuses items that would replace items of another modality, row by row."""
     pairs = zip(new["id"].to_pylist(), old["modality"].to_pylist(), new["modality"].to_pylist())
     for name, before, after in pairs:
         if before != after:
             raise ValueError(
-                f"id {name} is of modality {before} in the index and {after} among the new "
-                "items: give pictures and texts different ids, or keep them in two indexes"
+                f"id {name} is of modality {before or 'unknown'} in the index and "
+                f"{after or 'unknown'} among the new items: give images and texts different ids, "
+                "or keep them in two indexes"
             )
 
 
-def check_question(k: int, empty: bool) -> None:
-    """Refuses a search for less than one result, or in an empty index."""
+def check_search(k: int, empty: bool) -> None:
+    """Refuses a search for fewer than one result, or in an empty index."""
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
     if empty:
-        raise ValueError("the index is empty: add items first (scripts/index.py add)")
+        raise ValueError("the index is empty: add items first (dsprh index add)")
 
 
 def check_writable(writable: bool) -> None:
-    """Refuses changes to an index that was opened to be searched."""
+    """Refuses changes to an index that was opened for reading."""
     if not writable:
         raise ValueError("the index was loaded for reading: load it with write=True")
 

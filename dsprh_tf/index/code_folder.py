@@ -1,13 +1,13 @@
-"""The folder of codes that an encoding run leaves: read by `scripts/index.py`, or by yours.
+"""The folder of codes that an encoding run leaves, for `dsprh index` or programs of yours.
 
 | file | content |
 |---|---|
 | codes.npy | uint8 [n, bits / 8] |
-| items.parquet | `items.SCHEMA`, a row for each code, and `modified` (ns) of pictures |
+| items.parquet | `items.SCHEMA`, one row per code, and `modified` (ns) of images |
 | codes.json | bits, fingerprint of the encoders, source, shard, skipped items, checksums |
 
-While a run is at work, what it has done stands in `.parts/`, one complete file a part. At the end
-all is merged under another name and moved into place; a run that finds a move unfinished ends it.
+While a run is at work, its results stand in `.parts/`, one complete file per part. At the end they
+are merged in `.merging/` and moved into place; a run that finds an unfinished move completes it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from dsprh_tf.data.files import Lock, file_sha256, read_json, sync, write_bytes, write_json
-from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING
+from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, code_column
 from dsprh_tf.index.sources import Item
 
 FORMAT = 1
 STORED = SCHEMA.append(pa.field("modified", pa.int64()))
-_AGAIN = "encode again with scripts/encode.py"
+_AGAIN = "encode again with dsprh encode"
 _ABOUT = ("bits", "fingerprint", "modality", "source", "shard")
 
 
 def part_schema(bits: int) -> pa.Schema:
-    """Columns of a part: those of items.parquet, `code`, and `problem` where there is no code."""
+    """Columns of a part: those of items.parquet, and `code` or else `problem`."""
     code = pa.field("code", pa.binary(bits // 8))
     return STORED.append(code).append(pa.field("problem", pa.string()))
 
@@ -43,16 +43,16 @@ class CodeFolder:
 
     Attributes:
         bits: length of a code.
-        fingerprint: of the encoders.
+        fingerprint: fingerprint of the encoders.
         modality: "image" or "text".
-        skipped: items without a code, {"item": path or text, "problem": why}.
+        skipped: items without a code, {"item": path or text, "problem": reason}.
         codes: uint8 [n, bits / 8], memory-mapped.
 
     Args:
         path: the folder.
 
     Raises:
-        ValueError: no codes, a run that has not ended, or a file that is missing or altered.
+        ValueError: there are no codes, the run has not ended, or a file is missing or altered.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -72,21 +72,21 @@ class CodeFolder:
         return len(self.codes)
 
     def items(self) -> pa.Table:
-        """Rows of `items.SCHEMA`, one a code."""
+        """Rows of `items.SCHEMA`, one per code."""
         return parquet.read_table(self.path / "items.parquet", columns=SCHEMA.names)
 
 
 class CodeWriter:
-    """Codes as they come into being; what was written once is not encoded again.
+    """Writer of a folder of codes, which knows what was encoded before.
 
     Args:
         path: the folder, made if it is missing.
         bits: length of a code.
-        fingerprint: of the encoders.
+        fingerprint: fingerprint of the encoders.
         modality: "image" or "text".
-        source: where the items are from.
+        source: path of the folder or manifest that the items are from.
         shard: (i, n), see `sources.Source`.
-        overwrite: whether to start anew, whatever codes the folder holds.
+        overwrite: whether to remove the codes that the folder holds.
 
     Raises:
         ValueError: the folder holds codes of other encoders or another source, or another process
@@ -137,22 +137,22 @@ class CodeWriter:
         return known == _state(item.content, stat.st_size, stat.st_mtime_ns, item.tags)
 
     def write_part(self, rows: pa.Table) -> None:
-        """Keeps some more items for good: rows of `part_schema`."""
+        """Writes some more items to disk: rows of `part_schema`."""
         buffer = pa.BufferOutputStream()
         parquet.write_table(rows, buffer, **WRITING)
         number = len(self._part_files())
         write_bytes(self._parts / f"{number:08}.parquet", buffer.getvalue().to_pybytes())
 
     def finish(self, ids) -> tuple[int, list[dict], int]:
-        """Merges all parts and what was there before into the folder's files.
+        """Merges all parts and the former codes into the folder's files.
 
         Args:
-            ids: of all items of the source; others are left out, as they are gone from it.
+            ids: ids of all items of the source; others are left out, as they are gone from it.
 
         Returns:
-            How many items have codes, which were skipped, and how many were left out.
+            The number of items with codes, the skipped items, and the number of those left out.
         """
-        newest = {}  # id -> which of the tables has its last word
+        newest = {}  # id -> number of the last table that has it
         for number, table in enumerate(self._tables(["id"])):
             newest.update(dict.fromkeys(table["id"].to_pylist(), number))
         gone = newest.keys() - set(ids)
@@ -197,7 +197,7 @@ class CodeWriter:
         return count, skipped, len(gone)
 
     def _finish_move(self) -> None:
-        """Moves a complete merge into place, also one that an earlier run was killed in."""
+        """Moves a complete merge into place, also one that an earlier run was killed during."""
         merged = self.path / ".merged"
         if not merged.exists():
             return
@@ -220,7 +220,7 @@ class CodeWriter:
         return sorted(self._parts.glob("*.parquet"))
 
     def _tables(self, columns: list[str] | None) -> Iterator[pa.Table]:
-        """What was there before and all parts, a moderate number of rows at a time."""
+        """The former codes and all parts, a moderate number of rows at a time."""
         schema = part_schema(self.bits)
         names = columns or schema.names
         if (self.path / "codes.json").exists():
@@ -231,7 +231,7 @@ class CodeWriter:
                     table = pa.Table.from_batches([batch])
                     codes = finished.codes[start : start + len(table)]
                     start += len(table)
-                    table = table.append_column(schema.field("code"), _binary(codes))
+                    table = table.append_column(schema.field("code"), code_column(codes))
                     table = table.append_column(
                         schema.field("problem"), pa.nulls(len(table), pa.string())
                     )
@@ -240,7 +240,7 @@ class CodeWriter:
             yield parquet.read_table(path, columns=names)
 
     def _merged(self, newest: dict, columns=None) -> Iterator[tuple]:
-        """Each table, with which rows of it are codes, and which problems, that still hold."""
+        """Each table, with masks of its rows that are valid codes and valid problems."""
         for number, table in enumerate(self._tables(columns)):
             last = [newest.get(name) == number for name in table["id"].to_pylist()]
             counts = pa.array(last, pa.bool_())
@@ -264,12 +264,6 @@ def _about(path: Path) -> dict:
     return about
 
 
-def _binary(codes: np.ndarray) -> pa.Array:
-    """uint8 [n, bytes] as n values of so many bytes."""
-    data = pa.py_buffer(np.ascontiguousarray(codes))
-    return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
-
-
 def _state(content: str, size: int, modified: int | None, tags) -> int:
-    """What must be the same for an item to be the same, as one small number."""
+    """A hash of all that tells whether an item has changed."""
     return hash((content, size, modified, tuple(tags or ())))

@@ -1,4 +1,4 @@
-"""What an index in a database does whatever the database: batches, comparing, answers, proof."""
+"""Base of an index in a database: addresses, batches, comparing, results and the check."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from tqdm import tqdm
 
 from dsprh_tf import codes as binary
 from dsprh_tf.index import checks, recall
-from dsprh_tf.index.interface import EVERYTHING, MODALITIES, Changes, Results, Where
-from dsprh_tf.index.items import SCHEMA, checked, unchanged
+from dsprh_tf.index.interface import (
+    EVERYTHING,
+    MODALITIES,
+    Changes,
+    ItemsLike,
+    Results,
+    Where,
+)
+from dsprh_tf.index.items import SCHEMA, as_items, code_column, unchanged
 
 FORMAT = 1
 TIMEOUT = 30.0  # seconds that one call may take, unless the address has ?timeout=
-_BATCH_ROWS, _BATCH_BYTES = 1000, 2**23  # of one call, at most: what a retry has to repeat
+_BATCH_ROWS, _BATCH_BYTES = 1000, 2**23  # of one call, at most: a retry repeats no more
 
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """Where a database keeps an index.
+    """Address of an index in a database.
 
     Attributes:
-        shown: the address as it may stand on a screen, without the password.
-        parts: of the URL.
-        options: after the "?".
+        shown: the address without the password, for the screen.
+        parts: parts of the URL.
+        options: options after the "?".
         timeout: seconds that one call may take.
     """
 
@@ -44,19 +51,19 @@ class Address:
         """Reads an address.
 
         Raises:
-            ValueError: it is no address, or its timeout is no number above 0.
+            ValueError: it is not an address, or its timeout is not a number above 0.
         """
         shown = without_password(location)
         try:
             parts = urllib.parse.urlsplit(location)
-            parts.port  # noqa: B018 - raises where it is no number
+            parts.port  # noqa: B018 - raises if it is not a number
             options = dict(
                 urllib.parse.parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)
                 if parts.query
                 else []
             )
         except ValueError as error:
-            raise ValueError(f"--index={shown} is no address ({error})") from error
+            raise ValueError(f"--index={shown} is not an address ({error})") from error
         given = options.pop("timeout", str(TIMEOUT))
         try:
             timeout = float(given)
@@ -68,7 +75,7 @@ class Address:
 
 
 def without_password(location: str) -> str:
-    """An address as it may stand on a screen; a folder as it is."""
+    """A location for the screen: an address without its password, a folder as it is."""
     scheme, mark, rest = location.partition("://")
     end = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
     user, at, host = rest[:end].rpartition("@")
@@ -83,22 +90,22 @@ def without_password(location: str) -> str:
 class Database(abc.ABC):
     """An index in a database, see `interface.Index`.
 
-    Codes and items are stored in batches: a batch that the database has acknowledged is there for
-    good, and adding the same items again after an error goes on from there. Several processes may
-    write at a time; of two that add the same id, the later one wins. Every search with a filter
-    is exact.
+    Codes and items are stored in batches: a batch that the database has acknowledged is durable,
+    and adding the same items again after an error goes on from there. Several processes may write
+    at a time; of two that add the same id, the later one wins. Every search with a filter is
+    exact.
 
-    A subclass says how to talk to its database. Tables that it takes and returns have columns of
-    `items.SCHEMA` and `code`, fixed-size binary, with null for what is missing or empty.
+    A subclass implements the calls to its database. The tables that it takes and returns have
+    columns of `items.SCHEMA` and `code`, fixed-size binary, with null for missing or empty values.
 
     Attributes:
         ENGINE: name of the database.
-        PLACE: what it calls that which holds an index.
-        KINDS: of search.
+        PLACE: the database's own word for what holds an index.
+        KINDS: kinds of search.
 
     Args:
-        address: of the database.
-        write: whether it may be changed.
+        address: address of the index.
+        write: whether the index may be changed.
     """
 
     ENGINE: str
@@ -113,11 +120,10 @@ class Database(abc.ABC):
     def create(
         cls, location: str, bits: int, fingerprint: str | None, kind: str, overwrite: bool
     ) -> Database:
-        """An empty index, there at once; `overwrite` drops the one that is there.
+        """An empty index, which exists at once; `overwrite` drops the one that is there.
 
         Raises:
-            ValueError: a bad address or kind, an index is there already, or what is there is
-                something else.
+            ValueError: the address or kind is bad, or there is an index or something else already.
             OSError: the database cannot be reached, or failed.
         """
         binary.check_bits(bits)
@@ -133,17 +139,16 @@ class Database(abc.ABC):
         """The index at an address.
 
         Raises:
-            ValueError: there is none, or what is there has another schema.
+            ValueError: there is no index, or it has another schema.
             OSError: the database cannot be reached, or failed.
         """
         index = cls(location, write)
         fields, about = index._find()
         if fields is None or about is None:
-            foreign = f"the {cls.PLACE} is none of this program's"
+            foreign = f"the {cls.PLACE} was not made by this program"
             reason = f"no such {cls.PLACE}" if fields is None else foreign
             raise ValueError(
-                f"{index.address.shown} holds no index ({reason}): build one with "
-                "scripts/index.py build"
+                f"{index.address.shown} holds no index ({reason}): build one with dsprh index build"
             )
         index._adopt(about)
         expected = index._expected()
@@ -158,31 +163,31 @@ class Database(abc.ABC):
         return index
 
     def _check_place(self, is_index: bool, overwrite: bool) -> None:
-        """Refuses to drop what is there: an index unless it may be replaced, else anything."""
+        """Refuses to replace what is there, unless it is an index that may be overwritten."""
         if not is_index:
             raise ValueError(
-                f"{self.address.shown}: the {self.PLACE} is there and is no index; give another "
+                f"{self.address.shown}: the {self.PLACE} exists and is not an index; give another "
                 "name"
             )
         checks.check_free(self.address.shown, overwrite)
 
     @abc.abstractmethod
     def _make(self, about: dict, overwrite: bool) -> None:
-        """Connects and makes an empty index; what is there goes if `_check_place` lets it."""
+        """Connects and makes an empty index, in the place of what `_check_place` lets it drop."""
 
     @abc.abstractmethod
     def _find(self) -> tuple[dict[str, str] | None, dict | None]:
-        """Connects; what is there, each field with its type, and what `_make` wrote about it."""
+        """Connects; the types of all fields that exist, and the `about` that `_make` wrote."""
 
     @abc.abstractmethod
     def _expected(self) -> dict[str, str]:
-        """Fields of an index of `bits`, as `_find` names them."""
+        """Types of the fields of an index of `bits`, in the form of `_find`."""
 
     def _adopt(self, about: dict) -> None:
-        """Takes over "format", "bits", "kind" and "fingerprint" as the database has them.
+        """Takes over "format", "bits", "kind" and "fingerprint" from the database.
 
         Raises:
-            ValueError: they are not what this version of the program writes.
+            ValueError: they are not of the form that this version of the program writes.
         """
         bits, kind = about.get("bits"), about.get("kind")
         if about.get("format") != FORMAT or not isinstance(bits, int) or not isinstance(kind, str):
@@ -194,31 +199,31 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def _fetch(self, ids: np.ndarray, columns: list[str]) -> pa.Table:
-        """Those of at most `_BATCH_ROWS` items that are there, in any order, with their ids."""
+        """Columns of the items that exist among at most `_BATCH_ROWS` ids, in any order."""
 
     @abc.abstractmethod
     def _store(self, rows: pa.Table) -> None:
-        """Writes rows in the place of those with the same ids; they are durable then."""
+        """Writes rows durably, which replace those with the same ids."""
 
     @abc.abstractmethod
     def _delete(self, ids: np.ndarray) -> int:
-        """Removes those of at most `_BATCH_ROWS` items that are there; returns how many."""
+        """Removes the items that exist among at most `_BATCH_ROWS` ids; returns their number."""
 
     @abc.abstractmethod
     def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
-        """For each query up to k ids and their distances, in any order."""
+        """Up to k ids and their distances for each query, in any order."""
 
     @abc.abstractmethod
     def _scan(self, where: Where, column: str | None = None) -> Iterator[pa.Table]:
-        """Ids, and a column, of all items that a filter admits, a moderate number at a time."""
+        """Ids, and one column, of all items that a filter admits, a page at a time."""
 
     @abc.abstractmethod
     def _about(self) -> dict:
-        """Numbers and settings of this kind of database, for the screen."""
+        """Further entries of `stats` for this kind of database."""
 
     @abc.abstractmethod
     def count(self, where: Where = EVERYTHING) -> int:
-        """How many items a filter admits."""
+        """Number of items that a filter admits."""
 
     @abc.abstractmethod
     def any(self, where: Where = EVERYTHING) -> bool:
@@ -226,7 +231,7 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def commit(self) -> None:
-        """Brings the index of the database up to date; items are durable before."""
+        """Brings the database's own index up to date; the items are durable without it."""
 
     def _check_items(self, items: pa.Table) -> None:  # noqa: B027 - most have no such limits
         """Refuses items that the database cannot hold."""
@@ -234,22 +239,23 @@ class Database(abc.ABC):
     def __len__(self) -> int:
         return self.count()
 
-    def add(self, codes: np.ndarray, items: pa.Table) -> Changes:
-        """Adds items, in the place of those with the same ids; the same again changes nothing.
+    def add(self, codes: np.ndarray, items: ItemsLike = None) -> Changes:
+        """Adds items, which replace those with the same ids; repeating it changes nothing.
 
         Args:
             codes: uint8 [n, bits / 8].
-            items: n rows of `items.SCHEMA`, with ids of their own.
+            items: as for `HammingIndex.add`; give ids where several processes write, as None
+                numbers the items after those that are there now.
 
         Raises:
             ValueError: as `HammingIndex.add`; nothing was added.
-            OSError: the database failed, and says how many items it had stored.
+            OSError: the database failed; says how many items were stored before.
         """
         checks.check_writable(self._write)
         codes = checks.checked_codes("codes", codes, self.bits)
-        items = _normal(checked(items, len(codes)))
+        items = _normal(as_items(items, len(codes), self._highest))
         self._check_items(items)
-        rows = items.append_column("code", _binary(codes))
+        rows = items.append_column("code", code_column(codes))
         known, same = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         for start, part in _batches(rows, "comparing"):
             new_ids = part["id"].to_numpy()
@@ -263,7 +269,7 @@ class Database(abc.ABC):
                 known[start + at] = True
                 same[start + at] = unchanged(old, new) & equal.astype(bool)
         fresh = rows.filter(pa.array(~same))
-        # In the order of ids, so that two processes never wait for each other in a circle.
+        # In the order of ids, so that two processes never lock each other.
         fresh = fresh.sort_by("id")
         for start, part in _batches(fresh, "storing"):
             try:
@@ -271,12 +277,12 @@ class Database(abc.ABC):
             except OSError as error:
                 raise OSError(
                     f"{error}; {start:,} of {len(fresh):,} new items were stored before and stay: "
-                    "give the same codes to scripts/index.py add to go on"
+                    "give the same codes to dsprh index add to go on"
                 ) from error
         return Changes(int((~known).sum()), int((known & ~same).sum()), int(same.sum()))
 
     def remove(self, ids) -> int:
-        """Removes items; ids that are not there are passed over. Returns how many were removed."""
+        """Removes items and returns their number; ids that are not there are ignored."""
         checks.check_writable(self._write)
         return sum(self._delete(part) for part in _parts(np.unique(np.asarray(ids, np.int64))))
 
@@ -288,7 +294,7 @@ class Database(abc.ABC):
             OSError: the database failed.
         """
         query = checks.checked_codes("query codes", query, self.bits)
-        checks.check_question(k, not self.any())
+        checks.check_search(k, not self.any())
         distances = np.full((len(query), k), -1, np.int32)
         ids = np.full((len(query), k), -1, np.int64)
         for row, found in enumerate(self._nearest(query, k, where)):
@@ -296,6 +302,9 @@ class Database(abc.ABC):
             order = np.lexsort((names, near))
             ids[row, : len(order)], distances[row, : len(order)] = names[order], near[order]
         return Results(distances, ids)
+
+    def _highest(self) -> int:
+        return int(self.ids_where().max(initial=-1))
 
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits, int64, ascending."""
@@ -311,7 +320,7 @@ class Database(abc.ABC):
         return self._rows(ids, SCHEMA.names)
 
     def _rows(self, ids, columns: list[str]) -> pa.Table:
-        """Rows of ids, in their order, which may repeat."""
+        """Rows of ids, in the order of the ids, which may repeat."""
         ids = np.asarray(ids, np.int64).reshape(-1)
         names = np.unique(ids)
         schema = stored_schema(self.bits, columns)
@@ -325,7 +334,7 @@ class Database(abc.ABC):
         """Numbers and settings, for the screen."""
         counts = {name: self.count(Where(modality=name)) for name in MODALITIES}
         return {
-            "items": sum(counts.values()),
+            "items": len(self),
             **{f"{name}s": count for name, count in counts.items()},
             "kind": self.kind,
             "search": "exact" if self.kind == "flat" else "approximate",
@@ -341,8 +350,7 @@ class Database(abc.ABC):
             As `interface.Index.check`.
 
         Raises:
-            ValueError: an item occurs twice, a distance is wrong, or an exact search missed
-                something.
+            ValueError: an item occurs twice, a distance is wrong, or an exact search is not exact.
             OSError: the database failed.
         """
         ids = self.ids_where()
@@ -387,7 +395,7 @@ def stored_schema(bits: int, columns: list[str] | None = None) -> pa.Schema:
 
 
 def _normal(items: pa.Table) -> pa.Table:
-    """The items with null for empty paths and texts, and without null among the tags."""
+    """Items with null for empty paths and texts, and [] for missing tags."""
     for name in ("path", "text"):
         column = items[name].combine_chunks()
         empty = pc.equal(column, pa.scalar("", column.type))
@@ -399,7 +407,7 @@ def _normal(items: pa.Table) -> pa.Table:
 
 
 def _batches(rows: pa.Table, title: str) -> Iterator[tuple[int, pa.Table]]:
-    """Parts of a table that fit into one call, each with its first row; under a progress bar."""
+    """Parts of a table that fit into one call, each with its first row; with a progress bar."""
     sizes = np.full(len(rows), 256, np.int64)
     for name in ("path", "text"):
         sizes += pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy()
@@ -420,13 +428,7 @@ def _parts(ids: np.ndarray) -> Iterator[np.ndarray]:
     return (ids[i : i + _BATCH_ROWS] for i in range(0, len(ids), _BATCH_ROWS))
 
 
-def _binary(codes: np.ndarray) -> pa.Array:
-    """uint8 [n, bytes] as n values of so many bytes."""
-    data = pa.py_buffer(np.ascontiguousarray(codes))
-    return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
-
-
 def _codes(column: pa.ChunkedArray, bits: int) -> np.ndarray:
-    """n values of bits / 8 bytes as uint8 [n, bits / 8]."""
+    """A column of codes as uint8 [n, bits / 8]."""
     data = b"".join(column.to_pylist())
     return np.frombuffer(data, np.uint8).reshape(-1, bits // 8)

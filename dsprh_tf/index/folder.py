@@ -1,16 +1,16 @@
-"""The folder of an index on disk: files that never change, and one that names the current ones.
+"""The folder of an index: files that never change, and index.json, which names the current ones.
 
 | file | content |
 |---|---|
 | index.json | format, kind, bits, fingerprint, counts; name, size and sha256 of the files below |
 | codes-N.npy | uint8 [rows, bits / 8] |
 | ids-N.npy | int64 [rows] |
-| items-N.parquet | `items.SCHEMA`, one row a code |
-| removed-N.npy | int64, rows that were removed but are still in the engine; if there are any |
-| engine-N.faiss | FAISS's own format; not for the exact search |
+| items-N.parquet | `items.SCHEMA`, one row per code |
+| removed-N.npy | int64, removed rows that are still in the engine; only if there are any |
+| engine-N.faiss | FAISS's own format; only for approximate search |
 
-A change writes new files under the next N and then replaces index.json, in one step: a reader, or
-the next start after a crash, finds all of the old content or all of the new.
+A change writes new files with the next N and then replaces index.json in one step: a reader, or the
+next start after a crash, finds the whole old content or the whole new content.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def read(folder: str | os.PathLike) -> dict:
     """The content of index.json.
 
     Raises:
-        ValueError: there is none, or it is broken, altered, or of another format.
+        ValueError: the file is missing, broken, altered, or of another format.
     """
     path = Path(folder) / "index.json"
     if not path.is_file():
         raise ValueError(
-            f"{folder} holds no index (no index.json in it): build one with scripts/index.py "
-            "build, or check --index"
+            f"{folder} holds no index (no index.json in it): build one with dsprh index build, or "
+            "check --index"
         )
     try:
         content = json.loads(path.read_bytes())
@@ -64,13 +64,13 @@ def read(folder: str | os.PathLike) -> dict:
 
 
 def check_files(folder: str | os.PathLike, content: dict, checksums: bool = True) -> None:
-    """Compares the files of an index with what index.json says of them.
+    """Compares the files of an index with the sizes and checksums in index.json.
 
     Args:
-        folder: the index.
-        content: of its index.json.
-        checksums: whether to read them through, about a second a gigabyte; otherwise only their
-            sizes are compared.
+        folder: the folder of the index.
+        content: content of index.json.
+        checksums: whether to compare checksums, about a second per gigabyte; otherwise only sizes
+            are compared.
 
     Raises:
         ValueError: a file is missing, truncated or altered.
@@ -86,19 +86,19 @@ def check_files(folder: str | os.PathLike, content: dict, checksums: bool = True
                 f"{entry['size']:,}; {_REBUILD}"
             )
         if checksums and file_sha256(path) != entry["sha256"]:
-            raise ValueError(f"{path} was altered: its checksum is another; {_REBUILD}")
+            raise ValueError(f"{path} was altered: its checksum is another one; {_REBUILD}")
 
 
 def write(
     folder: str | os.PathLike, content: dict, writers: dict[str, Callable], kept: dict
 ) -> dict:
-    """Makes new content the current one, at once and for good; files of older content go.
+    """Replaces the content of an index in one step, and removes the files of older content.
 
     Args:
-        folder: the index; made if it is missing.
-        content: of index.json, without `files`.
+        folder: the folder of the index; made if it is missing.
+        content: content of index.json, without `files`.
         writers: kind of file (of `ENDINGS`) -> function that writes it to a path.
-        kept: kind of file -> its entry in the former `files`, for those that stay.
+        kept: kind of file -> its entry in the former `files`, for files that stay.
 
     Returns:
         The new `files`.
@@ -134,7 +134,7 @@ def write(
     for name in os.listdir(folder):
         leftover = _NAMES.fullmatch(name) or name.startswith(".index.json.")
         if leftover and name not in current:
-            with contextlib.suppress(OSError):  # a leftover costs room and nothing else
+            with contextlib.suppress(OSError):  # a leftover only takes space
                 os.unlink(folder / name)
     return files
 

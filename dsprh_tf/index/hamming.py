@@ -1,4 +1,4 @@
-"""`HammingIndex`: search among codes on one machine, exact or by FAISS's approximate indexes."""
+"""`HammingIndex`: codes on one machine, searched exactly or with FAISS's approximate indexes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from pyarrow import parquet
 
 from dsprh_tf import codes as binary
 from dsprh_tf.data.files import Lock
-from dsprh_tf.index import checks, engines, folder, recall
-from dsprh_tf.index.interface import EVERYTHING, MODALITIES, Changes, Results, Where
-from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, checked, unchanged
+from dsprh_tf.index import checks, faiss_kinds, folder, recall
+from dsprh_tf.index.interface import (
+    EVERYTHING,
+    MODALITIES,
+    Changes,
+    ItemsLike,
+    Results,
+    Where,
+)
+from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, as_items, unchanged
 
 _AGAIN = "build the index again"
-_REMOVED_SHARE = 0.2  # removed rows of an approximate engine at which it is built anew
+_REMOVED_SHARE = 0.2  # share of removed rows at which an approximate engine is built anew
 _KEPT_MASKS = 16  # filters whose rows are remembered
-_DROP = 0.1  # of recall, below what it was when built, that `check` puts up with
+_DROP = 0.1  # of recall since the engine was built, which `check` accepts
 
 
 class HammingIndex:
@@ -27,33 +34,37 @@ class HammingIndex:
 
     | kind | search | removed items |
     |---|---|---|
-    | `flat` | exact, every code is compared | are dropped at once |
-    | `hnsw`, `ivf`, `hash` | FAISS's graph, inverted lists, multi-index hashing | are skipped in the results; once they are a fifth of all rows, all is built anew |
+    | `flat` | exact, compares every code | are dropped at once |
+    | `hnsw`, `ivf`, `hash` | FAISS's graph, inverted lists, multi-index hashing | are skipped in the results; the engine is built anew once they are a fifth of all rows |
 
     Below 1,000 items every kind is exact, and so is every search with a filter: it compares all
     codes that the filter admits.
 
-    An index in memory becomes one on disk by `save`; one that was loaded for writing takes its
-    changes there by `commit`. Both happen in one step: whenever the process dies, the folder
-    holds the former content or the new.
+    `save` writes an index to a folder; `commit` writes the changes of an index that was loaded for
+    writing. Both happen in one step: whenever the process ends, the folder holds the whole former
+    content or the whole new content.
+
+        index = HammingIndex(64)
+        index.add(codes)  # uint8 [n, 8]; the ids are 0..n-1
+        found = index.search(query_codes, k=10)  # found.ids, found.distances: [queries, 10]
 
     Attributes:
         bits: length of a code.
-        kind: as above.
-        fingerprint: of the encoders that made the codes, as in `Encoder.info`; None if unknown.
+        kind: kind of search.
+        fingerprint: fingerprint of the encoders, see `Encoder.info`; None if unknown.
 
     Args:
-        bits: as above.
-        kind: as above.
-        fingerprint: as above.
+        bits: length of a code, a multiple of 8.
+        kind: kind of search, as in the table.
+        fingerprint: fingerprint of the encoders that made the codes.
 
     Raises:
-        ValueError: an unknown kind, or bits that are no multiple of 8.
+        ValueError: the kind is unknown, or `bits` is not a multiple of 8.
     """  # noqa: E501 - a table
 
     def __init__(self, bits: int, kind: str = "flat", fingerprint: str | None = None):
         binary.check_bits(bits)
-        checks.check_kind(kind, engines.KINDS)
+        checks.check_kind(kind, faiss_kinds.KINDS)
         self.bits, self.kind, self.fingerprint = int(bits), kind, fingerprint
         self._codes = np.zeros((0, bits // 8), np.uint8)
         self._ids = np.zeros(0, np.int64)
@@ -76,7 +87,7 @@ class HammingIndex:
         kind: str = "flat",
         overwrite: bool = False,
     ) -> HammingIndex:
-        """An empty index that `commit` will write into a folder; nobody else can meanwhile.
+        """An empty index that `commit` will write into a folder, which is locked meanwhile.
 
         Args:
             path: the folder; nothing in it changes before `commit`.
@@ -86,7 +97,7 @@ class HammingIndex:
             overwrite: whether `commit` may replace an index that is there.
 
         Raises:
-            ValueError: there is an index already, or another process writes one there.
+            ValueError: there is an index already, or another process writes to the folder.
         """
         index = cls(bits, kind, fingerprint)
         if (Path(path) / "index.json").exists():
@@ -100,18 +111,18 @@ class HammingIndex:
     ) -> HammingIndex:
         """The index in a folder.
 
-        Codes, ids and, where FAISS can, the engine are memory-mapped; items are read as they are
-        asked for. An index that another process replaces meanwhile stays as it was loaded.
+        Codes, ids and, where FAISS supports it, the engine are memory-mapped; items are read when
+        they are needed. If another process replaces the index, this one stays as it was loaded.
 
         Args:
             path: the folder.
-            write: whether changes shall be committed; other processes can then only read.
-            verify: whether to compare checksums, about a second a gigabyte; without it a
+            write: whether changes will be committed; other processes can then only read.
+            verify: whether to compare checksums, about a second per gigabyte; without it a
                 truncated file is found, an altered one may not be.
 
         Raises:
-            ValueError: no index, a file that is missing, truncated or altered, or another process
-                that writes.
+            ValueError: there is no index, a file is missing, truncated or altered, or another
+                process writes to the folder.
         """
         lock = cls._locked(path) if write else None
         for attempt in range(3):
@@ -142,7 +153,7 @@ class HammingIndex:
                 raise ValueError(f"{files['removed']} is broken: {_AGAIN}")
             index._removed[removed] = True
         if "engine" in files:
-            index._engine = engines.read(index.kind, files["engine"], memory_map=not write)
+            index._engine = faiss_kinds.read(index.kind, files["engine"], memory_map=not write)
         index._built_rows, index._recall = content["built_rows"], content["recall@10"]
         index._files, index._changed = content["files"], set()
         lengths = {len(index._codes), len(index._ids), len(index._items), rows}
@@ -154,11 +165,11 @@ class HammingIndex:
         return index
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the index into a folder, in the place of what index is there.
+        """Writes the index into a folder; an index that is there is replaced.
 
         Raises:
-            ValueError: another process writes there.
-            OSError: it could not be written; the former content stays.
+            ValueError: another process writes to the folder.
+            OSError: the files cannot be written; the former content stays.
         """
         if self._folder is None or not _same_folder(path, self._folder):
             self._lock_folder(path)
@@ -169,7 +180,7 @@ class HammingIndex:
 
         Raises:
             ValueError: the index has no folder, or was loaded for reading.
-            OSError: it could not be written; the former content stays.
+            OSError: the files cannot be written; the former content stays.
         """
         self._check_writable()
         if self._folder is None:
@@ -184,7 +195,7 @@ class HammingIndex:
                 self._items.table(), path, row_group_size=GROUP_ROWS, **WRITING
             ),
             "removed": lambda path: _save_array(path, np.flatnonzero(self._removed)),
-            "engine": lambda path: engines.write(self._engine, path),
+            "engine": lambda path: faiss_kinds.write(self._engine, path),
         }
         absent = {"removed"} if not self._removed.any() else set()
         absent |= {"engine"} if self._engine is None else set()
@@ -204,7 +215,7 @@ class HammingIndex:
         self._changed = set()
 
     def _lock_folder(self, path) -> None:
-        """Takes a folder for writing; everything has to be written there."""
+        """Locks a folder for writing; everything has to be written there."""
         Path(path).mkdir(parents=True, exist_ok=True)
         self._lock = self._locked(path)
         self._folder, self._files, self._changed = Path(path), {}, set(folder.ENDINGS)
@@ -212,7 +223,7 @@ class HammingIndex:
     @staticmethod
     def _locked(path) -> Lock:
         if not Path(path).is_dir():
-            folder.read(path)  # says that there is no index
+            folder.read(path)  # raises: there is no index
         return Lock(
             Path(path) / ".lock",
             f"the index in {path} is being changed by another process: wait for it",
@@ -220,20 +231,21 @@ class HammingIndex:
 
     # Changes
 
-    def add(self, codes: np.ndarray, items: pa.Table) -> Changes:
-        """Adds items, in the place of those with the same ids; the same again changes nothing.
+    def add(self, codes: np.ndarray, items: ItemsLike = None) -> Changes:
+        """Adds items, which replace those with the same ids; repeating it changes nothing.
 
         Args:
             codes: uint8 [n, bits / 8].
-            items: n rows of `items.SCHEMA`, with ids of their own.
+            items: a table with n rows of `items.SCHEMA`; or n ids, whole numbers from 0 to
+                2^63 - 1; or None, which numbers the items after the highest id, from 0 on.
 
         Raises:
-            ValueError: codes of another length or type, ids that occur twice, or an id that is an
-                image in the index and a text here, or the other way; nothing was added.
+            ValueError: codes or items are of another type or length, an id occurs twice, or an
+                item has another modality than the one that it would replace; nothing was added.
         """
         self._check_writable()
         codes = checks.checked_codes("codes", codes, self.bits)
-        items = checked(items, len(codes))
+        items = as_items(items, len(codes), lambda: int(self._by_id[0].max(initial=-1)))
         ids = items["id"].to_numpy()
         rows = self._rows_of(ids)
         known = np.flatnonzero(rows >= 0)
@@ -258,7 +270,7 @@ class HammingIndex:
         return changes
 
     def remove(self, ids) -> int:
-        """Removes items; ids that are not there are passed over. Returns how many were removed."""
+        """Removes items and returns their number; ids that are not there are ignored."""
         self._check_writable()
         rows = self._rows_of(np.unique(np.asarray(ids, np.int64)))
         rows = rows[rows >= 0]
@@ -280,20 +292,20 @@ class HammingIndex:
         self._forget()
 
     def _prepare(self) -> None:
-        """Brings the engine up to date with the codes, and measures its recall then."""
+        """Brings the engine up to date with the codes, and measures its recall if it changed."""
         rows = len(self._ids)
-        if engines.grown(self.kind, self._engine, self._built_rows, rows):
-            self._engine, self._built_rows = engines.build(self.kind, self._codes), rows
+        if faiss_kinds.grown(self.kind, self._engine, self._built_rows, rows):
+            self._engine, self._built_rows = faiss_kinds.build(self.kind, self._codes), rows
         elif self._engine is not None and self._engine.ntotal < rows:
-            engines.add(self._engine, self._codes[self._engine.ntotal :])
+            faiss_kinds.add(self._engine, self._codes[self._engine.ntotal :])
         elif self._engine is not None or self._recall is None:
             return
-        self._recall = None if self._engine is None else self._measure(engines.search_exact)
+        self._recall = None if self._engine is None else self._measure(faiss_kinds.search_exact)
 
     def _check_writable(self) -> None:
         checks.check_writable(self._folder is None or self._lock is not None)
 
-    # Questions
+    # Queries
 
     def __len__(self) -> int:
         return self._count
@@ -307,22 +319,23 @@ class HammingIndex:
 
         Args:
             query: uint8 [queries, bits / 8].
-            k: results a query.
+            k: results per query.
             where: which items count.
 
         Raises:
-            ValueError: codes of another length or type, a k below 1, or an empty index.
+            ValueError: the codes are of another length or type, k is below 1, or the index is
+                empty.
         """
         query = checks.checked_codes("query codes", query, self.bits)
-        checks.check_question(k, not len(self))
+        checks.check_search(k, not len(self))
         self._prepare()
         mask = self._mask(where) if where else None
         if mask is not None and mask.sum() < len(self):
             rows = np.flatnonzero(mask)
-            found = engines.search_exact(self._codes[rows], query, k)
+            found = faiss_kinds.search_exact(self._codes[rows], query, k)
             distances, rows = found[0], np.where(found[1] < 0, -1, rows[found[1]])
         elif self._engine is None:
-            distances, rows = engines.search_exact(self._codes, query, k)
+            distances, rows = faiss_kinds.search_exact(self._codes, query, k)
         else:
             distances, rows = self._search_engine(query, k)
         ids = np.where(rows < 0, -1, self._ids[rows])
@@ -334,13 +347,13 @@ class HammingIndex:
         return Results(distances, ids)
 
     def _search_engine(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `engines.search_exact`, through the engine; removed rows are left out."""
+        """As `faiss_kinds.search_exact`, with the engine and without removed rows."""
         wanted = min(k, len(self._ids))
         asked = wanted
         while True:
-            distances, rows = engines.search(self._engine, query, asked)
+            distances, rows = faiss_kinds.search(self._engine, query, asked)
             gone = (rows >= 0) & self._removed[rows]
-            # A query whose results were pushed out by removed ones looks further.
+            # A query that lacks results because of removed rows asks for more.
             short = (((rows >= 0) & ~gone).sum(axis=1) < wanted) & gone.any(axis=1)
             if not short.any() or asked == len(self._ids):
                 break
@@ -389,15 +402,15 @@ class HammingIndex:
         }
 
     def check(self) -> dict:
-        """Compares files with their checksums, and search with brute force on a sample of items.
+        """Compares files with their checksums, and the search with brute force on a sample.
 
         Returns:
             As `interface.Index.check`.
 
         Raises:
             ValueError: a file is broken, codes, ids and items do not belong together, a distance
-                is wrong, an exact search missed something, or an approximate one finds less than
-                when it was built.
+                is wrong, an exact search is not exact, or the recall of an approximate one has
+                dropped since it was built.
         """
         if self._folder is not None and not self._changed:
             folder.check_files(self._folder, folder.read(self._folder))
@@ -422,11 +435,11 @@ class HammingIndex:
         rows = np.flatnonzero(~self._removed)
         search = self._search_engine
         if self._engine is None:
-            search = functools.partial(engines.search_exact, self._codes)
+            search = functools.partial(faiss_kinds.search_exact, self._codes)
         return recall.measure(self._codes, rows, search, exact)
 
     def _mask(self, where: Where) -> np.ndarray:
-        """Rows that a filter admits and that were not removed: bool [rows]."""
+        """Mask of the rows that a filter admits and that were not removed: bool [rows]."""
         if where not in self._masks:
             if len(self._masks) == _KEPT_MASKS:
                 self._masks.clear()
@@ -434,14 +447,14 @@ class HammingIndex:
         return self._masks[where]
 
     def _forget(self) -> None:
-        """Forgets what was derived from rows that are about to change."""
+        """Drops what was derived from rows that have changed."""
         self._masks: dict[Where, np.ndarray] = {}
         self._count = len(self._ids) - int(self._removed.sum())
         self.__dict__.pop("_by_id", None)
 
     @functools.cached_property
     def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids in ascending order, and their rows; without removed ones."""
+        """Ids in ascending order and their rows, without removed ones."""
         rows = np.flatnonzero(~self._removed)
         rows = rows[np.argsort(self._ids[rows], kind="stable")]
         return np.array(self._ids[rows]), rows

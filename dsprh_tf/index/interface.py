@@ -1,27 +1,30 @@
-"""What every engine behind an index answers, whether files on this machine or a database."""
+"""The interface of an index, whether it is files on this machine or a database."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, Union
 
 import numpy as np
 import pyarrow as pa
 
 MODALITIES = ("image", "text")
+ItemsLike = Union[pa.Table, np.ndarray, Sequence[int], None]
+"""What `Index.add` takes beside codes: an items table, ids, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """Which items a search or a removal is about; what is None does not restrict.
+    """Filter of a search or a removal; what is None does not restrict.
 
     Attributes:
         tag: items that have this tag.
-        prefix: pictures whose path begins like this.
+        prefix: images whose path begins with this.
         modality: "image" or "text".
 
     Raises:
-        ValueError: another modality.
+        ValueError: an unknown modality.
     """
 
     tag: str | None = None
@@ -41,7 +44,7 @@ EVERYTHING = Where()
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What adding items did: how many were new, took another's place, and were there already."""
+    """Effect of adding items: how many were new, replaced another, and were there already."""
 
     added: int = 0
     replaced: int = 0
@@ -50,7 +53,7 @@ class Changes:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Nearest items of some queries.
+    """The nearest items of some queries.
 
     Attributes:
         distances: int32 [queries, k], Hamming distances in bits, ascending; -1 fills rows of
@@ -63,11 +66,11 @@ class Results:
 
 
 class Index(Protocol):
-    """An index as the programs use it; `location.open_index` finds the engine.
+    """Codes with ids, searched by Hamming distance; `location.open_index` finds the engine.
 
-    Ids are 63-bit whole numbers that the caller chooses (`items.stable_id`). Every method takes
-    any number of items and splits them as its engine needs. Errors are `ValueError` for what the
-    caller can mend and `OSError` for what failed on the way.
+    Ids are whole numbers from 0 to 2^63 - 1 that the caller chooses (`items.stable_id`). Every
+    method takes any number of items and splits them as its engine needs. A `ValueError` is
+    something that the caller can correct, an `OSError` something that failed on the way.
 
     Attributes:
         bits: length of a code.
@@ -82,8 +85,11 @@ class Index(Protocol):
     def __len__(self) -> int:
         """How many items there are."""
 
-    def add(self, codes: np.ndarray, items: pa.Table) -> Changes:
-        """Adds items, in the place of those with the same ids; repeating it changes nothing."""
+    def add(self, codes: np.ndarray, items: ItemsLike = None) -> Changes:
+        """Adds items, which replace those with the same ids; repeating it changes nothing.
+
+        `items` is an items table, an array of ids, or None for the ids after the highest one.
+        """
 
     def remove(self, ids) -> int:
         """Removes the items that are there; returns how many."""
@@ -113,7 +119,7 @@ class Index(Protocol):
         """Proves that the index is whole, or raises.
 
         Returns:
-            {"items": how many, "whole": what was found in order, "sample": how many items were
-            searched for, "recall@10": the share of their 10 nearest others that was found, those
-            as near counting as well; None where there are no others}.
+            {"items": number of items, "whole": what was found in order, "sample": number of items
+            that were searched for, "recall@10": the share of their 10 nearest others that was
+            found, where items as near as the tenth count as well; None if there are no others}.
         """

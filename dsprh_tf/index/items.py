@@ -1,18 +1,18 @@
-"""What an index knows of its items beside their codes: ids, paths or texts, tags, filters."""
+"""Items tables: ids, paths or texts, and tags of the items of an index; and filters on them."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from dsprh_tf.index.interface import Where
+from dsprh_tf.index.interface import ItemsLike, Where
 
 SCHEMA = pa.schema(
     [
@@ -25,27 +25,36 @@ SCHEMA = pa.schema(
         ("tags", pa.list_(pa.string())),
     ]
 )
-"""Columns of every items table: `path` of a picture or `text` of a text, the other one null;
-`size` in bytes and `sha256` of the picture's file or of the text in UTF-8; `tags` may be empty."""
+"""Columns of every items table: `modality` is "image", "text", or "" if only the id is known;
+`path` is of an image and `text` of a text, the other one null; `size` in bytes and `sha256` are of
+the image file or of the text in UTF-8; `tags` may be empty."""
 
 WRITING = {"compression": "zstd"}
-GROUP_ROWS = 8192  # of a row group: what is decoded to show one item
+GROUP_ROWS = 8192  # of a row group: so many are decoded to show one item
 _KEPT_GROUPS = 64
+_END = 2**63  # ids are below
 
 
 def stable_id(modality: str, name: str) -> int:
-    """The 63-bit id of an item that was given none: a hash of what it is called.
+    """The 63-bit id of an item that was given none: a hash of its name.
 
-    The same picture or text has the same id on every machine and in every run, so that adding it
-    again replaces it. Two names share an id with chance 5e-8 in 10^6 items, 5e-4 in 10^8 and 5 %
-    in 10^9: give whole numbers of your own to collections of that size.
+    The same image or text has the same id on every machine and in every run, so that adding it
+    again replaces it. The chance that two names share an id is 5e-8 among 10^6 items, 5e-4 among
+    10^8 and 5 % among 10^9: give whole numbers of your own to collections of that size.
 
     Args:
         modality: "image" or "text".
-        name: the path, the text, or an id that is no number.
+        name: the path, the text, or an id that is not a number.
     """
     digest = hashlib.sha256(f"{modality}\0{name}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_id(value: str) -> bool:
+    """Whether a string is the id of an item: a whole number from 0 to 2^63 - 1."""
+    # The length first: Python reads no number of thousands of digits.
+    digits = value.isascii() and value.isdecimal() and len(value) <= 19
+    return digits and int(value) < _END
 
 
 def text_items(texts: Sequence[str], ids=None, tags=None) -> pa.Table:
@@ -53,8 +62,8 @@ def text_items(texts: Sequence[str], ids=None, tags=None) -> pa.Table:
 
     Args:
         texts: n strings.
-        ids: n whole numbers; None for `stable_id`.
-        tags: n lists of strings; None for no tags.
+        ids: n whole numbers; `stable_id` of each text by default.
+        tags: n lists of strings; no tags by default.
     """
     contents = [text.encode("utf-8") for text in texts]
     rows = len(contents)
@@ -72,16 +81,75 @@ def text_items(texts: Sequence[str], ids=None, tags=None) -> pa.Table:
     )
 
 
+def id_items(ids: Sequence[int] | np.ndarray) -> pa.Table:
+    """The items table of items of which only the ids are known.
+
+    Args:
+        ids: n whole numbers from 0 to 2^63 - 1.
+
+    Raises:
+        ValueError: the ids are something else.
+    """
+    ids = np.asarray(ids)
+    if ids.size == 0 and ids.ndim == 1:
+        ids = ids.astype(np.int64)
+    if ids.dtype.kind not in "iu" or ids.ndim != 1:
+        raise ValueError(
+            f"received items of type {ids.dtype} {list(ids.shape)}, expected a table with the "
+            f"columns {', '.join(SCHEMA.names)}, an array of ids (one whole number per code), or "
+            "None to number the items"
+        )
+    outside = (ids < 0) | (ids >= _END)
+    if outside.any():
+        raise ValueError(f"received the id {ids[outside][0]}, expected numbers from 0 to 2^63 - 1")
+    nothing = [None] * len(ids)
+    return pa.table(
+        {
+            "id": ids.astype(np.int64),
+            "modality": [""] * len(ids),
+            "path": nothing,
+            "text": nothing,
+            "size": nothing,
+            "sha256": nothing,
+            "tags": [[]] * len(ids),
+        },
+        SCHEMA,
+    )
+
+
+def as_items(items: ItemsLike, rows: int, highest: Callable[[], int]) -> pa.Table:
+    """The items table of what `Index.add` was given.
+
+    Args:
+        items: an items table, an array of ids, or None for the ids after the highest one.
+        rows: number of codes.
+        highest: returns the highest id of the index, -1 if it is empty; called where it is needed.
+
+    Raises:
+        ValueError: `items` is something else, columns or types are not `SCHEMA`'s, the length is
+            not `rows`, an id is missing or occurs twice, or there are no ids after the highest.
+    """
+    if items is None:
+        start = highest() + 1
+        if start + rows > _END:
+            raise ValueError(
+                f"there are no {rows:,} ids after the highest one of the index, {start - 1}: "
+                "give the items ids"
+            )
+        items = np.arange(start, start + rows)
+    return checked(items if isinstance(items, pa.Table) else id_items(items), rows)
+
+
 def checked(items: pa.Table, rows: int) -> pa.Table:
     """An items table whose columns, length and ids are in order.
 
     Args:
-        items: what a caller gave.
-        rows: how many items there are to be.
+        items: table given by the caller.
+        rows: number of codes.
 
     Raises:
-        ValueError: columns or types are not `SCHEMA`'s, the length differs from `rows`, or an id
-            is missing or occurs twice.
+        ValueError: columns or types are not `SCHEMA`'s, the length is not `rows`, or an id is
+            missing or occurs twice.
     """
     missing = [name for name in SCHEMA.names if name not in items.column_names]
     if missing:
@@ -90,7 +158,9 @@ def checked(items: pa.Table, rows: int) -> pa.Table:
             f"{', '.join(missing)}"
         )
     if len(items) != rows:
-        raise ValueError(f"received {rows:,} codes and {len(items):,} items, expected one a code")
+        raise ValueError(
+            f"received {rows:,} codes and {len(items):,} items, expected one item per code"
+        )
     try:
         items = items.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -104,7 +174,7 @@ def checked(items: pa.Table, rows: int) -> pa.Table:
 
 
 def unchanged(old: pa.Table, new: pa.Table) -> np.ndarray:
-    """Which rows of two items tables of one length say the same: bool [n]."""
+    """Equality of the rows of two items tables of one length: bool [n]."""
     same = np.ones(len(old), bool)
     for name in SCHEMA.names:
         left, right = (
@@ -117,16 +187,26 @@ def unchanged(old: pa.Table, new: pa.Table) -> np.ndarray:
     return same
 
 
+def code_column(codes: np.ndarray) -> pa.Array:
+    """Packed codes as a column: n values of bits / 8 bytes.
+
+    Args:
+        codes: uint8 [n, bits / 8].
+    """
+    data = pa.py_buffer(np.ascontiguousarray(codes))
+    return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
+
+
 class Items:
     """The items of an index in the order of its rows, in memory or in a Parquet file.
 
-    Of a file only the row groups that are asked for are read, and the last few are kept.
+    A file is read by row groups as they are needed; the last few are kept.
 
     Args:
-        source: an items table, or the path of a Parquet file of one.
+        source: an items table, or the path of its Parquet file.
 
     Raises:
-        ValueError: the file is no items table.
+        ValueError: the file does not hold an items table.
     """
 
     def __init__(self, source: pa.Table | str | os.PathLike):
@@ -148,15 +228,15 @@ class Items:
         return len(self._table) if self._file is None else self._file.metadata.num_rows
 
     def table(self) -> pa.Table:
-        """All of them, in memory."""
+        """All items, in memory."""
         return self._table if self._file is None else self._file.read()
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all of them."""
+        """One column of all items."""
         return self._table[name] if self._file is None else self._file.read([name])[name]
 
     def take(self, rows: np.ndarray) -> pa.Table:
-        """Some of them, in the order of `rows` (int64 [m])."""
+        """Some of the items, in the order of `rows` (int64 [m])."""
         if self._file is None:
             return self._table.take(pa.array(rows, pa.int64()))
         groups = np.searchsorted(self._starts, rows, side="right") - 1
@@ -167,7 +247,7 @@ class Items:
         return pa.concat_tables(parts).take(pa.array(at, pa.int64()))
 
     def mask(self, where: Where) -> np.ndarray:
-        """Which of them a filter admits: bool [n]."""
+        """Mask of the items that a filter admits: bool [n]."""
         mask = np.ones(len(self), bool)
         if where.modality is not None:
             mask &= _flags(pc.equal(self.column("modality"), where.modality))

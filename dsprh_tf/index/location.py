@@ -1,4 +1,4 @@
-"""Which engine keeps an index, by where it is: a folder, or the address of a database."""
+"""The engine of an index, found by its location: a folder, or the address of a database."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def open_index(location: str, write: bool = False, verify: bool = True) -> Index
 
     Args:
         location: a folder, or an address as in `milvus` and `pgvector`.
-        write: whether it will be changed.
+        write: whether the index will be changed.
         verify: whether to compare checksums, see `HammingIndex.load`.
 
     Raises:
-        ValueError: there is none, it is broken, or the engine's packages are missing.
+        ValueError: there is no index, it is broken, or the engine's packages are missing.
         OSError: the database cannot be reached.
     """
     engine = _database(location)
@@ -38,11 +38,11 @@ def create_index(
         location: a folder, or an address.
         bits: length of a code.
         fingerprint: of the encoders.
-        kind: of the search, see `HammingIndex` and each engine.
-        overwrite: whether it may replace one that is there.
+        kind: kind of search, see `HammingIndex` and each engine.
+        overwrite: whether it may replace an index that is there.
 
     Raises:
-        ValueError: there is one already, the kind is unknown, or packages are missing.
+        ValueError: there is an index already, the kind is unknown, or packages are missing.
         OSError: the database cannot be reached.
     """
     engine = _database(location)
@@ -55,7 +55,7 @@ def check_encoders(name: str, index: Index, bits: int, fingerprint: str | None) 
     """Compares the encoders of an index with those of codes or queries.
 
     Args:
-        name: what bits and fingerprint are of, the subject of the error line.
+        name: owner of `bits` and `fingerprint`, the subject of the error line.
         index: the index.
         bits: length of the other codes.
         fingerprint: of the other encoders.
@@ -77,7 +77,7 @@ def check_encoders(name: str, index: Index, bits: int, fingerprint: str | None) 
 
 
 def short_name(location: str) -> str:
-    """What the index at a location is called in a title: its folder, collection or table."""
+    """Name of the index at a location for a title: its folder, collection or table."""
     if "://" not in location:
         return os.path.basename(os.path.abspath(location))
     parts = urllib.parse.urlsplit(location)
@@ -86,7 +86,7 @@ def short_name(location: str) -> str:
 
 
 def _database(location: str):
-    """The class of a database's index; its packages are imported for such an address alone."""
+    """The class of a database's index, whose packages are imported only then; None for a folder."""
     scheme = re.match(r"(\w[\w+.-]*)://", location)
     if not scheme:
         return None
@@ -103,7 +103,7 @@ def _database(location: str):
     except ImportError as error:
         file = f"requirements-{'milvus' if name == 'milvus' else 'pgvector'}.txt"
         raise ValueError(
-            f"--index={shown}: what talks to {name} is not installed ({error}); pip install -r "
+            f"--index={shown}: the client of {name} is not installed ({error}); pip install -r "
             f"{file}"
         ) from error
     raise ValueError(

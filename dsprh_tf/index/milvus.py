@@ -4,10 +4,10 @@ The address is milvus://[user:password@]host:port/collection for a server or a c
 for TLS, ?timeout=SECONDS), and milvus:///folder/file.db/collection for Milvus Lite, a file that one
 process at a time can open.
 
-`flat` is BIN_FLAT, `ivf` is BIN_IVF_FLAT, which Milvus Lite does not have. Consistency is Strong:
-whoever asks after a batch was acknowledged sees it. Batches are upserts, so that repeating one
-changes nothing. Bits, kind and fingerprint stand in the collection's description. Milvus has no
-null in all its forms: an empty string, or the size -1, stands for it.
+`flat` is BIN_FLAT, `ivf` is BIN_IVF_FLAT, which Milvus Lite does not have. Consistency is Strong: a
+query sees every batch that was acknowledged before. Batches are upserts, so that repeating one
+changes nothing. Bits, kind and fingerprint are in the collection's description. Not every form of
+Milvus has null: an empty string, or the size -1, stands for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of packages that it imports
+    warnings.simplefilter("ignore")  # from packages that it imports
     import pymilvus
     from pymilvus import DataType, MilvusClient, MilvusException
 
@@ -34,7 +34,7 @@ from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
 
 _INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
-_LISTS, _PROBED = 1024, 64  # inverted lists of a segment, and how many of them a search reads
+_LISTS, _PROBED = 1024, 64  # inverted lists per segment, and those that a search reads
 _MOST = 16_384  # results of one query, Milvus's limit
 _QUERIES = 64  # of one call
 _PAGE = 1000  # rows read at a time
@@ -52,20 +52,20 @@ _FIELDS = {
     "tags": (DataType.JSON, {}),  # {"all": [...]}; arrays of strings fail in Milvus Lite
 }
 
-# They write errors beside raising them; the second has a level of its own.
+# They log errors and raise them as well; the second has a level of its own.
 for _name in ("pymilvus", "pymilvus.milvus_client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class MilvusIndex(Database):
-    """See the module, and `create` and `load`, which make it.
+    """An index in a Milvus collection, made by `create` or `load`; see the module.
 
     Args:
         location: an address.
-        write: whether it may be changed.
+        write: whether the index may be changed.
 
     Raises:
-        ValueError: it is no address of a collection.
+        ValueError: it is not the address of a collection.
     """
 
     ENGINE, PLACE, KINDS = "Milvus", "collection", tuple(_INDEXES)
@@ -136,12 +136,13 @@ class MilvusIndex(Database):
         )
 
     def _call(self, method: str, *arguments, **options):
-        """A method of the client, with the timeout; what goes wrong is one line."""
-        # Whole seconds: given others, the client tries 75 times instead.
+        """Calls a method of the client with the timeout; see `_guarded`."""
+        # In whole seconds: with others, the client tries 75 times instead.
         options["timeout"] = math.ceil(self.address.timeout)
         return self._guarded(getattr(self._client, method), *arguments, **options)
 
     def _guarded(self, function, *arguments, **options):
+        """Calls a function; errors of Milvus become a ValueError or OSError of one line."""
         shown, limit = self.address.shown, f"{self.address.timeout:g}"
         try:
             with warnings.catch_warnings():
@@ -197,7 +198,7 @@ class MilvusIndex(Database):
         return len(there)
 
     def commit(self) -> None:
-        """Asks Milvus to seal what it holds in memory; what was acknowledged is in its log before.
+        """Asks Milvus to seal what it holds in memory; acknowledged batches are in its log anyway.
 
         Raises:
             OSError: Milvus failed.
@@ -205,7 +206,7 @@ class MilvusIndex(Database):
         checks.check_writable(self._write)
         self._call("flush", self._name)
 
-    # Questions
+    # Queries
 
     def _fetch(self, ids: np.ndarray, columns: list[str]) -> pa.Table:
         rows = self._query(f"id in {ids.tolist()}", columns)
@@ -250,7 +251,7 @@ class MilvusIndex(Database):
         return found
 
     def count(self, where: Where = EVERYTHING) -> int:
-        """How many items a filter admits."""
+        """Number of items that a filter admits."""
         return self._query(_condition(where), ["count(*)"])[0]["count(*)"]
 
     def any(self, where: Where = EVERYTHING) -> bool:
@@ -288,7 +289,7 @@ class MilvusIndex(Database):
 
 
 def _about_of(found: dict) -> dict | None:
-    """What `_make` wrote into a collection's description; None if that is of somebody else."""
+    """The `about` in a collection's description; None if the collection is not an index."""
     try:
         about = json.loads(found["description"])
     except (KeyError, ValueError):
@@ -301,7 +302,7 @@ def _type(kind_of: DataType, bits: int | None) -> str:
 
 
 def _address(location: str) -> tuple[Address, str, str]:
-    """An address, what `MilvusClient` connects to, and the name of the collection."""
+    """An address, the URI for `MilvusClient`, and the name of the collection."""
     address = Address.parse(location)
     parts = address.parts
     folder, _, name = parts.path.rpartition("/")
@@ -330,9 +331,9 @@ def _address(location: str) -> tuple[Address, str, str]:
 
 
 def _condition(where: Where) -> str:
-    """A filter in Milvus's language; values are quoted as JSON, which it reads.
+    """A filter as a Milvus expression, with values quoted as JSON.
 
-    A prefix is a range, since LIKE gives some characters of a path a meaning of their own.
+    A prefix becomes a range, since LIKE gives some characters of a path a special meaning.
     """
     parts = []
     if where.modality is not None:
@@ -349,7 +350,7 @@ def _condition(where: Where) -> str:
 
 
 def _after(prefix: str) -> str:
-    """The first string after all that begin with a prefix; "" if there is none."""
+    """The first string after all strings with a prefix; "" if there is none."""
     prefix = prefix.rstrip("\U0010ffff")
     if not prefix:
         return ""

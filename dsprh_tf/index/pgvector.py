@@ -1,11 +1,11 @@
 """An index in PostgreSQL with pgvector: `bit(n)`, the distance `<~>`, HNSW over `bit_hamming_ops`.
 
-The address is that of libpq: postgresql://user@host:port/database?table=NAME, NAME maybe with a
-schema before it ("pictures.codes"). `timeout` (seconds) is ours, every other option libpq's.
+The address is that of libpq: postgresql://user@host:port/database?table=NAME, where NAME may begin
+with a schema ("photos.codes"). `timeout` (seconds) is this module's, every other option libpq's.
 
-Items stand in the table, one a row; bits, kind and fingerprint of all indexes of a schema in its
+The table has one row per item; bits, kind and fingerprint of all indexes of a schema are in its
 table `dsprh_indexes`. A batch is a transaction of its own. `hnsw` builds its graph at the first
-commit, which is faster than to grow it row by row; until then every search is exact.
+commit, which is faster than growing it row by row; until then every search is exact.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
 from dsprh_tf.index.items import SCHEMA
 
-_NEEDED = (0, 8)  # the pgvector that searches graphs until k rows were found
+_NEEDED = (0, 8)  # the first pgvector that searches a graph until it has k rows
 _PAGE = 10_000  # rows read at a time
-_GRACE = 5.0  # seconds beyond the timeout until a server that says nothing is hung up on
-_NAME_BYTES = 63  # of PostgreSQL's identifiers
+_GRACE = 5.0  # seconds after the timeout until the connection to a silent server is closed
+_NAME_BYTES = 63  # of an identifier, PostgreSQL's limit
 _EF = 128, 1000  # candidates of a search in a graph: at least, and at most in pgvector
 _TYPES = {
     "id": "bigint",
@@ -46,14 +46,14 @@ _TYPES = {
 
 
 class PgvectorIndex(Database):
-    """See the module, and `create` and `load`, which make it.
+    """An index in a PostgreSQL table, made by `create` or `load`; see the module.
 
     Args:
         location: an address.
-        write: whether it may be changed.
+        write: whether the index may be changed.
 
     Raises:
-        ValueError: it is no address of a table.
+        ValueError: it is not the address of a table.
     """
 
     ENGINE, PLACE, KINDS = "PostgreSQL", "table", ("flat", "hnsw")
@@ -110,17 +110,15 @@ class PgvectorIndex(Database):
         self._connection = None
         with self._talking():
             self._connection = self._open()
-            found = self._connection.execute(
-                "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
-            ).fetchone()
-            if not found and extension:
-                found = self._install()
-        version = tuple(int(part) for part in found[0].split(".")[:2]) if found else None
+            if extension and not self._extension():
+                self._install()
+            found = self._extension()
+        version = tuple(int(part) for part in found.split(".")[:2]) if found else None
         if version is None or version < _NEEDED:
             raise ValueError(
-                f"{self.address.shown}: pgvector is {found[0] if found else 'not there'}, expected "
-                "0.8 or newer: install it on the server, then CREATE EXTENSION vector (or ALTER "
-                "EXTENSION vector UPDATE) in the database"
+                f"{self.address.shown}: pgvector is {found or 'not there'}, expected 0.8 or newer: "
+                "install it on the server, then CREATE EXTENSION vector (or ALTER EXTENSION vector "
+                "UPDATE) in the database"
             )
 
     def _open(self) -> psycopg.Connection:
@@ -137,7 +135,13 @@ class PgvectorIndex(Database):
         _set(connection, "statement_timeout", milliseconds)
         return connection
 
-    def _install(self):
+    def _extension(self) -> str | None:
+        """The version of pgvector in the database."""
+        query = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        found = self._connection.execute(query).fetchone()
+        return found[0] if found else None
+
+    def _install(self) -> None:
         try:
             self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         except (psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError,
@@ -146,14 +150,12 @@ class PgvectorIndex(Database):
                 f"{self.address.shown}: pgvector is not there and cannot be made ({_line(error)}): "
                 "install it on the server, then CREATE EXTENSION vector as its owner"
             ) from error
-        found = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
-        return self._connection.execute(found).fetchone()
 
     @contextlib.contextmanager
     def _talking(self, unlimited: bool = False) -> Iterator[psycopg.Connection]:
-        """The connection; what goes wrong is one line, and no wait is longer than the timeout.
+        """The connection; errors become one line, and no call takes longer than the timeout.
 
-        One that broke before is opened anew, so that a page outlives a restart of its database.
+        A broken connection is opened anew, so that a page outlives a restart of its database.
         """
         timer = threading.Timer(self.address.timeout + _GRACE, self._hang_up)
         timer.daemon = True
@@ -171,7 +173,7 @@ class PgvectorIndex(Database):
             ) from error
         except psycopg.ProgrammingError as error:
             if self._connection is None:
-                raise ValueError(f"--index={shown} is no address ({_line(error)})") from error
+                raise ValueError(f"--index={shown} is not an address ({_line(error)})") from error
             raise OSError(f"{shown}: the database failed ({_line(error)})") from error
         except psycopg.DataError as error:
             raise ValueError(f"{shown} cannot hold a value: {_line(error)}") from error
@@ -203,7 +205,7 @@ class PgvectorIndex(Database):
             return cursor.execute(query, (self._names[-1],)).fetchone()
 
     def _columns(self) -> dict[str, str]:
-        """Columns of the table and their types; none if there is no table."""
+        """Columns of the table and their types; empty if there is no table."""
         return dict(self._connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
@@ -262,7 +264,7 @@ class PgvectorIndex(Database):
             return connection.execute(query, (ids.tolist(),)).rowcount
 
     def commit(self) -> None:
-        """Builds the graph of `hnsw` if there is none yet, however long it takes.
+        """Builds the graph of `hnsw` if there is none yet, without a timeout.
 
         Raises:
             OSError: the database failed.
@@ -287,7 +289,7 @@ class PgvectorIndex(Database):
             (self._table.as_string(self._connection),),
         ).fetchone()[0]
 
-    # Questions
+    # Queries
 
     def _fetch(self, ids: np.ndarray, columns: list[str]) -> pa.Table:
         query = sql.SQL("SELECT {} FROM {} WHERE id = ANY(%s)").format(
@@ -316,7 +318,7 @@ class PgvectorIndex(Database):
     def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
         condition, values = _condition(where)
         graph = self.kind == "hnsw" and not where
-        # Only the bare operator can go through the graph; a whole number of it is always exact.
+        # Only the bare operator can use the graph; cast to int, the search is exact.
         order = "code <~> {0}" if graph else "(code <~> {0})::int, id"
         bits = sql.SQL("%s::bit({})").format(sql.Literal(self.bits))
         text = sql.SQL(
@@ -335,7 +337,7 @@ class PgvectorIndex(Database):
         return found
 
     def count(self, where: Where = EVERYTHING) -> int:
-        """How many items a filter admits: reads the whole table."""
+        """Number of items that a filter admits: reads the whole table."""
         return self._one("SELECT count(*) FROM {} WHERE {}", where)
 
     def any(self, where: Where = EVERYTHING) -> bool:
@@ -406,11 +408,11 @@ def _condition(where: Where) -> tuple[sql.Composable, list]:
 
 
 def _bit_strings(packed: bytes, bits: int) -> list[str]:
-    """Packed codes as PostgreSQL reads them: '0' and '1', in the order of `numpy.packbits`."""
+    """Packed codes as bit strings of PostgreSQL, in the order of `numpy.packbits`."""
     digits = (np.unpackbits(np.frombuffer(packed, np.uint8)) + ord("0")).tobytes().decode()
     return [digits[start : start + bits] for start in range(0, len(digits), bits)]
 
 
 def _line(error: Exception) -> str:
-    """The reason of an error without its further lines."""
+    """The first line of an error."""
     return (str(error).strip().split("\n") or [""])[0][:300]

@@ -1,4 +1,4 @@
-"""How much of what is nearest a search finds, measured on a sample of the items themselves."""
+"""Recall of a search, measured with a sample of the index's own items as queries."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def measure(codes: np.ndarray, rows: np.ndarray, search, exact) -> float | None:
 
     Args:
         codes: uint8 [n, bits / 8].
-        rows: int64 [m], those of the codes that are searched among.
+        rows: int64 [m], rows of the codes that are searched.
         search: (query codes, k) -> distances and rows, [queries, k], -1 where there are fewer.
-        exact: (codes, query codes, k) -> k least distances [queries, k], and anything.
+        exact: (codes, query codes, k) -> the k least distances [queries, k], and anything.
 
     Returns:
-        A number in [0, 1], or None where there are no two items.
+        A number in [0, 1], or None if there are fewer than two items.
 
     Raises:
         ValueError: the search reports a distance that is not that of the codes.
@@ -40,23 +40,23 @@ def measure(codes: np.ndarray, rows: np.ndarray, search, exact) -> float | None:
 
 
 def sampled(names: np.ndarray) -> np.ndarray:
-    """The items that are searched for: `SAMPLE` of the rows or ids, the same ones every time."""
+    """A sample of `SAMPLE` rows or ids to search for, the same every time."""
     return names[np.sort(np.random.default_rng(0).permutation(len(names))[:SAMPLE])]
 
 
 def nearest_others(count: int) -> int:
-    """How many nearest others of each are looked for, among so many items."""
+    """Number of nearest others that are looked for among `count` items."""
     return min(BEST, count - 1)
 
 
 def share(own: np.ndarray, limit: np.ndarray, distances: np.ndarray, found: np.ndarray) -> float:
-    """Recall@10 of what was found.
+    """Recall@10 of search results.
 
     Args:
         own: [queries], the sampled items; each is its own nearest, at distance 0.
         limit: [queries], true distances of the last of the nearest others.
         distances: [queries, nearest others + 1], as reported.
-        found: of that shape, rows or ids as in `own`, -1 where there are fewer.
+        found: rows or ids like `own`, of the same shape; -1 where there are fewer.
     """
     best = found.shape[1] - 1
     hits = (found >= 0) & (found != own[:, None]) & (distances <= limit[:, None])
@@ -64,7 +64,7 @@ def share(own: np.ndarray, limit: np.ndarray, distances: np.ndarray, found: np.n
 
 
 def brute_force(codes: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, None]:
-    """The k least distances by NumPy alone, which shares no code with any search."""
+    """The k least distances by NumPy alone, without code of any search."""
     rows = [np.sort(binary.hamming_distance(one[None], codes)[0])[:k] for one in query]
     return np.stack(rows), None
 
@@ -74,9 +74,9 @@ def check_distances(query, codes, distances, there) -> None:
 
     Args:
         query: uint8 [queries, bits / 8].
-        codes: uint8 [queries, k, bits / 8] of what was found.
+        codes: uint8 [queries, k, bits / 8] of the results.
         distances: [queries, k], as reported.
-        there: bool [queries, k], where something was found.
+        there: bool [queries, k], False where there was no result.
 
     Raises:
         ValueError: they differ.

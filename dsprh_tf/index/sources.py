@@ -1,4 +1,4 @@
-"""Where items come from: a folder of pictures, or the rows of a manifest."""
+"""Sources of items: a folder of images, or the rows of a manifest."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import NamedTuple
 from dsprh_tf.data.pairs import label_set, read_rows
 from dsprh_tf.index.items import stable_id
 
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class Item(NamedTuple):
-    """One item that is to be encoded.
+    """An item to encode.
 
     Attributes:
         id: a whole number of its own.
-        content: the path of a picture, or a text.
+        content: the path of an image, or a text.
         tags: of the manifest's column tags, or else labels.
-        row: the row of the manifest, 0 for a picture of a folder.
+        row: the row of the manifest, 0 for an image of a folder.
     """
 
     id: int
@@ -34,22 +34,22 @@ class Source:
 
     Attributes:
         modality: "image" or "text".
-        path: absolute, of the folder or the manifest.
+        path: the absolute path of the folder or the manifest.
         items: the items of this shard.
-        notes: what was passed over, and how many, for the screen.
+        notes: lines on what was passed over, for the screen.
 
     Args:
-        path: a folder that is walked for pictures, except for hidden files and folders and for
-            folders that are only linked there, since links can lead round in a circle; or a
-            manifest (CSV, Parquet, JSONL) with a column image or text, and optionally id, tags or
-            labels. Whole numbers in the column id are the items' ids; other ids, paths and texts
-            are hashed to one (`items.stable_id`).
-        modality: as above.
-        shard: (i, n): the items whose id leaves the remainder i when divided by n, so that n
-            machines share a source without knowing of each other.
+        path: a folder that is searched for images at any depth, without hidden files and folders,
+            and without linked folders, since links can form a circle; or a manifest (CSV,
+            Parquet, JSONL) with a column image or text, and optionally id, tags or labels. Whole
+            numbers in the column id are the items' ids; other ids, paths and texts are hashed to
+            one (`items.stable_id`).
+        modality: "image" or "text".
+        shard: (i, n): only items whose id leaves the remainder i when divided by n, so that n
+            machines can share a source.
 
     Raises:
-        ValueError: the source is missing, empty or broken, or an id is given to two items.
+        ValueError: the source is missing, empty or broken, or two items have the same id.
     """
 
     def __init__(self, path: str | os.PathLike, modality: str, shard: tuple[int, int] = (0, 1)):
@@ -66,7 +66,7 @@ class Source:
         items = self._unique(found)
         if not items:
             raise ValueError(
-                f"{path} has no {'pictures' if modality == 'image' else 'texts'}"
+                f"{path} has no {modality}s"
                 + (f" ({'; '.join(self.notes)})" if self.notes else "")
             )
         part, parts = shard
@@ -80,13 +80,13 @@ class Source:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             linked += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
             for name in sorted(files):
-                if name.startswith(".") or not name.lower().endswith(PICTURES):
+                if name.startswith(".") or not name.lower().endswith(IMAGE_ENDINGS):
                     others += 1
                     continue
                 path = os.path.join(folder, name)
                 yield Item(stable_id("image", path), path)
         if others:
-            self.notes.append(f"{others:,} files that are hidden or no pictures were passed over")
+            self.notes.append(f"{others:,} files that are hidden or not images were passed over")
         if linked:
             self.notes.append(
                 f"{linked:,} linked folders were not followed: encode each as a source of its own"
@@ -120,7 +120,7 @@ class Source:
         return int(name)
 
     def _unique(self, found: Iterator[Item]) -> list[Item]:
-        """The items, those that say the same once."""
+        """The items; of those with the same id and content one, with the tags of all."""
         items, repeated = {}, 0
         for item in found:
             other = items.setdefault(item.id, item)
@@ -136,7 +136,7 @@ class Source:
                 tags = tuple(dict.fromkeys((*other.tags, *item.tags)))
                 items[item.id] = other._replace(tags=tags)
         if repeated:
-            self.notes.append(f"{repeated:,} rows that repeat another were taken together with it")
+            self.notes.append(f"{repeated:,} rows that repeat another were merged with it")
         return list(items.values())
 
 
@@ -145,7 +145,7 @@ def _refuse(error: OSError):
 
 
 def path_prefix(typed: str | None) -> str | None:
-    """The beginning of a path as items have it: absolute; a "/" at the end stays."""
+    """The beginning of a path in the form that items have: absolute; a "/" at the end stays."""
     if not typed:
         return None
     path = os.path.abspath(typed)

@@ -1,0 +1,1 @@
+"""Backbones: architectures, weights, and the cache of what a frozen one computes."""

@@ -1,0 +1,1 @@
+"""The programs: flags and screens. What they do is in the library."""

@@ -1,0 +1,188 @@
+"""How every program starts and ends: `--help` by groups, errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging as python_logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from absl import flags, logging
+
+import dsprh_tf
+
+# Each is a module of this package with a `PROGRAM`.
+PROGRAMS = {
+    "train": "trains a model and evaluates it",
+    "evaluate": "evaluates a trained run in all directions",
+    "baseline": "evaluates LSH, CCA + ITQ or the features that are not hashed",
+    "reproduce": "trains all trials of the paper's tables and figures and writes reports",
+    "export": "exports both encoders of a run for TensorFlow Serving",
+    "encode": "encodes a collection of images or texts",
+    "index": "builds and changes an index of codes",
+    "search": "searches an index, or the database of a run",
+    "serve_demo": "serves a web page that searches an index",
+    "make_scenes": "draws the data set of the demo",
+    "convert_weights": "converts PyTorch weights",
+}
+
+
+class Program:
+    """A command-line program.
+
+    Args:
+        doc: the text of `--help`; its commands begin with `dsprh NAME`.
+        main: called once the flags are parsed, with the command if there are any; returns an exit
+            code, or None for 0.
+        flag_values: the program's own flags; absl's global ones are left alone.
+        groups: title -> flag names, the order of `--help`; flags that are not named come last.
+        commands: word -> what it does. One of them is then the program's first argument.
+
+    Attributes:
+        typed: names of the flags that stand on the command line itself, not in a flag file.
+    """
+
+    def __init__(
+        self,
+        doc: str,
+        main: Callable,
+        flag_values: flags.FlagValues,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        commands: Mapping[str, str] | None = None,
+    ):
+        self.doc = doc
+        self.typed: frozenset[str] = frozenset()
+        self._main = main
+        self._flags = flag_values
+        self._groups = dict(groups or {})
+        self._commands = dict(commands or {})
+
+    def run(self, name: str, arguments: Sequence[str], called: str) -> int:
+        """Parses the arguments and runs the program.
+
+        Args:
+            name: the program's name, which begins its error lines.
+            arguments: what follows the program's name on the command line.
+            called: how the user calls the program, for `--help`.
+
+        Returns:
+            The exit code: 0, what `main` returns, 2 for an error, 130 for Ctrl+C.
+        """
+        logging.set_verbosity("error")
+        python_logging.getLogger("tensorflow").setLevel("ERROR")
+        arguments, chosen = list(arguments), []
+        if any(a in ("--help", "-h", "-help", "--helpshort") for a in arguments):
+            print(self._help().replace(f"dsprh {name}", called))
+            return 0
+        try:
+            if self._commands:
+                chosen = [self._command(arguments)]
+                arguments = arguments[1:]
+            self._parse(arguments)
+            return self._main(*chosen) or 0
+        except (ValueError, OSError, MemoryError, flags.Error, *_tensorflow_errors()) as error:
+            print(f"{name}: {_one_line(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on from there", file=sys.stderr)
+            return 130
+
+    def _command(self, arguments: Sequence[str]) -> str:
+        word = arguments[0] if arguments else None
+        if word not in self._commands:
+            got = "no command" if word is None else f"{word!r}"
+            raise ValueError(
+                f"got {got}, expected one of {', '.join(self._commands)} before all flags"
+            )
+        return word
+
+    def _parse(self, arguments: Sequence[str]) -> None:
+        self._flags.unparse_flags()  # a former call in the same process
+        rest = self._flags([sys.argv[0], *arguments])[1:]
+        if rest:
+            raise ValueError(f"got {rest[0]!r}, expected only --flag=value")
+        names = (a.lstrip("-").split("=")[0] for a in arguments if a.startswith("-"))
+        self.typed = frozenset(names)
+
+    def _help(self) -> str:
+        named = [name for names in self._groups.values() for name in names]
+        rest = [name for name in self._flags if name not in named]
+        sections = dict(self._groups)
+        if rest:
+            sections["other" if self._groups else "flags"] = rest
+        lines = [self.doc.strip(), ""]
+        if self._commands:
+            lines += ["commands:", *(f"  {w:22} {text}" for w, text in self._commands.items()), ""]
+        for title, names in sections.items():
+            lines.append(f"{title}:")
+            for name in names:
+                flag = self._flags[name]
+                default = "" if flag.default is None else f" [{flag.default_as_str.strip(chr(39))}]"
+                lines.append(f"  --{name:20} {flag.help}{default}")
+            lines.append("")
+        lines.append("Every flag may stand in a file, one per line, given as --flagfile=FILE.")
+        return "\n".join(lines)
+
+
+def start(name: str) -> None:
+    """Runs a program with this process's arguments, and ends the process with its exit code.
+
+    Args:
+        name: one of `PROGRAMS`.
+    """
+    called = f"python {os.path.relpath(sys.argv[0])}"
+    sys.exit(load(name).run(name, sys.argv[1:], called))
+
+
+def main() -> None:
+    """The program `dsprh`: its first argument names one of `PROGRAMS`."""
+    word, *arguments = sys.argv[1:] or ["--help"]
+    if word in ("--help", "-h", "help"):
+        width = max(map(len, PROGRAMS))
+        print("Cross-modal hashing in TensorFlow.\n\n    dsprh PROGRAM --flag=value ...\n")
+        print("\n".join(f"  {name:{width}}  {text}" for name, text in PROGRAMS.items()))
+        print("\n`dsprh PROGRAM --help` lists the flags of a program.")
+        sys.exit(0)
+    if word == "--version":
+        print(dsprh_tf.__version__)
+        sys.exit(0)
+    if word not in PROGRAMS:
+        print(f"dsprh: got {word!r}, expected one of {', '.join(PROGRAMS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(load(word).run(word, arguments, f"dsprh {word}"))
+
+
+def load(name: str) -> Program:
+    """The program of a name; only its own module is imported, since many need no TensorFlow."""
+    with quiet_imports():
+        return importlib.import_module(f"dsprh_tf.cli.{name}").PROGRAM
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keeps off the screen what TensorFlow 2.21 writes on import before it reads any setting."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    message = str(error)
+    if isinstance(error, _tensorflow_errors()) and "ValueError: " in message:
+        # An image that went bad after the check at load time: the loader's own line.
+        message = message.split("ValueError: ", 1)[1].split("\n", 1)[0]
+    return " ".join(message.split())[:1500]
+
+
+def _tensorflow_errors() -> tuple:
+    """TensorFlow's errors, if the program uses it at all."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (tensorflow.errors.OpError,) if tensorflow else ()

@@ -1,0 +1,69 @@
+"""Flags of runs, made from the settings of runs and methods: the only place that knows both."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from dsprh_tf.settings import GROUPS, RunSettings, as_text, method_fields
+
+
+def define_settings(flag_values: flags.FlagValues, leave_out=()) -> dict[str, list[str]]:
+    """Defines a flag for each setting of runs and methods.
+
+    No flag has a default of its own: what is not given is decided by `effective_settings`.
+
+    Args:
+        flag_values: where to define them.
+        leave_out: names of settings that get no flag.
+
+    Returns:
+        Title -> names of flags, for `--help`: groups of run settings, then one per method.
+    """
+    for field in dataclasses.fields(RunSettings):
+        if field.name not in leave_out:
+            default = "" if field.default is None else f" [{as_text(field.default)}]"
+            _define(flag_values, field, f"{field.metadata['help']}{default}")
+    groups = {title: [n for n in names if n not in leave_out] for title, names in GROUPS.items()}
+    groups["settings of methods, with their defaults"] = []
+    for name, fields in method_fields().items():
+        field = next(iter(fields.values()))
+        texts: dict[str, list[str]] = {}
+        for method, own in fields.items():
+            texts.setdefault(as_text(own.default), []).append(method)
+        defaults = "; ".join(f"{', '.join(methods)}: {text}" for text, methods in texts.items())
+        _define(flag_values, field, f"{field.metadata['help']} [{defaults}]")
+        groups["settings of methods, with their defaults"].append(name)
+    return groups
+
+
+def given_settings(flag_values: flags.FlagValues) -> dict:
+    """The settings that the user gave, typed or in a flag file: name -> value."""
+    names = [*(f.name for f in dataclasses.fields(RunSettings)), *method_fields()]
+    found = {}
+    for name in names:
+        if name in flag_values and flag_values[name].present:
+            value = flag_values[name].value
+            found[name] = _numbers(name, value) if isinstance(value, list) else value
+    return found
+
+
+def _define(flag_values: flags.FlagValues, field: dataclasses.Field, text: str) -> None:
+    kind = str(field.type).split(" ")[0]
+    define = {
+        "bool": flags.DEFINE_boolean,
+        "int": flags.DEFINE_integer,
+        "float": flags.DEFINE_float,
+        "str": flags.DEFINE_string,
+    }.get(kind, flags.DEFINE_list)
+    define(field.name, None, text, flag_values=flag_values)
+
+
+def _numbers(name: str, texts: list[str]) -> list[float]:
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        raise ValueError(
+            f"--{name} is {','.join(texts)}, expected numbers, such as 0.25,0.25,0.5"
+        ) from None

@@ -1,0 +1,1 @@
+"""Evaluation: retrieval metrics from codes, results, plots, contact sheets."""

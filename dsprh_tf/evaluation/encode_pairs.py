@@ -1,0 +1,77 @@
+"""Codes of a dataset's items by a model in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from dsprh_tf import codes
+from dsprh_tf.data.pipeline import PairSource
+from dsprh_tf.data.splits import Split
+from dsprh_tf.evaluation.retrieval import Encoded, neighbour_map
+from dsprh_tf.similarity import nearest_by_features
+
+_QUERIES, _DATABASE = 500, 5_000  # validation and training pairs at most in the validation MAP
+
+
+class PairEncoder:
+    """Encodes pairs with a model; its graphs are traced once and used for every epoch.
+
+    Args:
+        model: a `CrossModalHashing`.
+        source: where its inputs come from.
+        batch_size: pairs encoded at once.
+    """
+
+    def __init__(self, model, source: PairSource, batch_size: int = 64):
+        self.source = source
+        self.batch_size = batch_size
+        self._image = tf.function(model.encode_image, reduce_retracing=True)
+        self._text = tf.function(model.encode_text, reduce_retracing=True)
+
+    def hash_values(self, indices: np.ndarray, progress: str | None = None):
+        """Real-valued H_I, H_T of the items: two float32 [n, bits].
+
+        Args:
+            indices: the items.
+            progress: title of a progress bar, or None for no bar.
+        """
+        image, text = [], []
+        bar = tqdm(total=len(indices), desc=progress, unit="pair", disable=progress is None)
+        for batch in self.source.batches(indices, self.batch_size):
+            bow = batch.pop("bow")
+            image.append(self._image(batch).numpy())
+            text.append(self._text(bow).numpy())
+            bar.update(len(bow))
+        bar.close()
+        return np.concatenate(image), np.concatenate(text)
+
+    def __call__(self, indices: np.ndarray, progress: str | None = None) -> Encoded:
+        """Packed codes of both modalities, with the items' labels."""
+        image, text = self.hash_values(indices, progress)
+        labels = self.source.dataset.labels
+        return Encoded(
+            image_codes=codes.pack(image),
+            text_codes=codes.pack(text),
+            labels=None if labels is None else labels[indices],
+        )
+
+
+def validation_map(encode: PairEncoder, split: Split, image_features, seed: int) -> float:
+    """How well codes of validation pairs find near training pairs; no labels, no test queries.
+
+    At most 500 validation pairs against at most 5,000 training pairs.
+
+    Args:
+        encode: encodes the pairs.
+        split: names them.
+        image_features: items -> [N, D_I] with their features by the untouched backbone filled in.
+        seed: of the draw of pairs.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = (split.validation, _QUERIES), (split.train, _DATABASE)
+    parts = [np.sort(rng.permutation(items)[:most]) for items, most in drawn]
+    images = image_features(np.concatenate(parts))
+    pairs = [(images[rows], encode.source.text_features(rows)) for rows in parts]
+    return neighbour_map(encode(parts[0]), encode(parts[1]), nearest_by_features(*pairs))

@@ -1,0 +1,172 @@
+"""The results of an evaluation: their record, their files, their table."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from dsprh_tf.data.files import read_json, replacing, write_json
+from dsprh_tf.evaluation.plots import plot_curves, title
+from dsprh_tf.evaluation.retrieval import DIRECTIONS
+
+RESULTS_FORMAT = 1
+"""Version of `results.json`, its first entry; a change that old readers misread raises it."""
+
+
+class Results(dict):
+    """The record of an evaluation, the content of `results.json`; it prints as a table."""
+
+    def __str__(self):
+        return format_table(self)
+
+
+def results_record(
+    method: str,
+    bits: int,
+    dataset: str,
+    seed: int,
+    results: dict,
+    validation_map: float | None = None,
+) -> Results:
+    """Results together with what they are results of: the content of `results.json`.
+
+    Args:
+        method: Name of the method.
+        bits: Code length.
+        dataset: Name of the dataset.
+        seed: Seed of split and training.
+        results: What `evaluate_directions` returned.
+        validation_map: What `neighbour_map` returned for validation pairs, if there are any.
+
+    Returns:
+        One flat dictionary that opens with `"format"`; `metrics.evaluate`'s dictionaries stand
+        under the directions' names.
+    """
+    head = {"format": RESULTS_FORMAT, "method": method, "bits": int(bits), "dataset": dataset}
+    head["seed"] = int(seed)
+    counts = {name: results[name] for name in ("ties", "chance", "queries", "database")}
+    if validation_map is not None:
+        counts["validation_map"] = validation_map
+    return Results({**head, **counts, **{name: results[name] for name in DIRECTIONS}})
+
+
+def results_files(ties: str = "stable") -> list[str]:
+    """Names of the files of one evaluation; with averaged ties they end in `-average`."""
+    end = "" if ties == "stable" else f"-{ties}"
+    return [f"results{end}.json", f"results{end}.csv", f"curves{end}.png"]
+
+
+def write_results(run_dir: str | os.PathLike, record: dict) -> list[str]:
+    """Files of one evaluation: `results.json`, `results.csv` and `curves.png`.
+
+    With averaged ties their names end in `-average`, since the two do not compare.
+    Each is written under a temporary name and then renamed, so that a reader never sees half of
+    one; `results.json` comes last, so that where it is, all are. The CSV has one row per direction
+    and one column per number.
+
+    Args:
+        run_dir: Folder, made if it is missing.
+        record: What `results_record` returned.
+
+    Returns:
+        The files' names.
+
+    Raises:
+        ValueError: If a number is not finite; nothing is written then.
+    """
+    try:
+        json.dumps(record, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(
+            f"results hold a number that is not finite ({error}); nothing was written"
+        ) from error
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    names = results_files(record["ties"])
+    with replacing(run_dir / names[1]) as path:
+        scalar_table(record).to_csv(path, index=False)
+    with replacing(run_dir / names[2]) as path:
+        plot_curves(record).savefig(path, format="png", dpi=150)
+    write_json(run_dir / names[0], record)
+    return names
+
+
+def read_results(path: str | os.PathLike) -> Results:
+    """The record of a `results.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What `results_record` returned.
+
+    Raises:
+        ValueError: If the file is missing, broken, or not of this version's format.
+    """
+    fix = "evaluate the run again"
+    record = read_json(path, fix)
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != RESULTS_FORMAT:
+        raise ValueError(
+            f"{path} is a results file of another version: its format is {found!r}, expected "
+            f"{RESULTS_FORMAT}; {fix}"
+        )
+    return Results(record)
+
+
+def scalar_table(record: dict) -> pd.DataFrame:
+    """Every single number of a record: one row per direction.
+
+    Args:
+        record: What `results_record` returned.
+
+    Returns:
+        Columns method, bits, dataset, seed, ties, chance, queries, database, direction, and one per
+        metric that is a number; the curves are left to `results.json`.
+    """
+    shared = {name: v for name, v in record.items() if name not in ("format", *DIRECTIONS)}
+    rows = [
+        {
+            **shared,
+            "direction": direction,
+            **{name: v for name, v in record[direction].items() if not isinstance(v, dict)},
+        }
+        for direction in DIRECTIONS
+    ]
+    return pd.DataFrame(rows)
+
+
+def format_table(record: dict) -> str:
+    """Results as aligned text for the screen, chance in the title.
+
+    Args:
+        record: What `results_record` returned.
+
+    Returns:
+        Several lines without a newline at the end.
+    """
+    names = [name for name, value in record["image_to_text"].items() if isinstance(value, float)]
+    headers = [
+        name.replace("map", "MAP")
+        .replace("ndcg", "NDCG")
+        .replace("_min_r", " /min(R,rel)")
+        .replace("precision@radius2", "P@radius<=2")
+        for name in names
+    ]
+    lines = [title(record), f"{'':<16}" + "".join(f"  {header:>8}" for header in headers)]
+    for direction in DIRECTIONS:
+        cells = [
+            f"  {record[direction][name]:>{max(8, len(header))}.4f}"
+            for name, header in zip(names, headers)
+        ]
+        lines.append(f"{direction.replace('_to_', ' -> '):<16}" + "".join(cells))
+    unanswerable = record["image_to_text"]["queries_without_relevant"]
+    if unanswerable:
+        lines.append(f"{unanswerable:,} queries have no relevant item; they count 0")
+    if "validation_map" in record:
+        value = record["validation_map"]
+        lines.append(f"validation pairs: MAP {value:.4f} with near pairs as relevant, no labels")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""Metrics of retrieval in four directions, from codes of queries and database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsprh_tf import metrics
+
+DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
+CROSS_MODAL = DIRECTIONS[:2]
+"""Those between the modalities."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes or embeddings of both modalities of the same items, with their labels.
+
+    uint8 arrays are packed codes `[n, bits / 8]`, compared by Hamming distance; floating arrays
+    are embeddings `[n, D]`, compared by cosine.
+
+    Attributes:
+        image_codes: Codes or embeddings of the images.
+        text_codes: Codes or embeddings of the texts.
+        labels: `[n, labels]` of 0 and 1, or None where the dataset has none.
+        image_within: What images are compared by among each other; None: `image_codes`.
+        text_within: What texts are compared by among each other; None: `text_codes`.
+    """
+
+    image_codes: np.ndarray
+    text_codes: np.ndarray
+    labels: np.ndarray | None
+    image_within: np.ndarray | None = None
+    text_within: np.ndarray | None = None
+
+    def side(self, modality: str, within: bool = False) -> np.ndarray:
+        """What a modality is compared by.
+
+        Args:
+            modality: `"image"` or `"text"`.
+            within: For comparison with the same modality.
+        """
+        own = getattr(self, f"{modality}_within") if within else None
+        return getattr(self, f"{modality}_codes") if own is None else own
+
+
+def evaluate_directions(
+    query: Encoded, database: Encoded, at: int = 50, ties: str = "stable"
+) -> dict:
+    """Metrics of all four directions of retrieval, with the base rate beside them.
+
+    Within one modality a query never finds itself, since queries are not in the database.
+
+    Args:
+        query: The queries.
+        database: The items that are ranked.
+        at: Cut-off of the metrics that have one.
+        ties: How tied distances are read, see `dsprh_tf.metrics`; of embeddings always "stable".
+
+    Returns:
+        `{"image_to_text": ..., "text_to_image": ..., "image_to_image": ..., "text_to_text": ...}`
+        as `metrics.evaluate` (of embeddings: `metrics.evaluate_cosine`) gives them, and
+        `"ties"`, `"chance"`, `"queries"`, `"database"`.
+
+    Raises:
+        ValueError: If labels are missing, codes and labels do not fit each other, or tied
+            distances of embeddings shall be averaged.
+    """
+    if query.labels is None or database.labels is None:
+        raise ValueError(
+            "evaluation needs labels: without them nothing says which results are relevant; add "
+            "a labels column to the dataset, or leave evaluation out"
+        )
+    results = {}
+    for direction in DIRECTIONS:
+        source, target = direction.split("_to_")
+        pair = query.side(source, source == target), database.side(target, source == target)
+        if all(side.dtype.kind == "f" for side in pair):
+            if ties != "stable":
+                raise ValueError(
+                    f"ties is {ties!r}, but embeddings are ranked by cosine, where ties are rare "
+                    "and keep the order of the database: use 'stable'"
+                )
+            results[direction] = metrics.evaluate_cosine(*pair, query.labels, database.labels, at)
+        else:
+            results[direction] = metrics.evaluate(*pair, query.labels, database.labels, at, ties)
+    return {
+        **results,
+        "ties": ties,
+        "chance": metrics.chance(query.labels, database.labels),
+        "queries": len(query.labels),
+        "database": len(database.labels),
+    }
+
+
+def neighbour_map(query: Encoded, database: Encoded, near: np.ndarray) -> float:
+    """MAP with neighbours instead of labels, mean of both cross-modal directions.
+
+    Args:
+        query: codes of held-out pairs.
+        database: codes of training pairs.
+        near: bool [queries, database], such as `similarity.nearest_by_features` gives.
+    """
+    # Item j carries the numbers of the queries that it is near to as its labels.
+    labels = np.eye(len(near), dtype=np.uint8), near.T.astype(np.uint8)
+    pairs = ((query.image_codes, database.text_codes), (query.text_codes, database.image_codes))
+    return float(np.mean([metrics.evaluate(*pair, *labels)["map"] for pair in pairs]))

@@ -1,0 +1,177 @@
+"""What came out of an experiment's cells, averaged over seeds, beside what was published."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dsprh_tf import evaluation
+from dsprh_tf.experiments.plan import PAPER_DATA, Entry
+
+METRICS = ("map@50", "map")  # the paper's, and those of "mean of four"
+SHOWN = (*METRICS, "ndcg@50")
+TITLES = {
+    "map@50": "MAP@50",
+    "map": "MAP",
+    "ndcg@50": "NDCG@50",
+    "mean of four": "Mean of the four: MAP@50 and MAP in both directions",
+    "mean map": "Mean of MAP in both directions",
+    "mean ndcg@50": "Mean of NDCG@50 in both directions",
+    "validation_map": "Validation MAP, without labels or test queries",
+}
+# Those between the modalities, as pages show them.
+DIRECTIONS = {name: name.replace("_to_", " → ") for name in evaluation.CROSS_MODAL}
+_PRINTED = {"image2text": "image_to_text", "text2image": "text_to_image"}
+_PUBLISHED = Path(__file__).parent / "published"
+
+
+def published(experiment: str, dataset: str) -> pd.DataFrame:
+    """What was printed for an experiment on a dataset.
+
+    Args:
+        experiment: its name.
+        dataset: name of the data here, such as "nuswide".
+
+    Returns:
+        Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
+        empty where there is nothing.
+    """
+    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
+    names["table3"] = names["table2"]
+    columns = ["row", "backbone", "direction", "bits", "metric", "value"]
+    if dataset not in PAPER_DATA or experiment not in names:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat([pd.read_csv(_PUBLISHED / name) for name in names[experiment]])
+    table = table[table["dataset"] == PAPER_DATA[dataset][0]]
+    table = table.rename(columns={"method": "row", "loss": "row"})
+    table["direction"] = table["direction"].map(_PRINTED)
+    table["metric"] = table["metric"].str.lower()
+    if "backbone" not in table:
+        table["backbone"] = ""
+    return table[columns].reset_index(drop=True)
+
+
+def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+    """The state and the numbers of a plan's cells.
+
+    Args:
+        entries: the plan.
+        out: the output folder.
+
+    Returns:
+        One row per entry and direction (one per entry without results): row, bits, parameter,
+        value, cell, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
+        and one column per metric that is a number.
+
+    Raises:
+        ValueError: results of another version of the project.
+    """
+    rows = []
+    for entry in entries:
+        cell, record = entry.cell, entry.cell.record(out)
+        head = {
+            "row": entry.row, "bits": entry.bits, "parameter": entry.parameter,
+            "value": entry.value, "cell": cell.name, "method": cell.method, "seed": cell.seed,
+            "seconds": cell.seconds(out),
+        }  # fmt: skip
+        if record is not None:
+            numbers = evaluation.scalar_table(record).drop(
+                columns=["method", "bits", "dataset", "seed"]
+            )
+            done = {**head, "state": "done", "reason": ""}
+            rows += [{**done, **line} for line in numbers.to_dict("records")]
+        else:
+            reason = cell.failure(out)
+            rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
+    columns = ["direction", "chance", "queries", "database", "validation_map", *SHOWN]
+    return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
+
+
+def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, beside what was printed.
+
+    Args:
+        results: what `read_results` returned.
+        printed: what `published` returned.
+        backbone: name of the backbone here: a row is set beside the printed one with it, else
+            beside that with AlexNet, the paper's main one.
+
+    Returns:
+        Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
+        published, difference. Directions are the two cross-modal ones and, under direction "", as
+        metric "mean of four" the mean of their MAP and MAP@50 per seed, "mean map" and
+        "mean ndcg@50" the means of both directions, and "validation_map".
+    """
+    known = {}
+    for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
+        lines = printed[printed["backbone"] == wanted]
+        keys = zip(lines["row"], lines["bits"], lines["direction"], lines["metric"])
+        known.update(zip(keys, lines["value"]))
+    rows = []
+    for (row, bits), group in results.groupby(["row", "bits"], sort=False):
+        counts = {"row": row, "bits": bits, "seeds": group["seed"].nunique(),
+                  "failed": group.loc[group["state"] == "failed", "seed"].nunique()}  # fmt: skip
+        cross = group[group["direction"].isin(list(DIRECTIONS))]
+        samples = {
+            (direction, metric): cross.loc[cross["direction"] == direction, metric]
+            for metric, direction in itertools.product(SHOWN, DIRECTIONS)
+        }
+        by_seed = cross.groupby("seed")
+        samples["", "mean of four"] = by_seed[list(METRICS)].mean().mean(axis=1)
+        for metric in ("map", "ndcg@50"):
+            samples["", f"mean {metric}"] = by_seed[metric].mean()
+        if group["validation_map"].notna().any():
+            samples["", "validation_map"] = by_seed["validation_map"].first()
+        for (direction, metric), values in samples.items():
+            values = values.to_numpy(float)
+            mean = values.mean() if len(values) else np.nan
+            std = values.std(ddof=1) if len(values) > 1 else np.nan
+            there = known.get((row, bits, direction, metric), math.nan)
+            rows.append({**counts, "direction": direction, "metric": metric, "mean": mean,
+                         "std": std, "done": len(values), "published": there,
+                         "difference": mean - there})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def paper_backbone(backbone: str) -> str:
+    """A backbone as the published tables call it; AlexNet for those that they do not have."""
+    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")
+
+
+def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+    """Curves of the finished cells, averaged over seeds point by point.
+
+    Points are the same Hamming radius, or rank where there are no codes; a point that not all
+    seeds have is left out.
+
+    Args:
+        entries: the plan.
+        out: the output folder.
+
+    Returns:
+        Columns row, bits, direction, curve ("precision_recall" or "precision_at_k"), x, precision.
+    """
+    points = []
+    for entry in entries:
+        record = entry.cell.record(out) or {}
+        for direction, curve in itertools.product(
+            DIRECTIONS, ("precision_recall", "precision_at_k")
+        ):
+            if direction not in record:
+                continue
+            values = record[direction][curve]
+            x = values["recall" if curve == "precision_recall" else "k"]
+            at = values.get("radius") or values.get("rank") or x
+            head = (entry.row, entry.bits, direction, curve, entry.cell.seed)
+            points += [(*head, *p) for p in zip(at, x, values["precision"])]
+    keys = ["row", "bits", "direction", "curve"]
+    table = pd.DataFrame(points, columns=[*keys, "seed", "point", "x", "precision"])
+    seeds = table.groupby(keys)["seed"].transform("nunique")
+    held = table.groupby([*keys, "point"])["seed"].transform("nunique")
+    mean = table[held == seeds].groupby([*keys, "point"], sort=False)[["x", "precision"]].mean()
+    return mean.reset_index().drop(columns="point")

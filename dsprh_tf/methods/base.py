@@ -1,0 +1,259 @@
+"""The contract of a method: networks, settings, recipes, preparation and loss, in one class."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from dsprh_tf import codes
+
+
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - as absl calls it
+    choices: Iterable[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A field of a settings class: its default, its help text, and what it may be.
+
+    Args:
+        default: the default.
+        help: one sentence; the text of the command-line flag.
+        choices: allowed strings; () allows any.
+        low: smallest allowed number; None for no bound.
+        high: largest allowed number; None for no bound.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def checked(settings) -> None:
+    """Checks each field of a settings object against its type, choices and bounds.
+
+    Raises:
+        ValueError: a value that cannot work, with what was expected.
+    """
+    for field in dataclasses.fields(settings):
+        value, about = getattr(settings, field.name), field.metadata
+        if value is None:
+            if field.default is not None and "None" not in str(field.type):
+                raise ValueError(f"--{field.name} is None, expected a value")
+            continue
+        expected = _expected(field, value)
+        if expected:
+            raise ValueError(f"--{field.name} is {value!r}, expected {expected}")
+        if about["choices"] and value not in about["choices"]:
+            raise ValueError(
+                f"--{field.name} is {value!r}, expected one of {', '.join(about['choices'])}"
+            )
+
+
+def _expected(field: dataclasses.Field, value) -> str | None:
+    """What a field expects, or None where the value is that."""
+    low, high = field.metadata["low"], field.metadata["high"]
+    kind = str(field.type).split(" ")[0]
+    if kind == "bool":
+        return None if isinstance(value, bool) else "True or False"
+    if kind == "str":
+        return None if isinstance(value, str) else "a string"
+    if kind.startswith("tuple"):
+        return _expected_weights(field, value)
+    if kind not in ("int", "float"):
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    noun = "a whole number" if kind == "int" else "a finite number"
+    if not number or (kind == "int" and value != int(value)) or not math.isfinite(value):
+        return noun
+    if (low is not None and value < low) or (high is not None and value > high):
+        if low is not None and high is not None:
+            return f"{noun} from {low:g} to {high:g}"
+        return f"{noun} of at least {low:g}" if low is not None else f"{noun} of at most {high:g}"
+    return None
+
+
+def _expected_weights(field: dataclasses.Field, value) -> str | None:
+    count = str(field.type).count("float")
+    numbers = len(value) == count and all(
+        isinstance(x, (int, float)) and math.isfinite(x) and x >= 0 for x in value
+    )
+    return (
+        None
+        if numbers and any(value)
+        else f"{count} numbers from 0, not all 0, such as 0.25,0.25,0.5"
+    )
+
+
+class Method:
+    """A published system: a subclass in a file of its own is all that there is to it.
+
+    | part of a subclass | content |
+    |---|---|
+    | docstring | title and source |
+    | `name`, `title` | as the command line and as tables have it |
+    | `supervised` | whether labels of the training pairs enter the loss |
+    | `Settings` | a frozen dataclass of `setting`s: names, defaults and help, in one place |
+    | `recipes` | settings that replace defaults, see below |
+    | `networks` | the image and the text network |
+    | `prepare` | what batches need beside images and texts |
+    | `loss` | the terms of a batch's loss |
+    | `ablation` | row -> the settings that take one part away: an experiment of its own |
+
+    `recipes` maps an occasion to settings, those of training (`RunSettings`) included: "paper" for
+    all runs, "frozen" for a frozen backbone or given features, and the name of a data set for what
+    the paper says of it, or what was measured to serve it. A later one of these replaces an
+    earlier one, and what the user gives replaces them all.
+
+    Args:
+        bits: code length K, a multiple of 8.
+        seed: of what networks draw while training, such as the masks of a dropout.
+        **settings: fields of `Settings`.
+
+    Attributes:
+        name: as the command line has it.
+        terms: names of the loss's terms, without the "total".
+        hardening: whether codes harden by alpha_e while training; False where the loss pulls codes
+            to +-1 itself.
+        pyramid: whether the image network reads the backbone's last stages.
+        takes_features: whether features alone suffice; False for methods that read maps.
+        decoder_input: what the decoders read: "tanh", "sign", or "inert" for signs through which
+            no gradient flows; None where nothing is decoded.
+
+    Raises:
+        ValueError: bits that are no multiple of 8, or a setting that is unknown or cannot work.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    supervised: ClassVar[bool] = False
+    terms: ClassVar[tuple[str, ...]] = ()
+    hardening: ClassVar[bool] = True
+    pyramid: ClassVar[bool] = False
+    takes_features: ClassVar[bool] = True
+    recipes: ClassVar[Mapping[str, Mapping]] = {}
+    ablation: ClassVar[Mapping[str, Mapping]] = {}
+    decoder_input: str | None = None
+
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        """The settings of a method that has none."""
+
+    def __init_subclass__(cls, **kwargs):
+        """Makes models of the method loadable (`keras.saving`)."""
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="dsprh_tf")(cls)
+
+    def __init__(self, bits: int = 64, seed: int = 0, **settings):
+        codes.check_bits(bits)
+        self.bits = int(bits)
+        self.seed = int(seed)
+        self.refuse_unknown(settings)
+        tuples = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
+        self.settings = self.Settings(**{**settings, **tuples})
+        checked(self.settings)
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Names of the method's own settings."""
+        return tuple(field.name for field in dataclasses.fields(cls.Settings))
+
+    @classmethod
+    def refuse_unknown(cls, names: Iterable[str]) -> None:
+        """Refuses settings that the method does not have.
+
+        Raises:
+            ValueError: there is one; names those that look like it.
+        """
+        own = cls.setting_names()
+        for name in names:
+            if name not in own:
+                near = difflib.get_close_matches(name, own)
+                hint = f"; near: {', '.join(near)}" if near else ""
+                raise ValueError(
+                    f"{cls.name} has no setting {name!r}, it has {', '.join(own) or 'none'}{hint}"
+                )
+
+    def networks(self, sizes: Mapping) -> tuple:
+        """The image and the text network, not built yet.
+
+        A network is a layer whose output is a dict with "hash" [batch, bits] and whatever else the
+        loss reads. An image network names its inputs in `reads`.
+
+        Args:
+            sizes: {"bow": D_T, "feature": D_I, "conv_map": (h, w, C) or None, "stage_1": (21, C_1),
+                ..., "labels": L}, as far as the data have them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no networks")
+
+    def prepare(
+        self, features: np.ndarray | None, texts: np.ndarray, labels: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """What batches need beside images and texts, computed once before training.
+
+        Args:
+            features: [n, D_I] image features of the training pairs by the untouched backbone, or
+                None where they are not kept.
+            texts: [n, D_T] text features of the training pairs.
+            labels: [n, L] labels of the training pairs, or None.
+
+        Returns:
+            Name -> [n, ...], one row per training pair; batches carry these names.
+        """
+        del features, texts, labels
+        return {}
+
+    def loss(self, batch: Mapping, outputs: Mapping) -> dict:
+        """The loss of a batch.
+
+        Args:
+            batch: "bow" [M, D_T], "target_feature" [M, D_I] and what `prepare` returned.
+            outputs: of `CrossModalHashing.call`.
+
+        Returns:
+            A dict of scalars: the `terms`, and the "total" that is minimised.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {"bits": self.bits, "seed": self.seed, **dataclasses.asdict(self.settings)}
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> Method:
+        """The method of a `get_config`."""
+        return cls(**config)
+
+
+# Recipes that several methods share.
+SGD = {"optimizer": "sgd", "weight_decay": 5e-4, "batch_size": 32, "epochs": 40}
+# For what stands on a frozen backbone; one that is trained would forget at this rate.
+ADAMW = {
+    "optimizer": "adamw",
+    "lr_image": 0.001,
+    "lr_text": 0.001,
+    "weight_decay": 0.01,
+    "text_hidden": 1024,
+    "epochs": 25,
+}
+# Where the hash layer stands on the backbone's feature: see `image_rate`.
+ADAMW_ON_FEATURES = {**ADAMW, "lr_image": None}
+FINE_TUNING = {**ADAMW, "lr_image": 1e-4}
+
+
+def image_rate(features: int) -> float:
+    """Learning rate of the image side where the recipe leaves it open (`lr_image` None).
+
+    Adam moves every weight by about its rate, whatever the gradient, so an output of the hash
+    layer moves in proportion to the number of its inputs. The rate .001 was chosen for 1,280; at
+    5,120 it saturates all codes (RESULTS.md, "Wider features").
+
+    Args:
+        features: values of a frozen backbone's feature, on which the hash layer stands.
+    """
+    return 0.001 * min(1.0, 1280 / features)

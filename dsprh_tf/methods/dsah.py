@@ -1,0 +1,67 @@
+"""DSAH: similarities aligned within and between the modalities, and codes that are decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from dsprh_tf.losses import alignment_terms, feature_similarity, joint_similarity
+from dsprh_tf.methods.base import SGD, Method, setting
+from dsprh_tf.networks import ImageNetwork, TextNetwork
+
+
+class DSAH(Method):
+    """Deep Semantic-Alignment Hashing (Yang et al., ICMR 2020).
+
+        loss = L_F + L_R + L_W
+
+    in DSPRH's notation, with t = 1.5 and weight 2 in L_R. As released its decoders read sign(B),
+    through which no gradient reaches the encoders: `decoder_input="sign"` keeps that.
+    """
+
+    name, title = "dsah", "DSAH"
+    terms = ("L_F", "L_R", "L_W")
+
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        """Settings of DSAH; the defaults are its released code's, but for the decoders' input."""
+
+        image_weight: float = setting(
+            0.9, "lambda: image share of the joint similarity.", low=0, high=1
+        )
+        scale: float = setting(1.5, "k: by which similarities are stretched.")
+        within_weight: float = setting(0.1, "eta: weight of the single modalities in L_W.")
+        diagonal_target: float = setting(1.5, "t of L_R.")
+        symmetry_weight: float = setting(2.0, "Weight of L_R's second term.")
+        decoder_input: str = setting(
+            "tanh", "What the decoders read; sign passes no gradient.", ("tanh", "sign")
+        )
+        text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
+
+    recipes = {
+        "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
+    }
+
+    @property
+    def decoder_input(self):
+        """What the decoders read: "tanh", or "inert" signs."""
+        return "inert" if self.settings.decoder_input == "sign" else "tanh"
+
+    def networks(self, sizes):
+        """A dense layer on the feature, and a network of one hidden layer on the bag of words."""
+        del sizes
+        return (
+            ImageNetwork(self.bits, fusion_weights=(0.0, 0.0, 1.0), normalize=False),
+            TextNetwork(self.bits, hidden=self.settings.text_hidden),
+        )
+
+    def loss(self, batch, outputs):
+        """Scalars "L_F", "L_R", "L_W" and their sum, "total"."""
+        s = self.settings
+        image = tf.stop_gradient(feature_similarity(batch["target_feature"]))
+        text = feature_similarity(batch["bow"])
+        terms = alignment_terms(
+            batch, outputs, image, text, joint_similarity(image, text, s.image_weight), s
+        )
+        return {**terms, "total": terms["L_F"] + terms["L_R"] + terms["L_W"]}

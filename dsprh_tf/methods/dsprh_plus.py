@@ -1,0 +1,175 @@
+"""DSPRH+, this project's recipe: DSPRH's networks and losses on a graph of the training set."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+
+import tensorflow as tf
+
+from dsprh_tf.losses import (
+    cosine_matrix,
+    cosine_triplet_loss,
+    joint_similarity,
+    mean_squared_error,
+    pairwise_loss,
+    ranking_loss,
+    reconstruction_loss,
+)
+from dsprh_tf.methods.base import ADAMW_ON_FEATURES, SGD, Method, setting
+from dsprh_tf.neighbour_graph import NeighbourGraph, build_graph
+from dsprh_tf.networks import TextNetwork, fused_image_network
+
+
+class DSPRHPlus(Method):
+    """DSPRH's networks and its three families of losses on a similarity from a neighbour graph.
+
+    Where DSPRH compares the features of two items, this compares features and neighbourhoods
+    (R of `dsprh_tf.neighbour_graph`), standardised, so that "unrelated" is 0 and not a constant
+    of the features:
+
+        T = min(d R, t)
+        L_W = mse(T, S^B_II) + mse(T, S^B_TT) + mse(T, S^B_IT),   L_F and L_R as in DSPRH
+        L_2 with "related" meaning T > 2 d,   L_3 with s = sigmoid(4 T)
+
+    Attributes:
+        graph: the `NeighbourGraph` of the training set, once `prepare` has built it.
+    """
+
+    name, title = "dsprh_plus", "DSPRH+"
+    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
+
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        """Settings of DSPRH+, chosen on validation pairs without labels (RESULTS.md)."""
+
+        fusion_weights: tuple[float, float, float] = setting(
+            (0.25, 0.25, 0.5),
+            "w1,w2,w3 of strip pooling, covariance and backbone feature; 0 leaves a branch out.",
+        )
+        cov_channels: int = setting(128, "Channels before the covariance; 0 keeps all.", low=0)
+        covariance: bool = setting(True, "iSQRT-COV; --nocovariance pools by the mean instead.")
+        text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
+        decoder_input: str = setting("tanh", "What the decoders read.", ("tanh", "sign"))
+        alpha: float = setting(1.0, "Weight of L_1 = L_F + L_R + L_W.")
+        beta: float = setting(0.1, "Weight of the cosine triplet loss L_2.")
+        gamma: float = setting(0.01, "Weight of the pairwise loss L_3.")
+        image_weight: float = setting(
+            0.5, "lambda: image share of the joint similarity.", low=0, high=1
+        )
+        second_order: float = setting(0.5, "w: share of second-order similarity.", low=0, high=1)
+        neighbours: int = setting(20, "Neighbours of an item in the training graph.", low=2)
+        target_deviation: float = setting(0.35, "d: standard deviation of the targets.", low=0)
+        diagonal_target: float = setting(1.5, "t of L_R, and the largest target.")
+        diagonal_weight: float = setting(0.1, "Weight of L_R's first term.")
+        symmetry_weight: float = setting(0.0, "Weight of L_R's second term.")
+        margin: float = setting(0.3, "nu of L_2.")
+
+    recipes = {
+        "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
+        "frozen": {**ADAMW_ON_FEATURES, "fusion_weights": (0.125, 0.125, 0.75), "epochs": 40},
+        "coco": {"cov_channels": 64},  # as DSPRH
+    }
+
+    def __init__(self, bits: int = 64, seed: int = 0, **settings):
+        super().__init__(bits, seed, **settings)
+        if not self.settings.target_deviation > 0:
+            raise ValueError(
+                f"--target_deviation is {self.settings.target_deviation}, expected a number above 0"
+            )
+        self.graph: NeighbourGraph | None = None
+
+    @property
+    def decoder_input(self):
+        """What the decoders read: "tanh" or "sign"."""
+        return self.settings.decoder_input
+
+    def networks(self, sizes):
+        """DSPRH's image network, and a network of one hidden layer on the bag of words."""
+        s = self.settings
+        return (
+            fused_image_network(self.bits, sizes, s.fusion_weights, s.cov_channels, s.covariance),
+            TextNetwork(self.bits, hidden=s.text_hidden),
+        )
+
+    def prepare(self, features, texts, labels):
+        """Builds the graph; returns each pair's "graph_neighbours" and "graph_weights"."""
+        del labels
+        if features is None:
+            raise ValueError("neighbours need the features of all training pairs: drop --nocache")
+        s, started = self.settings, time.monotonic()
+        self.graph = build_graph(
+            features, texts, s.image_weight, s.neighbours, s.second_order, self.seed
+        )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"graph: {len(features):,} pairs, {s.neighbours} neighbours, "
+            f"{'exact' if self.graph.exact else 'approximate'}, {time.monotonic() - started:.1f} s, "
+            f"memory of the process at most {peak:.1f} GiB"
+        )
+        return {"graph_neighbours": self.graph.neighbours, "graph_weights": self.graph.weights}
+
+    def target(self, batch) -> tf.Tensor:
+        """T [M, M] from "target_feature", "bow", "graph_neighbours" and "graph_weights"."""
+        if self.graph is None:
+            raise ValueError(
+                f"{self.name} knows no graph yet: call prepare with the training pairs, and hand "
+                "what it returns to the batches"
+            )
+        image, words = batch["target_feature"], batch["bow"] * self.graph.word_weights
+        first = joint_similarity(
+            cosine_matrix(image, image), cosine_matrix(words, words), self.graph.image_weight
+        )
+        second = graph_similarity(batch["graph_neighbours"], batch["graph_weights"])
+        standard = self.graph.first * first + self.graph.second * second - self.graph.offset
+        s = self.settings
+        return tf.stop_gradient(tf.minimum(s.target_deviation * standard, s.diagonal_target))
+
+    def loss(self, batch, outputs):
+        """Scalars "L_F", "L_R", "L_W", "L_2", "L_3" and "total"."""
+        s = self.settings
+        image_code, text_code = outputs["image_code"], outputs["text_code"]
+        target = self.target(batch)
+        image_text = cosine_matrix(image_code, text_code)
+        pairs = (
+            cosine_matrix(image_code, image_code),
+            cosine_matrix(text_code, text_code),
+            image_text,
+        )
+        terms = {
+            "L_F": reconstruction_loss(
+                outputs["text_from_image"],
+                outputs["image_from_text"],
+                batch["bow"],
+                outputs["image_fused"],
+            ),
+            "L_R": ranking_loss(
+                image_text, s.diagonal_target, s.symmetry_weight, s.diagonal_weight
+            ),
+            "L_W": sum(mean_squared_error(target, cosines) for cosines in pairs),
+        }
+        near = (target > 2 * s.target_deviation) | (tf.eye(tf.shape(target)[0]) > 0)
+        terms["L_2"] = cosine_triplet_loss(image_code, text_code, near, s.margin)
+        terms["L_3"] = pairwise_loss(image_code, text_code, tf.sigmoid(4 * target))
+        first = terms["L_F"] + terms["L_R"] + terms["L_W"]
+        terms["total"] = s.alpha * first + s.beta * terms["L_2"] + s.gamma * terms["L_3"]
+        return terms
+
+
+def graph_similarity(neighbours: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Inner products g_i . g_j of sparse rows -> [M, M].
+
+    Args:
+        neighbours: int [M, m], columns of the entries; below 0 for none.
+        weights: [M, m], the entries; 0 where there is none.
+    """
+    shape = tf.shape(neighbours)
+    columns, position = tf.unique(tf.reshape(neighbours, [-1]))
+    rows = tf.repeat(tf.range(shape[0]), shape[1])
+    dense = tf.scatter_nd(
+        tf.stack([rows, position], axis=1),
+        tf.reshape(weights, [-1]),
+        tf.stack([shape[0], tf.shape(columns)[0]]),
+    )  # [M, columns that occur in the batch]
+    return tf.matmul(dense, dense, transpose_b=True)

@@ -1,0 +1,342 @@
+"""A run as an object: data, split and method become a trained, evaluated, exported model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dsprh_tf.backbones.weights import weights_fingerprint
+from dsprh_tf.data import splits
+from dsprh_tf.data.dataset import PairDataset
+from dsprh_tf.data.files import read_json, write_json
+from dsprh_tf.data.images import image_bytes
+from dsprh_tf.data.splits import Split
+from dsprh_tf.evaluation.encode_pairs import PairEncoder, validation_map
+from dsprh_tf.evaluation.results import Results, results_record, write_results
+from dsprh_tf.evaluation.retrieval import evaluate_directions
+from dsprh_tf.methods.base import image_rate
+from dsprh_tf.model import CrossModalHashing
+from dsprh_tf.run_data import RunData, precision
+from dsprh_tf.run_folder import RunFolder
+from dsprh_tf.serving.export import export_encoders
+from dsprh_tf.settings import Effective, effective_settings, recorded_settings
+from dsprh_tf.training.checkpoints import Checkpoints
+from dsprh_tf.training.devices import make_strategy, shard_of
+from dsprh_tf.training.fit import fit
+from dsprh_tf.training.optimizers import make_optimizer
+from dsprh_tf.training.tensorboard import Monitor
+
+
+class Run:
+    """Training, evaluation and export of one model, kept in a run folder.
+
+    The same settings give the same weights here and through `dsprh train`, bit for bit on CPU.
+    Nothing is read or written before it is needed; `train` on an unfinished folder goes on from
+    its last epoch.
+
+    Args:
+        run_dir: the run folder; None for runs/METHOD-DATASET-BITS-SEED. A folder that holds a run
+            and no settings beside it: that run.
+        **settings: fields of `RunSettings` and of the method's `Settings`, such as `method`,
+            `dataset`, `data_dir` and `bits`. `dsprh train --help` lists them all.
+
+    Attributes:
+        folder: the `RunFolder`.
+        data: the `RunData`.
+        is_chief: False in the other workers of a cluster, once `train` has begun.
+        effective: the `Effective` settings.
+        settings: their values, as attributes.
+
+    Raises:
+        ValueError: a setting that is unknown, not the method's, or cannot work.
+
+    Example:
+        run = Run("runs/mine", method="dsprh_plus", dataset="features", data_dir="features.npz")
+        run.train()
+        print(run.evaluate())
+        run.export("savedmodels/mine")
+    """
+
+    def __init__(self, run_dir: str | os.PathLike | None = None, **settings):
+        if run_dir is not None and not settings:
+            recorded = RunFolder(run_dir).settings()
+            self._begin(recorded_settings(recorded), run_dir, opened=True)
+            return
+        if run_dir is not None:
+            settings["run_dir"] = os.fspath(run_dir)
+        effective = effective_settings(settings)
+        if effective.values["run_dir"] is None:
+            effective.values["run_dir"] = "runs/{method}-{dataset}-{bits}-{seed}".format(
+                **effective.values
+            )
+        self._begin(effective, effective.values["run_dir"], opened=False)
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: str | os.PathLike,
+        data_dir: str | None = None,
+        backbone_weights: str | None = None,
+    ) -> Run:
+        """A run that is there.
+
+        Args:
+            run_dir: its folder.
+            data_dir: where its data lies now, if it was moved.
+            backbone_weights: likewise for the backbone's weights.
+
+        Raises:
+            ValueError: the folder holds no run.
+        """
+        run = cls.__new__(cls)
+        recorded = RunFolder(run_dir).settings()
+        effective = recorded_settings(
+            recorded, data_dir=data_dir, backbone_weights=backbone_weights
+        )
+        run._begin(effective, run_dir, opened=True)
+        return run
+
+    def _begin(self, effective: Effective, run_dir, opened: bool) -> None:
+        self.effective = effective
+        self.settings = SimpleNamespace(**effective.values)
+        self.folder = RunFolder(run_dir)
+        self.is_chief = True
+        self.data = RunData(self.settings, self.folder, keep=opened)
+
+    @property
+    def dataset(self) -> PairDataset:
+        """The data, with what was read and dropped printed."""
+        return self.data.dataset
+
+    @property
+    def split(self) -> Split:
+        """Queries, database, training and validation pairs, without those that cannot be used."""
+        return self.data.split
+
+    def build(self) -> CrossModalHashing:
+        """The model, not compiled; call it within the strategy's scope."""
+        s = self.settings
+        keras.utils.set_random_seed(s.seed)
+        sizes = {"bow": self.data.source.text_size, "conv_map": None}
+        if self.data.dataset.labels is not None:
+            sizes["labels"] = self.data.dataset.labels.shape[1]
+        backbone = None
+        if self.data.has_images:
+            backbone = self.data.build_backbone()
+            self._check_backbone(backbone)
+            for name, output in backbone.output.items():
+                sizes[name] = tuple(map(int, output.shape[1:]))
+            (sizes["feature"],) = sizes["feature"]
+        else:
+            sizes["feature"] = self.data.dataset.image_features.shape[1]
+        method = self.effective.method(s.bits, s.seed, **self.effective.own())
+        with precision(s.precision):
+            return CrossModalHashing(
+                method, sizes, backbone, s.image_size if self.data.has_images else None
+            )
+
+    def _check_backbone(self, backbone) -> None:
+        """Refuses other backbone weights than the run began with."""
+        path = self.folder / "backbone.json"
+        mark = {"sha256": weights_fingerprint(backbone)}
+        if not path.exists():
+            write_json(path, mark)
+        elif read_json(path, "train the run again") != mark:
+            raise ValueError(
+                f"the weights in {self.settings.backbone_weights} are not those that the run in "
+                f"{self.folder.path} began with: give the same --backbone_weights"
+            )
+
+    # Training
+
+    def train(self) -> None:
+        """Trains up to the last epoch, going on from the last checkpoint of the folder.
+
+        Prints the settings that differ from the method's defaults and why, the data, and progress.
+
+        Raises:
+            ValueError: the folder belongs to a run with other settings, or what the data, the
+                losses or the disk refuse.
+        """
+        s = self.settings
+        strategy = make_strategy(s.devices)
+        worker, workers = shard_of(strategy)
+        chief = self.folder
+        self.is_chief = not worker
+        if worker:  # Only the chief owns the run folder; the others make their own beside it.
+            self.folder = RunFolder(f"{chief.path}.worker{worker}")
+        record = {**vars(s), "run_dir": str(self.folder.path)}
+        try:
+            if self.folder.open(record, s.overwrite):
+                print(f"resuming {self.folder.path}")
+            self._train(strategy, chief, worker, workers)
+        finally:
+            self.folder.close()
+
+    def _train(self, strategy, chief, worker: int, workers: int) -> None:
+        s = self.settings
+        self.data = self.data.kept_in(self.folder)
+        print(self.effective.describe())
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(s.seed)
+        with strategy.scope():
+            model = self._compiled(strategy)
+            checkpoints = Checkpoints(model, chief.path, s.max_to_keep, chief=not worker)
+        if workers > 1 and self.data.has_images:
+            # A strategy's variables can only be read by all workers at once; a cache is each one's.
+            self.data.build_backbone()
+        self._prepare(model)
+        split, source = self.data.split, self.data.source
+        counts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in splits.PARTS)
+        print(f"{s.method}, {s.bits} bits on {s.dataset}: {counts}; {source.text_size:,} words")
+        monitor = Monitor(
+            source,
+            split.train,
+            split.validation,
+            None if worker else self.folder / "tensorboard",
+            s.monitor_every,
+            s.seed,
+            s.select == "validation",
+            self.effective.method.supervised,
+            self.effective.markdown(),
+        )
+        fit(
+            model, source, split.train, checkpoints, s.epochs, s.batch_size, s.seed, s.augment,
+            monitor,
+        )  # fmt: skip
+
+    def _compiled(self, strategy) -> CrossModalHashing:
+        s = self.settings
+        model = self.build()
+        steps = (
+            len(self.data.split.train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
+        )
+        cosine = steps if s.lr_schedule == "cosine" else 0
+        rate_image = s.lr_image
+        if rate_image is None:
+            rate_image = image_rate(model.feature_size)
+            print(
+                f"learning rate of the image side {rate_image:g}, for features of "
+                f"{model.feature_size:,} values"
+            )
+        optimizers = [
+            make_optimizer(s.optimizer, rate, s.momentum, s.weight_decay, cosine, s.nesterov)
+            for rate in (rate_image, s.lr_text)
+        ]
+        model.compile(*optimizers, l2_weight=s.weight_decay if s.optimizer == "sgd" else 0.0)
+        return model
+
+    def _prepare(self, model: CrossModalHashing) -> None:
+        """Gives batches what they need beside images and texts: cache, targets, the method's."""
+        s, source, dataset, train = (
+            self.settings,
+            self.data.source,
+            self.data.dataset,
+            self.data.split.train,
+        )
+        used = np.concatenate([train, self.data.split.validation])
+        source.keep_texts(used)
+        features = dataset.image_features
+        if self.data.has_images:
+            features = None
+            if s.cache or not s.freeze_backbone:
+                # A backbone being trained gives its similarity target once, before it changes.
+                reads = model.image_network.reads if s.freeze_backbone else ("feature",)
+                cache = self.data.cache(reads)
+                cache.ensure(used)
+                features = cache.arrays.get("feature")
+                if s.freeze_backbone:
+                    source.cache = cache
+                else:
+                    source.targets = features
+        own = model.method.prepare(
+            None if features is None else features[train],
+            source.text_features(train),
+            None if dataset.labels is None else dataset.labels[train],
+        )
+        for name, rows in own.items():
+            source.extra[name] = np.zeros((len(dataset), *rows.shape[1:]), rows.dtype)
+            source.extra[name][train] = rows
+
+    # What comes of it
+
+    def restore(self) -> CrossModalHashing:
+        """The trained model: the selected epoch's weights."""
+        if not self.data.keep:
+            self.folder.check(vars(self.settings))
+            self.data = self.data.kept_in(self.folder)
+        model = self.build()
+        epoch = Checkpoints(model, self.folder.path).restore_selected()
+        print(f"weights of epoch {epoch} of {self.folder.path}")
+        return model
+
+    def evaluate(self, ties: str = "stable") -> Results:
+        """Metrics of the test queries in all directions; written to the run folder.
+
+        Args:
+            ties: "stable" (tied distances in database order) or "average"; the latter goes to
+                files of its own.
+
+        Returns:
+            The record of `results.json`, a dict that prints as a table.
+
+        Raises:
+            ValueError: the data has no labels, or the run is not trained.
+        """
+        s = self.settings
+        if self.data.dataset.labels is None:
+            raise ValueError(
+                f"{s.dataset} data has no labels, so nothing says which results are relevant: add "
+                "a labels column and train again, or search the codes without evaluating them"
+            )
+        model = self.restore()
+        everything = np.concatenate([self.data.split.query, self.data.split.database])
+        self.data.source.cache = None
+        if self.data.has_images and s.freeze_backbone and s.cache:
+            cache = self.data.cache(model.image_network.reads)
+            if cache.size_of(len(everything)) <= s.cache_limit_gb * 2**30:
+                cache.ensure(everything)
+                self.data.source.cache = cache
+        encode = PairEncoder(model, self.data.source)
+        results = evaluate_directions(
+            encode(self.data.split.query, "encoding queries"),
+            encode(self.data.split.database, "encoding database"),
+            ties=ties,
+        )
+        score = None
+        if len(self.data.split.validation):
+            score = validation_map(encode, self.data.split, self.data.image_features, s.seed)
+        record = results_record(s.method, s.bits, s.dataset, s.seed, results, score)
+        write_results(self.folder.path, record)
+        return record
+
+    def export(self, export_dir: str | os.PathLike) -> dict[str, Path]:
+        """Writes both encoders for TensorFlow Serving; returns their paths.
+
+        Args:
+            export_dir: folder that receives image_encoder/VERSION and text_encoder/VERSION.
+        """
+        model = self.restore()
+        samples = self.data.split.train[:4]
+        images = ()
+        if self.data.has_images:
+            images = [image_bytes(path) for path in self.data.dataset.image_paths[samples]]
+        texts = (
+            ()
+            if self.data.words is None
+            else [str(text) for text in self.data.dataset.texts[samples]]
+        )
+        return export_encoders(
+            model,
+            export_dir,
+            self.data.words,
+            images,
+            texts,
+            self.settings.resize,
+            self.settings.method,
+        )

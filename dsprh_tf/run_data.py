@@ -1,0 +1,202 @@
+"""The data of a run: what is trained on, and what the untouched backbone makes of its images."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from functools import cached_property
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+
+from dsprh_tf.backbones.architectures import build_backbone, hold_statistics
+from dsprh_tf.backbones.feature_cache import FeatureCache
+from dsprh_tf.data import splits
+from dsprh_tf.data.dataset import PairDataset
+from dsprh_tf.data.pipeline import PairSource
+from dsprh_tf.data.sources import load_dataset
+from dsprh_tf.data.splits import Split
+from dsprh_tf.data.text import BagOfWords
+from dsprh_tf.methods import METHODS
+from dsprh_tf.run_folder import RunFolder
+
+
+class RunData:
+    """Data set, split, bag of words, batches and backbone of a run; each made when it is needed.
+
+    Args:
+        settings: values of `RunSettings`, as attributes.
+        folder: the run folder.
+        keep: whether split and words of the folder are read, and written where they are missing;
+            otherwise nothing is read or written there.
+
+    Attributes:
+        method: the class of the run's method.
+        backbone: the last backbone built, or None.
+    """
+
+    def __init__(self, settings: SimpleNamespace, folder: RunFolder, keep: bool):
+        self.settings = settings
+        self.folder = folder
+        self.keep = keep
+        self.method = METHODS[settings.method]
+        self.backbone: keras.Model | None = None
+
+    def kept_in(self, folder: RunFolder) -> RunData:
+        """The same data, with split and words of a run folder; they are written where missing."""
+        data = RunData(self.settings, folder, keep=True)
+        if "dataset" in vars(self):
+            data.dataset = self.dataset
+        return data
+
+    @cached_property
+    def dataset(self) -> PairDataset:
+        """The data, with what was read and dropped printed."""
+        s = self.settings
+        return load_dataset(s.dataset, s.data_dir, s.on_bad_image, s.scenes_count, s.seed)
+
+    @cached_property
+    def _drawn(self) -> Split:
+        """The split as it was drawn, before pairs are left out."""
+        s, path = self.settings, self.folder / "split.json"
+        if self.keep and path.exists():
+            return splits.load_split(path, self.dataset)
+        split = splits.make_split(self.dataset, s.queries, s.train_pairs, s.validation, s.seed)
+        if self.keep:
+            splits.save_split(path, split, self.dataset.ids)
+        return split
+
+    @cached_property
+    def words(self) -> BagOfWords | None:
+        """The bag of words, fitted on training texts; None for features."""
+        s, dataset, path = self.settings, self.dataset, self.folder / "vocabulary.json"
+        if dataset.texts is None:
+            return None
+        if self.keep and path.exists():
+            return BagOfWords.load(path)
+        if dataset.vocabulary is not None:
+            words = BagOfWords(dataset.vocabulary, "lower")
+        else:
+            texts = dataset.texts[self._drawn.train]
+            words = BagOfWords.fit(texts, s.min_word_pairs, max_words=s.max_words)
+        if self.keep:
+            words.save(path)
+        return words
+
+    @cached_property
+    def split(self) -> Split:
+        """The split, without pairs that the run cannot use."""
+        return self._with_labels(self._with_known_words(self._drawn))
+
+    def _with_known_words(self, split: Split) -> Split:
+        """The split without pairs whose text holds no known word, or an error that names one."""
+        if self.words is None:
+            return split
+        s, dataset = self.settings, self.dataset
+        used = np.unique(np.concatenate([getattr(split, part) for part in splits.PARTS]))
+        bad = used[~self.words.known(dataset.texts[used])]
+        if not len(bad):
+            return split
+        first = f"item {dataset.ids[bad[0]]} ({str(dataset.texts[bad[0]])[:60]!r})"
+        if s.on_bad_text == "error":
+            raise ValueError(
+                f"the text of {len(bad):,} pairs leaves no known word of the {self.words.size:,} "
+                f"words in at least {s.min_word_pairs} training texts, the first is {first}: give "
+                "it other words, lower --min_word_pairs, or leave them out with --on_bad_text=skip"
+            )
+        print(f"data: {len(bad):,} pairs dropped, no known word in their text; first is {first}")
+        parts = {part: np.setdiff1d(getattr(split, part), bad) for part in splits.PARTS}
+        return dataclasses.replace(split, **parts)
+
+    def _with_labels(self, split: Split) -> Split:
+        """The split as the method may train on it: a supervised one needs labels of every pair."""
+        s, dataset = self.settings, self.dataset
+        if not self.method.supervised:
+            return split
+        if dataset.labels is None:
+            others = ", ".join(name for name, m in METHODS.items() if not m.supervised)
+            raise ValueError(
+                f"{s.method} is supervised and {s.dataset} data has no labels: add a labels "
+                f"column, or choose an unsupervised method ({others})"
+            )
+        bad = split.train[~dataset.labels[split.train].any(axis=1)]
+        if not len(bad):
+            return split
+        count, first = f"{len(bad):,} of {len(split.train):,} training pairs", dataset.ids[bad[0]]
+        if s.on_missing_labels == "error":
+            raise ValueError(
+                f"{count} have no label, the first is item {first}, and {s.method} is supervised: "
+                "label them, or leave them out with --on_missing_labels=skip"
+            )
+        print(f"data: {count} left out of training, they have no label; the first is item {first}")
+        return dataclasses.replace(split, train=np.setdiff1d(split.train, bad))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the data has images; otherwise it has image features."""
+        return self.dataset.image_paths is not None
+
+    @cached_property
+    def source(self) -> PairSource:
+        """Batches of pairs."""
+        if not self.method.takes_features and not self.has_images:
+            raise ValueError(
+                f"{self.settings.method} reads maps of a backbone and {self.settings.dataset} data "
+                "has vectors only: give data with images, or choose another --method"
+            )
+        return self._plain_source()
+
+    def _plain_source(self) -> PairSource:
+        size = self.settings.image_size if self.has_images else None
+        return PairSource(self.dataset, self.words, size, self.settings.resize)
+
+    def build_backbone(self) -> keras.Model:
+        """Builds the backbone as the run began with it, and keeps it as `backbone`."""
+        s = self.settings
+        with precision(self.settings.precision):
+            backbone = build_backbone(
+                s.backbone,
+                s.backbone_weights,
+                s.image_size,
+                s.dropout,
+                s.seed,
+                self.method.pyramid,
+            )
+        backbone.trainable = not s.freeze_backbone
+        if s.backbone_weights != "none" and not s.freeze_backbone:
+            hold_statistics(backbone)
+        self.backbone = backbone
+        return backbone
+
+    def cache(self, names=("feature",)) -> FeatureCache:
+        """Outputs of the backbone on disk; ask before training changes the backbone."""
+        return FeatureCache(self.settings.cache_dir, self._plain_source(), self.backbone, names)
+
+    def image_features(self, items: np.ndarray) -> np.ndarray:
+        """Features of the untouched backbone, or those given: [N, D_I] with `items` filled in."""
+        if not self.has_images:
+            return self.dataset.image_features
+        frozen = self.settings.freeze_backbone
+        if self.backbone is None or not frozen:
+            self.build_backbone()
+        if frozen:
+            # What a run with maps has left, if it is complete.
+            cache = self.cache(("feature", "conv_map"))
+            if not len(cache.missing(items)):
+                return cache.arrays["feature"]
+        cache = self.cache()
+        cache.ensure(items)
+        return cache.arrays["feature"]
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers made in the block compute under a Keras policy, such as "mixed_bfloat16"."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)

@@ -1,0 +1,137 @@
+"""The run folder: what a training run was asked for and what it made."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from dsprh_tf.data.files import Lock, read_json, write_json
+from dsprh_tf.settings import NEUTRAL
+
+# What a run writes before its first checkpoint.
+_BEGINNING = ("flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json")
+_PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pandas", "pillow")
+
+
+class RunFolder:
+    """Paths and settings of one run.
+
+    | file | content |
+    |---|---|
+    | flags.json | every setting of the run and its method |
+    | split.json, vocabulary.json | which items, which words |
+    | versions.json | packages and Python |
+    | checkpoints/, best/ | weights and optimizer states; the best epoch on validation pairs |
+    | tensorboard/ | event files |
+    | results.json, results.csv, curves.png | metrics of the test queries |
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._lock: Lock | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def open(self, settings: dict, overwrite: bool = False) -> bool:
+        """Makes the folder, or checks that an existing one belongs to the same settings.
+
+        A run that stopped before its first checkpoint starts anew, whatever its settings were:
+        a typing error in them shall not occupy the folder.
+
+        Args:
+            settings: name -> value, JSON types only.
+            overwrite: start anew, whatever the folder holds.
+
+        Returns:
+            Whether a run with these settings is there to go on with.
+
+        Raises:
+            ValueError: another process works on the folder, its settings differ (each is named),
+                or it holds something else.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(
+            self / ".lock",
+            f"{self.path} is in use by another process: wait for it or give another --run_dir",
+        )
+        known = self / "flags.json"
+        if overwrite:
+            for child in self.path.iterdir():
+                if child.name != ".lock":
+                    shutil.rmtree(child) if child.is_dir() else child.unlink()
+        if any((self / "checkpoints").glob("*.index")):
+            if not known.exists():
+                raise ValueError(
+                    f"{self.path} holds checkpoints but no flags.json, so they cannot be resumed: "
+                    "give --overwrite to start anew, or another --run_dir"
+                )
+            self._compare(self.settings(), settings)
+            return True
+        for name in _BEGINNING:
+            (self / name).unlink(missing_ok=True)
+        write_json(
+            self / "versions.json",
+            {"python": platform.python_version(), **dict(_versions())},
+        )
+        write_json(known, settings)
+        return False
+
+    def close(self) -> None:
+        """Lets other processes work on the folder again."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def check(self, settings: dict) -> None:
+        """Refuses settings other than those of the run in the folder.
+
+        Raises:
+            ValueError: the folder holds no run, or one with other settings.
+        """
+        self._compare(self.settings(), settings)
+
+    def settings(self) -> dict:
+        """The settings of the run.
+
+        Raises:
+            ValueError: the folder holds no run.
+        """
+        if not (self / "flags.json").is_file():
+            raise ValueError(
+                f"{self.path} is not a run folder (no flags.json in it): train one with "
+                "scripts/train.py, or check --run_dir"
+            )
+        return read_json(self / "flags.json", "the run cannot be read; train it again")
+
+    def _compare(self, old: dict, new: dict) -> None:
+        names = [
+            name
+            for name in sorted(new)  # earlier versions recorded the settings of all methods
+            if name not in NEUTRAL and old.get(name) != new.get(name)
+        ]
+        if names:
+            changes = ", ".join(
+                f"--{n}: was {_said(old.get(n))}, is {_said(new.get(n))}" for n in names
+            )
+            raise ValueError(
+                f"{self.path} belongs to a run with other flags ({changes}): give the same flags "
+                "to resume it, another --run_dir, or --overwrite to start anew"
+            )
+
+
+def _said(value):
+    return "not given" if value is None else value
+
+
+def _versions():
+    for name in _PACKAGES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue

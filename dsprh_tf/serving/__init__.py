@@ -1,0 +1,1 @@
+"""Serving: exported encoders, and their client."""

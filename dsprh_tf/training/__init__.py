@@ -1,0 +1,1 @@
+"""Training: devices, optimizers, checkpoints, the fit loop, TensorBoard."""

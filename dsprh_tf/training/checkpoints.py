@@ -1,0 +1,115 @@
+"""Checkpoints of a run: the last epochs, and the best one."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from dsprh_tf import compat
+
+
+class Checkpoints:
+    """Everything that a run needs to go on, saved each epoch; the best epoch kept apart.
+
+    A frozen backbone is left out: it is made again from the run's settings.
+
+    Args:
+        model: compiled `CrossModalHashing`.
+        run_dir: the run folder, of the chief for all workers of a cluster.
+        max_to_keep: how many epochs to keep.
+        chief: False for the other workers of a cluster: they must take part in saving, into a
+            temporary folder, and resume from the chief's.
+    """
+
+    def __init__(self, model, run_dir, max_to_keep: int = 3, chief: bool = True):
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.best_score = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
+        self.best_epoch = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        parts = model_parts(model)
+        if getattr(model, "optimizer", None) is not None:
+            compat.build_optimizer(model.optimizer, model.image_variables)
+            compat.build_optimizer(model.text_optimizer, model.text_variables)
+            parts["image_optimizer"] = model.optimizer
+            parts["text_optimizer"] = model.text_optimizer
+        self._checkpoint = tf.train.Checkpoint(
+            **parts, epoch=self.epoch, best_score=self.best_score, best_epoch=self.best_epoch
+        )
+        folder = Path(run_dir)
+        if not chief:
+            self._temporary = tempfile.TemporaryDirectory(prefix="dsprh_worker_")
+            folder = Path(self._temporary.name)
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(folder / "checkpoints"), max_to_keep
+        )
+        self._best = tf.train.CheckpointManager(self._checkpoint, str(folder / "best"), 1)
+        self._read_from = Path(run_dir)
+
+    @property
+    def latest(self) -> str | None:
+        """Path of the last whole checkpoint."""
+        return tf.train.latest_checkpoint(str(self._read_from / "checkpoints"))
+
+    def resume(self) -> int:
+        """Restores the last checkpoint, if any; returns the epoch to go on with."""
+        if self.latest:
+            self._restore(self.latest)
+        return int(self.epoch.numpy())
+
+    def restore_selected(self) -> int:
+        """Restores the best epoch, or the last where none was selected; returns its number.
+
+        Raises:
+            ValueError: there is no checkpoint.
+        """
+        path = tf.train.latest_checkpoint(str(self._read_from / "best")) or self.latest
+        if not path:
+            raise ValueError(f"{self._read_from} holds no checkpoint: train the run first")
+        self._restore(path)
+        return int(self.epoch.numpy())
+
+    def _restore(self, path: str) -> None:
+        try:
+            # All of the model must be found; a model that only encodes needs no optimizer states.
+            self._checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+        except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the checkpoint {path} is damaged or of another model ({reason}): restore the "
+                "file, or train again with --overwrite"
+            ) from error
+
+    def save(self, finished_epoch: int, score: float | None) -> None:
+        """Saves after an epoch (from 0); with a score that beats all before, as best too.
+
+        Raises:
+            ValueError: the disk is full or not writable; what was saved before is intact.
+        """
+        self.epoch.assign(finished_epoch + 1)
+        best = score is not None and score > float(self.best_score.numpy())
+        if best:
+            self.best_score.assign(score)
+            self.best_epoch.assign(finished_epoch)
+        last = self.latest or "none"
+        try:
+            # Best first: a kill between the two repeats the epoch and saves it once more.
+            if best:
+                self._best.save(checkpoint_number=finished_epoch + 1)
+            self._manager.save(checkpoint_number=finished_epoch + 1)
+        except (tf.errors.OpError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the checkpoint of epoch {finished_epoch + 1} could not be written ({reason}): "
+                f"free some disk space and start again to resume; the last good one is {last}"
+            ) from error
+
+
+def model_parts(model) -> dict:
+    """The variables of what training changes, by part, as a checkpoint holds them."""
+    parts = model.parts
+    if model.backbone is not None and model.backbone.trainable:
+        parts["backbone"] = model.backbone
+    variables = {name: compat.checkpoint_variables(part) for name, part in parts.items()}
+    return {**variables, "alpha_epoch": model.epoch_variable}

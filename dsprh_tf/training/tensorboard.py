@@ -1,0 +1,174 @@
+"""What TensorBoard shows of a run, and the score by which its best epoch is chosen."""
+
+from __future__ import annotations
+
+import io
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from dsprh_tf import codes, compat, metrics
+from dsprh_tf.evaluation.contact_sheet import RetrievalItem, RetrievalRow, draw_contact_sheet
+from dsprh_tf.evaluation.encode_pairs import PairEncoder
+from dsprh_tf.evaluation.plots import plot_curves
+from dsprh_tf.evaluation.results import results_record
+from dsprh_tf.evaluation.retrieval import CROSS_MODAL, Encoded, evaluate_directions
+
+_DATABASE = 1000  # training pairs that validation queries are searched in
+_SHOWN = 4  # queries of the picture
+
+
+def code_balance(packed: np.ndarray) -> float:
+    """Mean over bits of |mean sign|: 0 if each bit is +1 for half the items, 1 if constant."""
+    return float(np.abs(codes.unpack(packed).mean(axis=0)).mean())
+
+
+def bit_correlation(packed: np.ndarray) -> float:
+    """Mean |correlation| of two different bits over the items; a constant bit counts as 0."""
+    bits = codes.unpack(packed).astype(np.float64)
+    bits -= bits.mean(axis=0)
+    bits /= np.maximum(np.sqrt((bits**2).sum(axis=0)), 1e-12)
+    correlation = np.abs(bits.T @ bits)
+    size = len(correlation)
+    return float((correlation.sum() - np.trace(correlation)) / (size * (size - 1)))
+
+
+class Monitor(keras.callbacks.Callback):
+    """Writes an epoch's terms, code statistics, validation metrics and pictures to TensorBoard.
+
+    Validation pairs were taken out of the training pairs; the test queries are never touched.
+    Labels, where there are any, are shown (validation MAP@50) but choose nothing: the selection
+    score is the mean reciprocal rank of each validation pair's own partner, which needs none. A
+    supervised method is chosen by what it learns, the mean MAP of both directions.
+
+    Args:
+        source: a `PairSource`.
+        train: indices of the training pairs; up to 1,000 of them are the validation database.
+        validation: indices of the validation pairs; may be empty.
+        log_dir: folder of the event files; None writes none (other workers of a cluster).
+        every: epochs between two looks; the last one is always looked at.
+        seed: of the draw of database and shown queries.
+        select: whether the selection score is handed on, so that the best epoch is kept.
+        supervised: whether labels may choose.
+        settings: Markdown that says with which settings the run was made; "" for none.
+    """
+
+    def __init__(
+        self,
+        source,
+        train,
+        validation,
+        log_dir,
+        every: int = 1,
+        seed: int = 0,
+        select: bool = True,
+        supervised: bool = False,
+        settings: str = "",
+    ):
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        count = min(_DATABASE, len(train))
+        self._database = np.sort(rng.choice(train, count, replace=False))
+        self._validation = validation
+        self._source = source
+        self._every = every
+        self._select = select
+        self._supervised = supervised
+        self._seed = seed
+        self._writer = tf.summary.create_file_writer(str(log_dir)) if log_dir else None
+        self._encoder = None
+        self._settings = settings
+
+    def on_train_begin(self, logs=None):
+        """Writes the settings as text."""
+        if self._writer is not None and self._settings:
+            with self._writer.as_default(step=0):
+                tf.summary.text("settings", self._settings)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the codes and writes what there is to see."""
+        last = epoch + 1 == self.params["epochs"]
+        names = {name: "total" if name == "loss" else name for name in self.model.terms}
+        scalars = {f"loss/{shown}": float(logs[name]) for name, shown in names.items()}
+        scalars["training/images_per_second"] = logs.get("images/s", 0.0)
+        scalars["training/alpha"] = float(self.model.alpha)
+        for side, optimizer in (
+            ("image", self.model.optimizer),
+            ("text", self.model.text_optimizer),
+        ):
+            scalars[f"training/learning_rate_{side}"] = compat.current_learning_rate(optimizer)
+        figures = {}
+        if last or (epoch + 1) % self._every == 0:
+            self._look(scalars, figures, logs)
+        if self._writer is not None:
+            with self._writer.as_default(step=epoch + 1):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+                for name, image in figures.items():
+                    tf.summary.image(name, image[None])
+            self._writer.flush()
+
+    def _look(self, scalars: dict, figures: dict, logs: dict) -> None:
+        if self._encoder is None:
+            self._encoder = PairEncoder(self.model, self._source)
+        database = self._encoder(self._database)
+        for side, packed in (("image", database.image_codes), ("text", database.text_codes)):
+            scalars[f"codes/balance_{side}"] = code_balance(packed)
+            scalars[f"codes/bit_correlation_{side}"] = bit_correlation(packed)
+        if not len(self._validation):
+            return
+        query = self._encoder(self._validation)
+        score = metrics.pair_reciprocal_rank(query.image_codes, query.text_codes)
+        scalars["validation/pair_reciprocal_rank"] = score
+        results = None
+        if query.labels is not None and (self._supervised or self._writer is not None):
+            results = evaluate_directions(query, database)
+        if self._supervised:
+            score = float(np.mean([results[d]["map"] for d in CROSS_MODAL]))
+            scalars["validation/map"] = score
+        if self._select:
+            logs["selection_score"] = score
+        if self._writer is None:
+            return
+        if results is not None:
+            for direction in CROSS_MODAL:
+                scalars[f"validation/map@50_{direction}"] = results[direction]["map@50"]
+            record = results_record(
+                "validation", self.model.bits, self._source.dataset.name, self._seed, results
+            )
+            figures["validation/precision_recall"] = _as_array(record)
+        if self._source.dataset.image_paths is not None:
+            figures["validation/retrieval"] = self._pictures(query, database)
+
+    def _pictures(self, query: Encoded, database: Encoded) -> np.ndarray:
+        """uint8 [height, width, 3]: words beside the training pictures that they find."""
+        dataset = self._source.dataset
+        shown = min(_SHOWN, len(self._validation))
+        distance = codes.hamming_distance(query.text_codes[:shown], database.image_codes)
+        rows = []
+        for i in range(shown):
+            items = []
+            for j in np.argsort(distance[i], kind="stable")[:8]:
+                relevant = None
+                if dataset.labels is not None:
+                    relevant = bool((query.labels[i] & database.labels[j]).any())
+                items.append(
+                    RetrievalItem(
+                        image=dataset.image_paths[self._database[j]],
+                        text=None,
+                        distance=int(distance[i, j]),
+                        relevant=relevant,
+                    )
+                )
+            text = str(dataset.texts[self._validation[i]])
+            rows.append(RetrievalRow(query_image=None, query_text=text, results=items))
+        return np.asarray(draw_contact_sheet(rows).convert("RGB"))
+
+
+def _as_array(record: dict) -> np.ndarray:
+    """The curves as uint8 [height, width, 3]."""
+    buffer = io.BytesIO()
+    plot_curves(record).savefig(buffer, format="png", dpi=80)
+    return np.asarray(Image.open(buffer).convert("RGB"))

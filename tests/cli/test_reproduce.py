@@ -1,0 +1,201 @@
+"""scripts/reproduce.py: a miniature sweep from plan to report, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsprh_tf import methods
+from dsprh_tf.data.files import Lock
+from dsprh_tf.experiments import plan
+
+PICTURES = {n: m.title for n, m in methods.METHODS.items() if m.needs_pictures}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    """60 pairs of vectors with labels."""
+    rng = np.random.default_rng(3)
+    labels = np.eye(3, dtype=np.uint8)[rng.integers(0, 3, 60)]
+    image, text = (labels @ rng.normal(size=(3, d)) + rng.normal(size=(60, d)) for d in (20, 12))
+    path = tmp_path_factory.mktemp("features") / "data.npz"
+    np.savez(path, image=image, text=text, labels=labels)
+    np.savez(path.with_name("unlabelled.npz"), image=image, text=text)
+    return path
+
+
+@pytest.fixture
+def reproduce(program, features, tmp_path):
+    """`reproduce(*flags)`: table2 on vectors, planned only where nothing else is asked for."""
+    common = [
+        "--experiment=table2", "--dataset=features", f"--data_dir={features}", "--queries=10",
+        "--bits=16", "--seeds=0", f"--out={tmp_path / 'out'}", "--dry_run",
+    ]  # fmt: skip
+    return lambda *flags: program("reproduce", *common, *flags)
+
+
+def counts(outcome) -> dict:
+    """Experiment -> (cells, done, failed before, to run) as the plan shows them."""
+    lines = [line.split() for line in outcome.out.splitlines()]
+    return {
+        line[0]: tuple(map(int, line[1:5]))
+        for line in lines
+        if line and line[0].startswith(("table", "figure", "ablation"))
+    }
+
+
+def test_a_miniature_from_plan_to_report(program, small_flags, tmp_path):
+    out = tmp_path / "out"
+    command = [
+        "reproduce", "--experiment=table2,figure6", *small_flags, "--methods=lsh,dsah",
+        "--seeds=0", f"--out={out}",
+    ]  # fmt: skip
+    outcome = program(*command, "--dry_run")
+    assert outcome.code == 0, outcome.err[-2000:]
+    assert counts(outcome) == {"table2": (2, 0, 0, 2), "figure6": (2, 0, 0, 0)}
+    assert "note: DSAH runs with other settings:" in outcome.out
+    assert not out.exists(), "a dry run writes nothing"
+
+    outcome = program(*command)
+    assert outcome.code == 0, outcome.err[-2000:]
+    assert "2 of 2 cells to run, about " in outcome.out
+    last = outcome.out.splitlines()[-1]
+    for name in ("table2", "figure6"):
+        assert str(out / name / "report.html") in last
+    folders = sorted((out / "cells").iterdir())
+    assert [folder.name.rsplit("-", 1)[0] for folder in folders] == ["dsah-16-0", "lsh-16-0"]
+    markdown = (out / "table2/report.md").read_text()
+    for folder in folders:
+        record = json.loads((folder / "results.json").read_text())
+        assert f"{record['image_to_text']['map']:.3f}" in markdown
+        assert (out / "tensorboard" / folder.name).is_dir()
+    assert (out / "figure6/curves-16.png").exists()
+    assert "120 rows in manifest.csv" in markdown
+    assert "--cov_channels=8" in markdown
+    assert "tensorflow" in markdown
+
+    # Finished cells stay as they are; one without results goes on from its checkpoints.
+    before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("results.json")}
+    weights = next(folders[0].glob("checkpoints/*.index")).stat().st_mtime_ns
+    assert counts(program(*command)) == {"table2": (2, 2, 0, 0), "figure6": (2, 2, 0, 0)}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    results = (folders[0] / "results.json").read_text()
+    (folders[0] / "results.json").write_text(results[:100])
+    with Lock(folders[0] / ".lock", "held"):
+        outcome = program(*command)
+    assert outcome.code == 1
+    assert f"failed: {folders[0].name}" in outcome.out
+    assert f"{folders[0]} is in use by another process" in (out / "table2/report.html").read_text()
+    outcome = program(*command)
+    assert outcome.code == 0
+    assert counts(outcome)["table2"] == (2, 1, 1, 1)
+    assert (folders[0] / "results.json").read_text() == results
+    assert next(folders[0].glob("checkpoints/*.index")).stat().st_mtime_ns == weights
+
+    (folders[0] / "results.json").write_text(results.replace('"format": 1', '"format": 99'))
+    line = program(*command).line
+    assert str(folders[0] / "results.json") in line
+    assert "version" in line
+
+
+def test_a_flag_file_of_a_single_run_makes_the_whole_table(reproduce, program, features, tmp_path):
+    path = tmp_path / "run.flags"
+    path.write_text(
+        f"--dataset=features\n--data_dir={features}\n--queries=10\n--bits=64\n--seed=7\n"
+        "--method=dsah\n--run_dir=somewhere\n--epochs=2\n"
+    )
+    command = ["reproduce", "--experiment=table3", f"--flagfile={path}", "--dry_run"]
+    rows = len(plan.NAMES) - len(PICTURES)
+    assert counts(program(*command)) == {"table3": (rows * 4 * 3, 0, 0, rows * 4 * 3)}
+    outcome = program(*command, "--bits=16,32", "--seeds=1")
+    assert counts(outcome) == {"table3": (rows * 2, 0, 0, rows * 2)}
+    assert outcome.out.splitlines()[-1].endswith("in runs/reproduce/features")
+
+
+def test_experiments_of_vectors(reproduce):
+    names = "table2,table3,table4,figure5,figure6"
+    assert set(counts(reproduce(f"--experiment={names}"))) == set(names.split(","))
+    for name in ("figure4", "ablation_parts", "ablation_hsidhn"):
+        line = reproduce(f"--experiment={name}").line
+        assert line.startswith(f"reproduce: {name} is about networks that read pictures")
+        assert "vectors only" in line
+
+
+def test_vectors_leave_out_what_needs_pictures_and_say_so_once(reproduce):
+    outcome = reproduce("--experiment=table2,figure6")
+    lines = [line for line in outcome.out.splitlines() if "pictures" in line]
+    assert lines == [f"note: without {', '.join(PICTURES.values())}: pictures are needed, and "
+                     "features data has vectors only"]  # fmt: skip
+    assert "pictures" not in reproduce("--experiment=table4").out
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_a_method_that_needs_pictures_is_refused_on_vectors(reproduce, name, tmp_path):
+    line = reproduce("--nodry_run", f"--methods=lsh,{name}").line
+    assert line.startswith(f"reproduce: {name} cannot be compared on features data")
+    assert "leave it out of --methods" in line
+    assert not (tmp_path / "out").exists(), "nothing is begun"
+
+
+def test_the_ablation_of_a_supervised_method_shares_its_base(program, small_flags, tmp_path):
+    command = [
+        "reproduce", "--experiment=table2,ablation_hsidhn", *small_flags, "--methods=dsah,hsidhn",
+        f"--out={tmp_path / 'out'}", "--dry_run", "--bits=64",
+    ]  # fmt: skip
+    planned = counts(program(*command))
+    assert planned == {"table2": (6, 0, 0, 6), "ablation_hsidhn": (5 * 3, 0, 0, 4 * 3)}
+    planned = counts(program(*command, "--nointeraction", "--soft_weight=0"))
+    assert planned["ablation_hsidhn"] == (3 * 3, 0, 0, 2 * 3), "rows that change nothing are none"
+
+
+def test_a_second_process_stops(reproduce, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with Lock(out / ".lock", "held"):
+        line = reproduce("--nodry_run").line
+    assert f"{out} is in use by another process" in line
+    assert not (out / "cells").exists()
+
+
+def test_what_is_named_twice_counts_once(reproduce, tmp_path):
+    outcome = reproduce("--methods=lsh,lsh", "--seeds=0,1,0", "--bits=16,16", "--nodry_run")
+    assert outcome.code == 0, outcome.err
+    assert counts(outcome) == {"table2": (2, 0, 0, 2)}
+    with open(tmp_path / "out/table2/summary.csv", newline="") as file:
+        assert {row["done"] for row in csv.DictReader(file)} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--experiment=table9"], "unknown experiment 'table9', expected some of table2"),
+        (["--experiment="], "unknown experiment '', expected"),
+        (["--methods=dsprh,dch"], "unknown method 'dch', expected some of lsh"),
+        (["--methods="], "unknown method '', expected"),
+        (["--seeds="], "no seeds, expected at least one"),
+        (["--seeds=a"], "--seeds is a, expected whole numbers"),
+        (["--seeds=0,-1"], "--seeds has -1, expected whole numbers from 0"),
+        (["--bits=20"], "20"),
+        (["--bits=16,x"], "--bits is 16,x, expected whole numbers"),
+        (["--seed=3"], "--seed is of a single run"),
+        (["--run_dir=x"], "--run_dir is of a single run"),
+        (["--lr_image=nan"], "--lr_image is nan"),
+        (["--dataset=scenes"], "scenes are drawn anew for each seed"),
+        (["--data_dir=nowhere.npz"], "nowhere.npz"),
+        (["--nonsense=3"], "nonsense"),
+    ],
+)
+def test_bad_input_is_one_line(reproduce, tmp_path, flags, said):
+    assert said in reproduce("--nodry_run", *flags).line
+    assert not (tmp_path / "out").exists(), "nothing is begun"
+
+
+def test_data_without_labels_are_refused_before_anything_runs(reproduce, features, tmp_path):
+    path = features.with_name("unlabelled.npz")
+    line = reproduce("--nodry_run", f"--data_dir={path}").line
+    assert "features data has no labels" in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,106 @@
+"""Plots of reports: which there are, and that they show what was measured."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_experiments import finish, request
+from test_reports import Page, make
+
+from dsprh_tf.experiments import plan, plots, results
+
+
+@pytest.mark.parametrize(
+    ("name", "plots"),
+    [
+        ("figure4", ["figure4-16.png", "figure4-32.png"]),
+        ("figure5", ["figure5-16.png", "figure5-32.png"]),
+        ("figure6", ["curves-16.png", "curves-32.png"]),
+    ],
+)
+def test_figures_have_a_plot_for_each_code_length(tmp_path, name, plots):
+    page, _ = make(name, tmp_path, failing=("lsh",))
+    assert sorted(path.name for path in page.parent.glob("*.png")) == plots
+    assert len(Page(page.read_text()).pictures) == 2
+    for plot in plots:
+        assert f"![{plot}]({plot})" in (page.parent / "report.md").read_text()
+        picture = np.asarray(Image.open(page.parent / plot).convert("RGB"))
+        assert (picture != 255).any(axis=2).mean() > 0.01, "something is drawn"
+
+
+def test_plots_show_what_was_measured(tmp_path):
+    asked = request(bits=(16,), seeds=(0,))
+    entries = plan.plan("figure5", asked)
+    for number, cell in enumerate(plan.unique_cells(entries)):
+        finish(cell, tmp_path, 0.01 * number)
+    results = results.read_results(entries, tmp_path)
+    summary = results.summarise(results, results.published("figure5", "coco"), "alexnet")
+    (figure,) = plots.make_plots("figure5", results, summary, pd.DataFrame()).values()
+    axes = {(a.get_xlabel(), a.get_title()): a for a in figure.axes}
+    beta = axes["beta", "MAP, 16 bits"]
+    one = summary[(summary["metric"] == "map") & (summary["direction"] == "text_to_image")]
+    means = one.set_index("row")["mean"]
+    line = next(c for c in beta.containers if c.get_label() == "text → image").lines[0]
+    assert list(line.get_xdata()) == [0.003, 0.01, 0.03, 0.1, 0.3]
+    expected = [means[f"beta = {x:g}"] for x in line.get_xdata()]
+    np.testing.assert_allclose(list(map(float, line.get_ydata())), expected)
+    assert len(axes) == 6
+
+
+def test_the_bits_plot_has_every_metric_in_both_directions(tmp_path):
+    _, summary = make("table2", tmp_path, "mirflickr25k", failing=("lsh",))
+    results = pd.DataFrame({"chance": [0.1]})
+    (figure,) = plots.make_plots("table2", results, summary, pd.DataFrame()).values()
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    names = {"MAP@50": "map@50", "MAP": "map", "NDCG@50": "ndcg@50"}
+    ways = {"image → text": "image_to_text", "text → image": "text_to_image"}
+    assert list(panels) == [f"{name}, {way}" for name in names for way in ways]
+    line = summary.set_index(["row", "metric", "direction", "bits"])
+    for (name, metric), (way, direction) in itertools.product(names.items(), ways.items()):
+        axes = panels[f"{name}, {way}"]
+        drawn = {c.get_label(): c.lines[0] for c in axes.containers}
+        assert set(drawn) == {"DSAH", "DSPRH"}
+        for row, curve in drawn.items():
+            expected = [line.loc[(row, metric, direction, bits), "mean"] for bits in (16, 32)]
+            np.testing.assert_allclose(list(map(float, curve.get_ydata())), expected)
+        flat = [list(c.get_ydata()) for c in axes.lines if c.get_linestyle() == ":"]
+        flat = [heights for heights in flat if heights]  # without what stands for the legend alone
+        assert flat == ([[0.1, 0.1]] if name == "MAP" else [])
+    (legend,) = figure.legends
+    shown = {text.get_text() for text in legend.get_texts()}
+    assert shown == {"DSAH", "DSPRH", "published", "chance 0.100 (MAP)"}
+
+
+@pytest.mark.parametrize(
+    ("validation", "metrics"),
+    [(None, ("mean map", "mean ndcg@50")), (0.4, ("mean of four", "validation_map"))],
+)
+def test_an_ablation_shows_validation_pairs_where_there_are_any(tmp_path, validation, metrics):
+    asked = request(bits=(64,), seeds=(0, 1))
+    entries = plan.plan("ablation_hsidhn", asked)
+    for number, cell in enumerate(plan.unique_cells(entries)):
+        finish(cell, tmp_path, 0.01 * number)
+        if validation is not None:
+            path = cell.folder(tmp_path) / "results.json"
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({**record, "validation_map": validation + 0.02 * number}))
+    results = results.read_results(entries, tmp_path)
+    nothing = results.published("ablation_hsidhn", "coco")
+    summary = results.summarise(results, nothing, "alexnet")
+    plots = plots.make_plots("ablation_hsidhn", results, summary, pd.DataFrame())
+    (figure,) = plots.values()
+    assert list(plots) == ["ablation_hsidhn-64.png"]
+    rows = list(dict.fromkeys(e.row for e in entries))
+    assert rows[0] == "HSIDHN" and len(rows) == 5
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == rows
+    assert figure.axes[0].yaxis_inverted(), "the first row on top"
+    for axes, metric in zip(figure.axes, metrics):
+        means = summary[summary["metric"] == metric].set_index("row")["mean"][rows]
+        np.testing.assert_allclose(list(map(float, axes.containers[0].lines[0].get_xdata())), means)
+        assert axes.get_title().startswith(results.TITLES[metric].split(":")[0].split(",")[0])
+        assert means.nunique() == 5

@@ -1,0 +1,111 @@
+"""What several test files share: programs run in this process or their own, kills, readers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@dataclass
+class Outcome:
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of an error; progress bars before it do not count."""
+        assert self.code == 2, (self.code, self.err)
+        assert "Traceback" not in self.err
+        lines = [line for line in self.err.split("\n") if line.strip() and "\r" not in line]
+        assert len(lines) == 1, lines
+        return lines[0]
+
+
+def call_program(name: str, *arguments) -> Outcome:
+    """Runs `dsprh NAME` in this process: as the command line does, without its start-up."""
+    from dsprh_tf.cli.program import load
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = load(name).run(name, list(map(str, arguments)), f"dsprh {name}")
+    gc.collect()  # lets go of the run folder's lock
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def start_program(name: str, *arguments, log: Path, env: dict | None = None) -> subprocess.Popen:
+    """Starts `dsprh NAME` as a process of its own that writes stdout and stderr to `log`."""
+    command = [sys.executable, "-m", "dsprh_tf.cli", name, *map(str, arguments)]
+    with open(log, "wb") as file:
+        return subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **(env or {})}
+        )
+
+
+def killed_at(folder, point: int, change) -> bool:
+    """Runs `change` in a child that SIGKILL ends at its `point`-th file operation in a folder.
+
+    Returns:
+        Whether it was killed; False once `change` has fewer operations.
+    """
+    child = os.fork()
+    if child == 0:
+        left = point
+
+        def die(event, arguments):
+            nonlocal left
+            if any(str(folder) in str(argument) for argument in arguments):
+                left -= 1
+                if left <= 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        code = 1
+        try:
+            sys.addaudithook(die)
+            change()
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status):
+        assert os.WEXITSTATUS(status) == 0
+        return False
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    return True
+
+
+def read_events(run_dir) -> dict:
+    """Tag -> list of (step, value) of a run's event files; pictures as PNG bytes."""
+    import tensorflow as tf
+    from tensorflow.core.util import event_pb2
+
+    found = {}
+    for path in sorted(Path(run_dir, "tensorboard").iterdir()):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = event_pb2.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                content = tf.make_ndarray(value.tensor)
+                entry = float(content) if content.shape == () else content[2]
+                found.setdefault(value.tag, []).append((event.step, entry))
+    return found
+
+
+def read_weights(run_dir) -> dict:
+    """Name -> array of everything in a run's last checkpoint."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(Path(run_dir) / "checkpoints"))
+    names = sorted(reader.get_variable_to_shape_map())
+    return {n: reader.get_tensor(n) for n in names if not n.startswith("_CHECKPOINTABLE")}

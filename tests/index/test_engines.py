@@ -1,0 +1,778 @@
+"""One suite over all engines of an index: FAISS, Milvus, PostgreSQL with pgvector.
+
+    make test-engines
+
+The databases are real and started here; without their packages those tests are skipped. TensorFlow
+is not needed, nor what conftest.py offers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import engine_servers
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_index import (
+    assert_same_results,
+    clustered_codes,
+    expected,
+    picture_items,
+    random_codes,
+)
+
+from dsprh_tf.index import database
+from dsprh_tf.index.code_folder import CodeWriter, part_schema
+from dsprh_tf.index.database import without_password
+from dsprh_tf.index.interface import Changes, Where
+from dsprh_tf.index.items import SCHEMA, text_items
+from dsprh_tf.index.location import check_encoders, create_index, open_index, short_name
+from dsprh_tf.web.searcher import Question, Searcher
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
+numbers = itertools.count()
+
+# Of packages that the databases' own import, none of which this project can mend.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:pkg_resources is deprecated", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """`servers(name)`: a running database, started when it is first asked for."""
+    running = {}
+
+    def start(name):
+        if why := engine_servers.missing(name):
+            pytest.skip(why)
+        if name not in running:
+            running[name] = DATABASES[name]()
+            running[name].start()
+        return running[name]
+
+    yield start
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture(params=["faiss", *DATABASES])
+def place(request, servers, tmp_path):
+    """Where an index can be built: a new folder, collection or table."""
+    if request.param == "faiss":
+        return str(tmp_path / "index")
+    return servers(request.param).address(f"index_{next(numbers)}")
+
+
+@pytest.fixture(params=list(DATABASES))
+def server(request, servers):
+    return servers(request.param)
+
+
+def new_place(server, timeout=60.0) -> str:
+    return server.address(f"index_{next(numbers)}", timeout)
+
+
+def address(name, host) -> str:
+    """An address of a database that is not ours, with a short timeout."""
+    return {
+        "milvus": f"milvus://{host}/x?timeout=2",
+        "pgvector": f"postgresql://{host}/x?table=x&timeout=2",
+    }[name]
+
+
+def build(place, codes, items, kind="flat"):
+    index = create_index(place, codes.shape[1] * 8, "abc", kind)
+    index.add(codes, items)
+    index.commit()
+    return index
+
+
+def let_go(index):
+    """An index in a folder has one writer at a time."""
+    if hasattr(index, "_lock"):
+        index._lock.release()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("bits", [8, 64, 128])
+    def test_exact(self, place, bits):
+        codes, query = random_codes(1500, bits), random_codes(7, bits, 1)
+        build(place, codes, picture_items(1500))
+        index = open_index(place)
+        ids = 10 * np.arange(1500)
+        about = (index.bits, index.kind, index.fingerprint, len(index))
+        assert about == (bits, "flat", "abc", 1500)
+        for k in (1, 10, 1600):
+            found = index.search(query, k)
+            assert found.distances.shape == found.ids.shape == (7, k)
+            assert (found.distances.dtype, found.ids.dtype) == (np.int32, np.int64)
+            assert_same_results(found, codes, ids, query, k)
+
+    def test_filters(self, place):
+        codes, query = random_codes(300, 64), random_codes(4, 64, 1)
+        odd = ['/pictures/100%_"x"\\\'/', "/pictures/100%_", "/pictures/100a", "/пример/"]
+        items = picture_items(300)
+        paths = [f"{odd[i // 20]}{i}.jpg" if i < 80 else path
+                 for i, path in enumerate(items["path"].to_pylist())]  # fmt: skip
+        items = items.set_column(2, "path", pa.array(paths, pa.large_string()))
+        tags = [['a "quoted" \\ tag'] if i < 9 else t
+                for i, t in enumerate(items["tags"].to_pylist())]  # fmt: skip
+        items = items.set_column(6, "tags", pa.array(tags, SCHEMA.field("tags").type))
+        index = build(place, codes, items)
+        texts = text_items(["red dog", "/pictures/odd"], ids=[5, 7], tags=[["third"], []])
+        words = random_codes(2, 64, 2)
+        index.add(words, texts)
+        index.commit()
+        both = np.concatenate([codes, words])
+        rows = [*items.to_pylist(), *texts.to_pylist()]
+        ids = np.array([row["id"] for row in rows])
+        for where in (
+            Where(tag="third"),
+            Where(tag="thi"),
+            Where(tag='a "quoted" \\ tag'),
+            Where(tag="') or true or ('"),
+            Where(prefix="/pictures/odd"),
+            Where(prefix="odd"),
+            Where(prefix=""),
+            *(Where(prefix=prefix) for prefix in odd),
+            Where(tag="third", prefix="/pictures/odd"),
+            Where(modality="text"),
+            Where(modality="image", tag="third"),
+        ):
+            mask = np.array([
+                where.modality in (None, row["modality"])
+                and (where.tag is None or where.tag in row["tags"])
+                and (where.prefix is None or (row["path"] is not None
+                                            and row["path"].startswith(where.prefix)))
+                for row in rows
+            ])  # fmt: skip
+            np.testing.assert_array_equal(np.sort(index.ids_where(where)), np.sort(ids[mask]))
+            assert index.any(where) == mask.any()
+            assert_same_results(index.search(query, 10, where), both[mask], ids[mask], query, 10)
+
+    def test_items_come_back_as_they_were(self, place):
+        codes = random_codes(5, 64)
+        texts = text_items(["ein Hund\n", "\u72ac"], [7, 2**62])
+        rows = picture_items(3).to_pylist() + texts.to_pylist()
+        rows[1].update(size=None, sha256=None, tags=[])
+        rows[2].update(path="/odd/\\N\t{a,b}.jpg", tags=["NULL", "", "{x}", "ä"])
+        items = pa.Table.from_pylist(rows, SCHEMA)
+        build(place, codes, items)
+        index = open_index(place)
+        ids = items["id"].to_pylist()
+        order = [4, 1, 0, 2, 3, 1]
+        assert index.items_of([ids[i] for i in order]).to_pylist() == [rows[i] for i in order]
+        np.testing.assert_array_equal(index.codes_of([ids[i] for i in order]), codes[order])
+        assert len(index.items_of([])) == len(index.codes_of([])) == 0
+        assert open_index(place, write=False).stats()["texts"] == 2
+
+    def test_check_and_stats(self, place):
+        codes = clustered_codes(1200)
+        build(place, codes, picture_items(1200))
+        index = open_index(place)
+        found = index.check()
+        assert found.pop("whole")
+        assert found == {"items": 1200, "sample": 100, "recall@10": 1.0}
+        stats = index.stats()
+        assert [stats[n] for n in ("items", "images", "texts", "kind", "search", "bits")] == [
+            1200, 1200, 0, "flat", "exact", 64
+        ]  # fmt: skip
+
+    def test_an_empty_index(self, place):
+        create_index(place, 64, "abc").commit()
+        index = open_index(place)
+        assert (len(index), index.any(), len(index.ids_where())) == (0, False, 0)
+        assert index.check()["items"] == 0
+        with pytest.raises(ValueError, match="the index is empty: add items first"):
+            index.search(random_codes(1, 64))
+
+
+class TestChanges:
+    def test_add_replace_remove(self, place, monkeypatch):
+        monkeypatch.setattr(database, "_BATCH_ROWS", 150)
+        codes, items = random_codes(400, 64), picture_items(400)
+        index = create_index(place, 64, "abc")
+        assert index.add(codes, items) == Changes(400, 0, 0)
+        assert index.add(codes, items) == Changes(0, 0, 400)
+        fresh = random_codes(400, 64, 1)
+        moved = items.set_column(2, "path", pa.array(["/elsewhere"] * 400, pa.large_string()))
+        mixed = pa.concat_tables([moved[:3], items[3:10], picture_items(5, 400)])
+        new = np.concatenate([codes[:3], fresh[3:7], codes[7:10], fresh[10:15]])
+        assert index.add(new, mixed) == Changes(5, 7, 3)
+        assert index.add(new, mixed) == Changes(0, 0, 15)
+        tags = mixed.set_column(6, "tags", pa.array([["new"]] * 15, SCHEMA.field("tags").type))
+        assert index.add(new, tags) == Changes(0, 15, 0)
+        index.commit()
+        now = np.concatenate([new[:10], codes[10:], new[10:]])
+        ids = 10 * np.arange(405)
+        assert index.remove([0, 10, 77, 10, *range(2000, 4000, 10)]) == 202
+        assert index.remove([0, 10]) == 0
+        index.commit()
+        left = np.setdiff1d(np.arange(405), [0, 1, *range(200, 400)])
+        let_go(index)
+        index = open_index(place)
+        assert len(index) == len(left)
+        np.testing.assert_array_equal(np.sort(index.ids_where()), ids[left])
+        np.testing.assert_array_equal(index.codes_of(ids[left]), now[left])
+        assert index.items_of([20, 30])["path"].to_pylist() == ["/elsewhere", "/pictures/odd/3.jpg"]
+        query = random_codes(3, 64, 3)
+        assert_same_results(index.search(query, 10), now[left], ids[left], query, 10)
+        assert sorted(index.ids_where(Where(tag="new"))) == sorted(
+            set(range(20, 100, 10)) | {4000, 4010, 4020, 4030, 4040}
+        )
+
+    def test_overwrite(self, place):
+        let_go(build(place, random_codes(5, 64), picture_items(5)))
+        with pytest.raises(ValueError, match="holds an index already: add to it, give another"):
+            create_index(place, 64, "abc")
+        index = create_index(place, 32, "xyz", overwrite=True)
+        index.add(random_codes(3, 32), picture_items(3))
+        index.commit()
+        index = open_index(place)
+        assert (index.bits, index.fingerprint, len(index)) == (32, "xyz", 3)
+
+
+class TestErrors:
+    def test_bad_items_change_nothing(self, place):
+        index = build(place, random_codes(5, 64), picture_items(5))
+        for codes, items, message in (
+            (random_codes(2, 32), picture_items(2), "codes have 32 bits, the index has 64"),
+            (random_codes(2, 64).astype(int), picture_items(2), "must be packed codes"),
+            (random_codes(3, 64), picture_items(2), "3 codes and 2 items"),
+            (random_codes(2, 64), picture_items(2).drop_columns(["tags"]), "without tags"),
+            (
+                random_codes(2, 64),
+                pa.concat_tables([picture_items(1), picture_items(1)]),
+                "id 0 occurs twice",
+            ),
+            (
+                random_codes(2, 64),
+                text_items(["new", "words"], ids=[1, 20]),
+                "id 20 is of modality image in the index and text",
+            ),
+        ):
+            with pytest.raises(ValueError, match=message):
+                index.add(codes, items)
+        assert len(index) == 5
+
+    def test_bad_questions(self, place):
+        index = build(place, random_codes(5, 64), picture_items(5))
+        for question, message in (
+            (lambda: index.search(random_codes(1, 64), 0), "k is 0, expected at least 1"),
+            (lambda: index.search(random_codes(1, 32)), "query codes have 32 bits, the index has"),
+            (lambda: index.codes_of([10, 11]), "no item of the index has the id 11"),
+            (lambda: index.items_of([11]), "no item of the index has the id 11"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                question()
+
+    def test_loaded_for_reading(self, place):
+        let_go(build(place, random_codes(5, 64), picture_items(5)))
+        index = open_index(place)
+        for change in (
+            lambda: index.add(random_codes(1, 64), picture_items(1)),
+            lambda: index.remove([0]),
+            index.commit,
+        ):
+            with pytest.raises(ValueError, match="loaded for reading: load it with write=True"):
+                change()
+
+    def test_no_index(self, place):
+        for write in (False, True):
+            with pytest.raises(ValueError, match="holds no index"):
+                open_index(place, write)
+
+    def test_other_encoders(self, place):
+        index = build(place, random_codes(5, 64), picture_items(5))
+        check_encoders("the export", index, 64, "abc")
+        with pytest.raises(ValueError, match="codes of 32 bits, the index was built with 64"):
+            check_encoders("the export", index, 32, "abc")
+        with pytest.raises(ValueError, match="is of other encoders than the index"):
+            check_encoders("the export", index, 64, "xyz")
+
+    def test_unknown_kind(self, place):
+        with pytest.raises(ValueError, match="'tree', expected one of flat"):
+            create_index(place, 64, "abc", "tree")
+
+    @pytest.mark.parametrize("name", [*DATABASES])
+    def test_nobody_listens(self, name):
+        if why := engine_servers.missing(name):
+            pytest.skip(why)
+        place = address(name, f"me:secret@127.0.0.1:{engine_servers.free_port()}")
+        for act in (lambda: open_index(place), lambda: create_index(place, 64, "abc")):
+            with pytest.raises(OSError, match="no connection to|did not answer") as error:
+                act()
+            assert "secret" not in str(error.value)
+            assert "me:***@127.0.0.1" in str(error.value)
+
+    @pytest.mark.parametrize("name", [*DATABASES])
+    def test_a_server_that_says_nothing(self, name):
+        """It accepts the connection, as a machine that is out of memory does."""
+        if why := engine_servers.missing(name):
+            pytest.skip(why)
+        with socket.socket() as mute:
+            mute.bind(("127.0.0.1", 0))
+            mute.listen()
+            place = address(name, f"me@127.0.0.1:{mute.getsockname()[1]}")
+            start = time.monotonic()
+            with pytest.raises(OSError, match="no connection to|did not answer"):
+                open_index(place)
+            assert time.monotonic() - start < 15
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [
+            ("milvus://host:19530", "expected milvus://host:port/collection"),
+            ("milvus://host:19530/a-b", "expected milvus://host:port/collection"),
+            ("milvus:///folder/file/collection", "expected milvus://host:port/collection"),
+            ("milvus://host:port/x", "is no address"),
+            ("milvus://host/x?timeout=soon", "timeout is 'soon', expected seconds above 0"),
+            ("milvus://host/x?tls=1", "option tls is unknown"),
+            ("milvus:///nowhere/file.db/x", "holds no index"),
+            ("postgresql://host/db", "expected [?]table=NAME"),
+            ("postgresql://host/db?table=a.b.c", "expected [?]table=NAME"),
+            ("postgresql://host/db?table=" + "x" * 64, "at most 63 bytes"),
+            ("postgresql://host/db?table=x&colour=red", "is no address .*colour"),
+        ],
+    )
+    def test_bad_addresses(self, place, message):
+        if why := engine_servers.missing("milvus" if place.startswith("milvus") else "pgvector"):
+            pytest.skip(why)
+        with pytest.raises((ValueError, OSError), match=message):
+            open_index(place)
+
+    @pytest.mark.parametrize(
+        ("scheme", "module", "file"),
+        [("milvus", "pymilvus", "milvus"), ("postgresql", "psycopg", "pgvector")],
+    )
+    def test_a_missing_package_is_named(self, monkeypatch, scheme, module, file):
+        monkeypatch.delitem(sys.modules, f"dsprh_tf.index.{file}", raising=False)
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ValueError, match=f"pip install -r requirements-{file}.txt"):
+            open_index(f"{scheme}://host/x?table=x")
+
+
+class WordEncoder:
+    """Stands for both exported encoders: a text's code is that of item int(text)."""
+
+    bits, info, vocabulary = 64, {"fingerprint": "abc"}, ("7",)
+
+    def __init__(self, kind, codes):
+        self.kind, self._codes = kind, codes
+
+    def known_words(self, texts):
+        return [text.isdecimal() for text in texts]
+
+    def unknown_words(self, text):
+        return {} if text.isdecimal() else {text: ["7"]}
+
+    def encode(self, texts):
+        return self._codes[[int(text) for text in texts]]
+
+
+class TestPage:
+    """What the web page asks, of every engine; tests/test_page.py has the server around it."""
+
+    def test_searcher(self, place):
+        codes, items = random_codes(300, 64), picture_items(300)
+        build(place, codes, items)
+        index = open_index(place)
+        searcher = Searcher(index, WordEncoder("text", codes), WordEncoder("image", codes), "all")
+        about = searcher.about()
+        assert [about[n] for n in ("name", "items", "images", "texts", "bits")] == [
+            "all", 300, 300, 0, 64
+        ]  # fmt: skip
+        assert {"tag": "third", "count": 100} in about["tags"]
+        third = np.arange(0, 300, 3)
+        for where, rows in ((Where(), np.arange(300)), (Where(tag="third"), third)):
+            wanted = expected(codes[rows], 10 * rows, codes[7:8], 6)[0]
+            for kind, value in (("text", "7"), ("code", codes[7].tobytes().hex())):
+                found = searcher.search(Question(kind, value, where, 6))
+                assert found["query"] == {"kind": kind, "code": codes[7].tobytes().hex()}
+                assert [r["distance"] for r in found["results"]] == wanted[:, 0].tolist()
+                for result in found["results"]:
+                    row = int(result["id"]) // 10
+                    assert row in rows
+                    assert result["code"] == codes[row].tobytes().hex()
+                    assert result["path"] == items["path"][row].as_py()
+                    assert result["gone"]
+        like = searcher.search(Question("like", "70", Where(), 5))
+        assert like["query"]["item"]["path"] == items["path"][7].as_py()
+        assert "70" not in [result["id"] for result in like["results"]]
+        assert len(like["results"]) == 5
+        path, sha256 = searcher.picture_of("70")
+        assert (path, sha256) == (items["path"][7].as_py(), items["sha256"][7].as_py())
+        for name in ("71", "x", "9" * 30):
+            with pytest.raises(LookupError, match="no item"):
+                searcher.picture_of(name)
+        assert {r["id"] for r in searcher.browse(Where(tag="third"), 240)["results"]} == {
+            str(10 * row) for row in third
+        }
+        assert searcher.search(Question("text", "dgo", Where(), 5))["unknown"] == [
+            {"word": "dgo", "near": ["7"]}
+        ]
+        assert searcher.search(Question("text", "7", Where(tag="none"), 5))["message"]
+
+    def test_empty_or_of_other_encoders(self, place):
+        codes = random_codes(3, 64)
+        encoders = [WordEncoder(kind, codes) for kind in ("text", "image")]
+        index = create_index(place, 64, "xyz")
+        with pytest.raises(ValueError, match="all is empty: add codes with"):
+            Searcher(index, *encoders, "all")
+        index.add(codes, picture_items(3))
+        with pytest.raises(ValueError, match="text encoder is of other encoders than the"):
+            Searcher(index, *encoders, "all")
+
+
+class TestStopped:
+    def test_killed_while_adding(self, server, monkeypatch):
+        """At several batches: what was acknowledged is there, the same again completes it."""
+        monkeypatch.setattr(database, "_BATCH_ROWS", 40)
+        codes, items = random_codes(400, 64), picture_items(400)
+        interrupted = 0
+        for batch in (2, 6):
+            place = new_place(server, timeout=2)
+            index = create_index(place, 64, "abc")
+            store, acknowledged, calls = index._store, [], itertools.count(1)
+
+            def failing(rows, store=store, acknowledged=acknowledged, calls=calls, batch=batch):
+                if next(calls) == batch:
+                    threading.Timer(0.002 * batch, server.kill).start()
+                    time.sleep(0.002 * (batch - 1))
+                store(rows)
+                acknowledged.extend(rows["id"].to_pylist())
+
+            monkeypatch.setattr(index, "_store", failing)
+            try:
+                index.add(codes, items)
+            except OSError as error:
+                interrupted += 1
+                assert f"{len(acknowledged)} of 400 new items were stored before" in str(error)
+                assert "\n" not in str(error)
+            while server.process.poll() is None:
+                time.sleep(0.01)
+            with pytest.raises(OSError):
+                index.count()
+            server.start()
+            index = open_index(place.replace("timeout=2", "timeout=60"), write=True)
+            there = index.ids_where()
+            assert set(acknowledged) <= set(there.tolist())
+            assert len(there) % 40 == 0
+            np.testing.assert_array_equal(index.codes_of(there), codes[there // 10])
+            changes = index.add(codes, items)
+            assert changes == Changes(400 - len(there), 0, len(there))
+            assert index.check()["items"] == 400
+        assert interrupted
+
+    def test_an_index_outlives_its_server(self, server):
+        """As the page has to, which opens its index once."""
+        index = build(new_place(server, timeout=5), random_codes(5, 64), picture_items(5))
+        server.kill()
+        for _ in range(2):
+            with pytest.raises(OSError):
+                index.search(random_codes(1, 64))
+        server.start()
+        assert (index.search(random_codes(1, 64), 5).ids >= 0).all()
+        assert index.add(random_codes(1, 64, 1), picture_items(1, 5)).added == 1
+        assert len(index) == 6
+
+    def test_a_slow_postgres(self, servers):
+        server = servers("pgvector")
+        place = new_place(server, timeout=1)
+        index = build(place, random_codes(5, 64), picture_items(5))
+        name = index._names[-1]
+        with server.connect() as other:
+            other.execute("BEGIN")
+            other.execute(f"LOCK TABLE {name}")
+            for act in (lambda: index.search(random_codes(1, 64)), lambda: index.remove([0]),
+                        lambda: index.add(random_codes(1, 64, 1), picture_items(1))):  # fmt: skip
+                with pytest.raises(OSError, match=r"did not answer within 1 s .*timeout=SECONDS"):
+                    act()
+            other.execute("ROLLBACK")
+        assert len(index) == 5
+
+    def test_a_frozen_postgres(self, servers, monkeypatch):
+        server = servers("pgvector")  # skips without its packages
+        from dsprh_tf.index import pgvector
+
+        monkeypatch.setattr(pgvector, "_GRACE", 0.2)
+        place = new_place(server, timeout=0.5)
+        index = build(place, random_codes(5, 64), picture_items(5))
+        process = index._connection.info.backend_pid
+        os.kill(process, signal.SIGSTOP)
+        try:
+            with pytest.raises(OSError, match=r"no connection to the database .*silent for 0.5 s"):
+                index.search(random_codes(1, 64))
+        finally:
+            os.kill(process, signal.SIGCONT)
+        assert len(open_index(place)) == 5
+
+    def test_a_frozen_milvus(self, servers):
+        server = servers("milvus")
+        place = new_place(server, timeout=2)
+        index = build(place, random_codes(5, 64), picture_items(5))
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(OSError, match="did not answer within 2 s"):
+                index.search(random_codes(1, 64))
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert len(open_index(place)) == 5
+
+
+class TestPostgres:
+    def test_graph(self, servers):
+        place = new_place(servers("pgvector"))
+        codes = clustered_codes(4000)
+        index = build(place, codes, picture_items(4000), "hnsw")
+        with index._talking() as connection:
+            plan = connection.execute(
+                f"EXPLAIN SELECT id FROM {index._names[-1]} ORDER BY code <~> "
+                f"'{'01' * 32}'::bit(64) LIMIT 10"
+            ).fetchall()
+        assert "Index Scan using" in str(plan)
+        assert 0.9 < index.check()["recall@10"] <= 1
+        assert index.stats()["search"] == "approximate"
+        limit = expected(codes, 10 * np.arange(4000), codes[:20], 10)[:, -1, 0]
+        found = index.search(codes[:20], 10)
+        assert (found.distances <= limit[:, None]).mean() > 0.9
+        third = np.arange(0, 4000, 3)
+        found = index.search(codes[:5], 10, Where(tag="third"))
+        assert_same_results(found, codes[third], 10 * third, codes[:5], 10)
+        assert (index.search(codes[:1], 3000).ids >= 0).all()
+
+    def test_another_schema(self, servers):
+        server = servers("pgvector")
+        place = new_place(server)
+        index = build(place, random_codes(5, 64), picture_items(5))
+        name = index._names[-1]
+        with server.connect() as other:
+            other.execute(f"ALTER TABLE {name} ALTER size TYPE int")
+            with pytest.raises(ValueError, match="another schema .*size is integer, expected bigi"):
+                open_index(place)
+            other.execute(f"ALTER TABLE {name} DROP size")
+            with pytest.raises(ValueError, match="size is missing, expected bigint"):
+                open_index(place)
+            other.execute("UPDATE dsprh_indexes SET format = 2 WHERE name = %s", (name,))
+            with pytest.raises(ValueError, match="another version, its format is 2, expected 1"):
+                open_index(place)
+            other.execute("CREATE TABLE theirs (id int)")
+        theirs = server.address("theirs")
+        with pytest.raises(ValueError, match="holds no index [(]the table is none of this"):
+            open_index(theirs)
+        with pytest.raises(ValueError, match="the table is there and is no index"):
+            create_index(theirs, 64, "abc", overwrite=True)
+
+    def test_names_are_quoted(self, servers):
+        server = servers("pgvector")
+        with server.connect() as other:
+            other.execute('CREATE SCHEMA "my pictures"')
+        place = server.address('my%20pictures.a"b;%20drop')
+        build(place, random_codes(5, 64), picture_items(5))
+        index = open_index(place)
+        assert len(index) == 5
+        with server.connect() as other:
+            assert other.execute('SELECT count(*) FROM "my pictures"."a""b; drop"').fetchone() == (
+                5,
+            )
+
+    def test_a_zero_character(self, servers):
+        index = build(new_place(servers("pgvector")), random_codes(5, 64), picture_items(5))
+        with pytest.raises(ValueError, match="text of item 3 has a zero character"):
+            index.add(random_codes(1, 64), text_items(["a\0b"], ids=[3]))
+        tags = [["x"], [], None, ["y", "a\0b"], ["z"]]
+        items = [text_items([f"word {i}"], [10 + i], [tags[i]]) for i in range(5)]
+        with pytest.raises(ValueError, match="a tag of item 13 has a zero character"):
+            index.add(random_codes(5, 64), pa.concat_tables(items))
+        assert len(index) == 5
+
+    def test_writers_at_once(self, servers):
+        """Two that add the same items, in any order, and others."""
+        place = new_place(servers("pgvector"))
+        create_index(place, 64, "abc")
+        codes, items = random_codes(3000, 64), picture_items(3000)
+        errors = []
+
+        def write(order):
+            try:
+                index = open_index(place, write=True)
+                index.add(codes[order], items.take(pa.array(order)))
+            except Exception as error:
+                errors.append(error)
+
+        orders = [np.arange(3000), np.arange(3000)[::-1], np.arange(1000, 2000)]
+        threads = [threading.Thread(target=write, args=(order,)) for order in orders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        index = open_index(place)
+        np.testing.assert_array_equal(index.ids_where(), 10 * np.arange(3000))
+        np.testing.assert_array_equal(index.codes_of(10 * np.arange(3000)), codes)
+
+
+class TestMilvus:
+    def test_another_schema(self, servers):
+        server = servers("milvus")  # skips without its packages
+        from pymilvus import DataType, MilvusClient
+
+        client = MilvusClient(f"http://127.0.0.1:{server.port}")
+        about = {"format": 1, "bits": 64, "kind": "flat", "fingerprint": "abc"}
+        for name, description in (("theirs", ""), ("narrow", json.dumps(about))):
+            schema = MilvusClient.create_schema(description=description)
+            schema.add_field("id", DataType.INT64, is_primary=True)
+            schema.add_field("code", DataType.BINARY_VECTOR, dim=32)
+            client.create_collection(name, schema=schema)
+        with pytest.raises(ValueError, match="holds no index [(]the collection is none of"):
+            open_index(server.address("theirs"))
+        with pytest.raises(ValueError, match="the collection is there and is no index"):
+            create_index(server.address("theirs"), 64, "abc", overwrite=True)
+        with pytest.raises(ValueError, match="another schema than an index of 64 bits .code is B"):
+            open_index(server.address("narrow"))
+
+    def test_limits(self, servers):
+        index = build(new_place(servers("milvus")), random_codes(5, 64), picture_items(5))
+        with pytest.raises(ValueError, match="text of item 3 .row 0. has 70,000 bytes, Milvus"):
+            index.add(random_codes(1, 64), text_items(["a" * 70_000], ids=[3]))
+        with pytest.raises(ValueError, match="k is 20,000, Milvus answers with at most 16,384"):
+            index.search(random_codes(1, 64), 20_000)
+
+    def test_a_kind_that_the_server_lacks(self, servers, tmp_path):
+        with pytest.raises(OSError, match="BIN_IVF_FLAT"):
+            create_index(new_place(servers("milvus")), 64, "abc", "ivf")
+        with pytest.raises(ValueError, match="Milvus Lite has only --kind=flat"):
+            create_index(f"milvus://{tmp_path}/file.db/x", 64, "abc", "ivf")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of codes, as scripts/encode.py leaves them: items 0..299, and 200..399."""
+    folder = tmp_path_factory.mktemp("codes")
+    for name, start in (("a", 0), ("b", 200)):
+        writer = CodeWriter(folder / name, 64, "abc", "image", "/pictures")
+        table = picture_items(200 if name == "b" else 300, start).to_pydict()
+        rows = len(table["id"])
+        codes = random_codes(400, 64)[start : start + rows]
+        table.update(
+            modified=[1] * rows, code=[bytes(code) for code in codes], problem=[None] * rows
+        )
+        writer.write_part(pa.table(table, part_schema(64)))
+        writer.finish(table["id"])
+    return folder
+
+
+def run(name, *arguments):
+    command = [sys.executable, SCRIPTS / f"{name}.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+class TestPrograms:
+    def test_from_codes_to_answers(self, place, folders):
+        index = f"--index={place}"
+        outcome = run("index", "build", index, f"--codes={folders}/a")
+        assert outcome.returncode == 0, outcome.stderr
+        assert "300 added, 0 replaced, 0 unchanged" in outcome.stdout
+        outcome = run("index", "add", index, f"--codes={folders}/b")
+        assert "100 added, 0 replaced, 100 unchanged" in outcome.stdout, outcome.stderr
+        outcome = run("index", "remove", index, "--ids=0,77")
+        assert "1 removed, 1 not found" in outcome.stdout, outcome.stderr
+        outcome = run("index", "check", index)
+        assert "is in order: 399 items" in outcome.stdout, outcome.stderr
+        assert "recall@10 1.0000 on 100 of them" in outcome.stdout
+        outcome = run("search", index, "--like=20", "--json", "--top=5", "--tag=third")
+        assert outcome.returncode == 0, outcome.stderr
+        (answer,) = json.loads(outcome.stdout)
+        codes = random_codes(400, 64)
+        rows = np.arange(3, 400, 3)
+        wanted = expected(codes[rows], 10 * rows, codes[2:3], 5)[0]
+        assert [r["distance"] for r in answer["results"]] == wanted[:, 0].tolist()
+        outcome = run("index", "build", index, f"--codes={folders}/a")
+        assert outcome.returncode == 2
+        assert len(outcome.stderr.strip().split("\n")) == 1
+        assert "holds an index already" in outcome.stderr
+        outcome = run("index", "stats", index)
+        assert "items                399" in outcome.stdout
+
+    def test_a_milvus_file(self, folders, tmp_path):
+        if why := engine_servers.missing("milvus"):
+            pytest.skip(why)
+        index = f"--index=milvus://{tmp_path}/file.db/pictures"
+        for command, said in (("build", "300 added"), ("add", "300 unchanged")):
+            outcome = run("index", command, index, f"--codes={folders}/a")
+            assert outcome.returncode == 0, outcome.stderr
+            assert said in outcome.stdout
+
+    @pytest.mark.parametrize("name", [*DATABASES])
+    def test_a_database_that_is_down(self, name, folders):
+        if why := engine_servers.missing(name):
+            pytest.skip(why)
+        place = address(name, f"me@127.0.0.1:{engine_servers.free_port()}")
+        for outcome in (
+            run("index", "build", f"--index={place}", f"--codes={folders}/a"),
+            run("search", f"--index={place}", "--like=3"),
+        ):
+            assert outcome.returncode == 2
+            assert len(outcome.stderr.strip().split("\n")) == 1, outcome.stderr
+            assert "no connection to" in outcome.stderr
+            assert "start it, or check the address" in outcome.stderr
+
+
+def test_an_index_imports_no_tensorflow():
+    code = (
+        "import sys; import dsprh_tf.index.location, dsprh_tf.index.code_folder; "
+        "sys.exit('tensorflow' in sys.modules or 'pymilvus' in sys.modules or 'psycopg' in "
+        "sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS.parent).returncode == 0
+
+
+def test_pins_are_those_of_the_default_stack():
+    root = SCRIPTS.parent
+    ours, theirs = (
+        {line for name in names for line in (root / name).read_text().split() if "==" in line}
+        for names in (["requirements-engines.txt"], ["requirements.txt", "requirements-dev.txt"])
+    )
+    assert {line for line in ours if "pgserver" not in line} <= theirs
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("indexes/a:b@c", "indexes/a:b@c"),
+        ("milvus://host:1/x", "milvus://host:1/x"),
+        ("milvus://me:a@b:c@host:1/x", "milvus://me:***@host:1/x"),
+        ("postgresql://me@host/d?table=a:b@c", "postgresql://me@host/d?table=a:b@c"),
+        ("postgresql://me:pw@host/d?table=x", "postgresql://me:***@host/d?table=x"),
+        ("postgresql://host/d?user=me&password=a:b@c&table=x",
+         "postgresql://host/d?user=me&password=***&table=x"),
+        ("postgresql://me@host/d?sslpassword=pw", "postgresql://me@host/d?sslpassword=***"),
+    ],
+)  # fmt: skip
+def test_passwords_are_not_shown(location, shown):
+    assert without_password(location) == shown
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("indexes/photos/", "photos"),
+        ("milvus://me:pw@host:1/birds", "birds"),
+        ("milvus:///folder/file.db/birds", "birds"),
+        ("postgresql://host/d?password=pw&table=my%20pictures.birds", "my pictures.birds"),
+    ],
+)
+def test_short_names(location, name):
+    assert short_name(location) == name

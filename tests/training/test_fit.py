@@ -1,0 +1,477 @@
+"""Training: devices, checkpoints, resuming, and the ways in which it may stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dsprh_tf import compat, methods, training
+from dsprh_tf.data.pipeline import PairSource
+from dsprh_tf.run_folder import RunFolder
+
+SIZES = {"bow": 6, "feature": 12, "conv_map": (4, 4, 8)}
+TRAIN = np.arange(24)
+BATCH = 6  # four steps an epoch
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """As scripts/train.py sets it before it makes a model."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def source(pictures, words):
+    return PairSource(pictures, words, 16, 20)
+
+
+def make_model(backbone, rate=0.01, text_hidden=8):
+    keras.utils.set_random_seed(0)
+    model = methods.dsprh(
+        16, SIZES, backbone, 16, fusion_weights=(0, 0.5, 0.5), cov_channels=4,
+        text_hidden=text_hidden,
+    )  # fmt: skip
+    model.compile(training.make_optimizer("sgd", rate), training.make_optimizer("sgd", rate))
+    return model
+
+
+def fit(model, source, folder, epochs, **changed):
+    checkpoints = training.Checkpoints(model, folder, changed.pop("max_to_keep", 3))
+    first = training.fit(model, source, TRAIN, checkpoints, epochs, BATCH, 0, **changed)
+    return checkpoints, first
+
+
+def frozen(backbone):
+    backbone.trainable = False
+    return backbone
+
+
+class TestStrategy:
+    @pytest.mark.parametrize("devices", ["gpu", "cpu", "cpu:", "cpu:0", "cpu:two", "gpu:2", ""])
+    def test_unknown_devices(self, devices):
+        with pytest.raises(ValueError, match=f"--devices is {devices!r}, expected auto or cpu:N"):
+            training.make_strategy(devices)
+
+    def test_one_device_needs_no_strategy(self):
+        for devices in ("auto", "cpu:1"):
+            strategy = training.make_strategy(devices)
+            assert strategy.num_replicas_in_sync == 1
+            assert training.shard_of(strategy) == (0, 1)
+
+    def test_logical_devices_come_before_tensors(self):
+        tf.zeros(1)
+        with pytest.raises(ValueError, match="--devices=cpu:2 must be set before TensorFlow st"):
+            training.make_strategy("cpu:2")
+
+    @pytest.mark.skipif(not compat.KERAS_3, reason="Keras 2 trains on several machines")
+    def test_several_machines_are_refused_on_keras_3(self, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["127.0.0.1:1"]}}')
+        with pytest.raises(ValueError, match=r"TF_CONFIG.*install requirements-tfa\.txt") as error:
+            training.make_strategy()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", training.OPTIMIZERS)
+def test_optimizers_step(name):
+    variable = tf.Variable([1.0, 2.0])
+    variables = [keras.Variable([1.0, 2.0])] if compat.KERAS_3 else [variable]
+    optimizer = training.make_optimizer(name, 0.1, weight_decay=0.01)
+    compat.build_optimizer(optimizer, variables)
+    optimizer.apply_gradients([(tf.constant([1.0, 1.0]), variables[0])])
+    assert (np.asarray(variables[0]) < [1.0, 2.0]).all()
+
+
+@pytest.mark.parametrize("name", training.OPTIMIZERS)
+def test_cosine_schedule_falls_from_the_rate_to_zero(name):
+    optimizer = training.make_optimizer(name, 0.5, cosine_steps=4)
+    variable = tf.Variable(1.0)
+    compat.build_optimizer(optimizer, [variable])
+    rates = []
+    for _ in range(5):
+        rates.append(compat.current_learning_rate(optimizer))
+        optimizer.apply_gradients([(tf.constant(0.1), variable)])
+    naive = [0.5 * (1 + np.cos(np.pi * step / 4)) / 2 for step in range(5)]
+    np.testing.assert_allclose(rates, naive, atol=1e-6)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(ValueError, match="optimizer is 'adam', expected one of sgd, adamw, lamb"):
+        training.make_optimizer("adam", 0.1)
+
+
+class TestResume:
+    def test_resumed_weights_are_those_of_the_whole_run(
+        self, source, tiny_backbone, weights, tmp_path
+    ):
+        """Fine-tuned, with dropout, crops and momentum: all that a checkpoint must carry."""
+
+        def run(folder, epochs):
+            model = make_model(tiny_backbone(dropout=0.3))
+            return fit(model, source, folder, epochs, augmented=True)
+
+        run(tmp_path / "whole", 3)
+        run(tmp_path / "parts", 1)
+        _, first = run(tmp_path / "parts", 3)
+        assert first == 1
+        whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+        assert whole.keys() == parts.keys()
+        assert any(name.startswith("backbone/") for name in whole)
+        for name in whole:
+            np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+
+    def test_every_trained_variable_is_in_the_checkpoint(self, source, tiny_backbone, tmp_path):
+        model = make_model(tiny_backbone())
+        fit(model, source, tmp_path, 1)
+        other = make_model(tiny_backbone(seed=5))
+        for variable in other.image_variables + other.text_variables:
+            variable.assign(tf.zeros(variable.shape))
+        training.Checkpoints(other, tmp_path).restore_selected()
+        for part in ("backbone", "image_network", "text_network", "image_decoder", "text_decoder"):
+            for a, b in zip(getattr(model, part).weights, getattr(other, part).weights):
+                np.testing.assert_array_equal(a, b)
+
+    def test_a_finished_run_is_left_alone(self, source, tiny_backbone, tmp_path):
+        fit(make_model(frozen(tiny_backbone())), source, tmp_path, 2)
+        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        _, first = fit(make_model(frozen(tiny_backbone())), source, tmp_path, 2)
+        assert first == 2
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+    def test_checkpoint_of_another_model(self, tiny_backbone, tmp_path):
+        training.Checkpoints(make_model(tiny_backbone()), tmp_path).save(0, None)
+        other = make_model(tiny_backbone(), text_hidden=9)
+        with pytest.raises(ValueError, match="ckpt-1 is damaged or of another model") as error:
+            training.Checkpoints(other, tmp_path).resume()
+        assert "\n" not in str(error.value)
+
+    def test_damaged_checkpoint(self, tiny_backbone, tmp_path):
+        model = make_model(tiny_backbone())
+        training.Checkpoints(model, tmp_path).save(0, None)
+        data = tmp_path / "checkpoints" / "ckpt-1.data-00000-of-00001"
+        data.write_bytes(data.read_bytes()[:100])
+        with pytest.raises(ValueError, match="ckpt-1 is damaged or of another model"):
+            training.Checkpoints(model, tmp_path).resume()
+
+    def test_no_checkpoint(self, tiny_backbone, tmp_path):
+        checkpoints = training.Checkpoints(make_model(tiny_backbone()), tmp_path)
+        assert checkpoints.resume() == 0
+        with pytest.raises(ValueError, match="holds no checkpoint: train the run first"):
+            checkpoints.restore_selected()
+
+
+class TestSelection:
+    def save(self, model, folder, scores, **changed):
+        checkpoints = training.Checkpoints(model, folder, **changed)
+        for epoch, score in enumerate(scores):
+            model.epoch_variable.assign(float(epoch))  # a weight that tells the epochs apart
+            checkpoints.save(epoch, score)
+        return checkpoints
+
+    @pytest.mark.parametrize(
+        ("scores", "epoch"), [([0.1, 0.5, 0.3], 2), ([0.5, 0.5, 0.1], 1), ([None, None], 2)]
+    )
+    def test_best_epoch_or_else_the_last(self, tiny_backbone, tmp_path, scores, epoch):
+        model = make_model(tiny_backbone())
+        checkpoints = self.save(model, tmp_path, scores)
+        assert checkpoints.restore_selected() == epoch
+        assert float(model.epoch_variable.numpy()) == epoch - 1
+
+    def test_best_score_survives_resuming(self, tiny_backbone, tmp_path):
+        model = make_model(tiny_backbone())
+        self.save(model, tmp_path, [0.9, 0.2])
+        checkpoints = training.Checkpoints(model, tmp_path)
+        checkpoints.resume()
+        checkpoints.save(2, 0.5)
+        assert checkpoints.restore_selected() == 1
+
+    def test_max_to_keep_and_the_best_beside(self, tiny_backbone, tmp_path):
+        self.save(make_model(tiny_backbone()), tmp_path, [0.9, 0.1, 0.2, 0.3], max_to_keep=2)
+        kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
+        assert kept == ["ckpt-3.index", "ckpt-4.index"]
+        assert [p.name for p in (tmp_path / "best").glob("*.index")] == ["ckpt-1.index"]
+
+
+class TestStops:
+    def test_non_finite_loss_names_term_step_and_last_good_checkpoint(
+        self, source, tiny_backbone, weights, tmp_path
+    ):
+        source.targets = np.random.default_rng(0).random((24, 12)).astype(np.float32)
+        fit(make_model(frozen(tiny_backbone())), source, tmp_path, 1)
+        before = weights(tmp_path)
+        source.targets[9] = np.nan
+        order = np.random.default_rng([0, 1]).permutation(TRAIN)
+        step = int(np.flatnonzero(order == 9)[0]) // BATCH + 1
+        with pytest.raises(
+            ValueError,
+            match=f"L_W became nan in step {step} of epoch 2: .*last good checkpoint is .*/ckpt-1$",
+        ):
+            fit(make_model(frozen(tiny_backbone())), source, tmp_path, 3)
+        after = weights(tmp_path)
+        assert after.keys() == before.keys()
+        for name in before:
+            np.testing.assert_array_equal(before[name], after[name])
+
+    def test_first_step(self, source, tiny_backbone, tmp_path):
+        source.targets = np.full((24, 12), np.inf, np.float32)
+        with pytest.raises(ValueError, match="step 1 of epoch 1.*checkpoint is none yet"):
+            fit(make_model(frozen(tiny_backbone())), source, tmp_path, 1)
+        assert not (tmp_path / "checkpoints").exists()
+
+    def test_infinite_weights_of_the_last_step_are_not_saved(
+        self, source, tiny_backbone, tmp_path
+    ):
+        model = make_model(frozen(tiny_backbone()), rate=1e38)
+        checkpoints = training.Checkpoints(model, tmp_path)
+        with pytest.raises(ValueError, match="weights of .* became infinite or NaN in the last"):
+            training.fit(model, source, TRAIN, checkpoints, 2, len(TRAIN), 0)
+        assert checkpoints.latest is None
+
+    def test_full_disk_keeps_the_last_good_checkpoint(self, tiny_backbone, weights, tmp_path):
+        checkpoints = training.Checkpoints(make_model(tiny_backbone()), tmp_path)
+        checkpoints.save(0, 0.5)
+        before = weights(tmp_path)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+        try:
+            with pytest.raises(ValueError, match="checkpoint of epoch 2 could not be wr") as error:
+                checkpoints.save(1, 0.9)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        message = str(error.value)
+        assert message.endswith(f"the last good one is {tmp_path}/checkpoints/ckpt-1")
+        assert "\n" not in message
+        after = weights(tmp_path)
+        for name in before:
+            np.testing.assert_array_equal(before[name], after[name])
+        again = training.Checkpoints(make_model(tiny_backbone()), tmp_path)
+        assert again.restore_selected() == 1
+        assert again.resume() == 1
+        again.save(1, 0.9)  # with space again
+        assert again.latest.endswith("ckpt-2")
+
+
+class TestRunFolder:
+    SETTINGS = {"bits": 16, "lr_image": 0.1, "data_dir": "here", "fusion_weights": [0.0, 0.0, 1.0]}
+
+    def begun(self, path):
+        """A run with a checkpoint."""
+        RunFolder(path).open(self.SETTINGS)
+        (path / "checkpoints").mkdir()
+        (path / "checkpoints" / "ckpt-1.index").touch()
+        return path
+
+    def test_settings_come_back(self, tmp_path):
+        folder = RunFolder(tmp_path / "a" / "b")
+        assert folder.open(self.SETTINGS) is False
+        assert folder.settings() == self.SETTINGS
+        versions = json.loads((tmp_path / "a" / "b" / "versions.json").read_text())
+        assert versions["tensorflow"] == tf.__version__
+
+    def test_same_flags_resume_wherever_the_data_lie(self, tmp_path):
+        self.begun(tmp_path)
+        assert RunFolder(tmp_path).open({**self.SETTINGS, "data_dir": "there"}) is True
+
+    def test_other_flags_are_named(self, tmp_path):
+        self.begun(tmp_path)
+        changed = {**self.SETTINGS, "bits": 32, "lr_image": 0.2}
+        with pytest.raises(
+            ValueError, match=r"--bits: was 16, is 32, --lr_image: was 0.1, is 0.2.*--overwrite"
+        ):
+            RunFolder(tmp_path).open(changed)
+        assert RunFolder(tmp_path).settings() == self.SETTINGS
+
+    def test_a_run_without_a_checkpoint_does_not_occupy_its_folder(self, tmp_path):
+        RunFolder(tmp_path).open(self.SETTINGS)
+        (tmp_path / "split.json").write_text("{}")
+        changed = {**self.SETTINGS, "bits": 32}
+        assert RunFolder(tmp_path).open(changed) is False
+        assert RunFolder(tmp_path).settings() == changed
+        assert not (tmp_path / "split.json").exists()
+
+    def test_overwrite_empties(self, tmp_path):
+        self.begun(tmp_path)
+        changed = {**self.SETTINGS, "bits": 32}
+        assert RunFolder(tmp_path).open(changed, overwrite=True) is False
+        assert not (tmp_path / "checkpoints").exists()
+        assert RunFolder(tmp_path).settings() == changed
+
+    def test_checkpoints_without_flags(self, tmp_path):
+        self.begun(tmp_path)
+        (tmp_path / "flags.json").unlink()
+        with pytest.raises(ValueError, match="holds checkpoints but no flags.json"):
+            RunFolder(tmp_path).open(self.SETTINGS)
+
+    def test_not_a_run_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="is not a run folder.*check --run_dir"):
+            RunFolder(tmp_path).settings()
+
+    def test_a_second_process_is_refused(self, tmp_path):
+        holder = RunFolder(tmp_path)
+        holder.open(self.SETTINGS)
+        code = (
+            "from dsprh_tf.runs import RunFolder\n"
+            f"try: RunFolder({str(tmp_path)!r}).open({{}})\n"
+            "except ValueError as error: print(error)\n"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[1],
+        ).stdout
+        assert "is in use by another process: wait for it" in found
+        assert holder.settings() == self.SETTINGS
+        del holder
+        assert RunFolder(tmp_path).open(self.SETTINGS) is False  # the lock went with its holder
+
+
+# Kills its own process as soon as a bar of that name has come so far: at the same point on any
+# machine, which looking at the output from outside would miss now and then.
+KILLER = """
+import os, runpy, signal, sys
+from tqdm import tqdm
+
+bar, point, *sys.argv = sys.argv[1:]
+update = tqdm.update
+
+def update_and_die(self, n=1):
+    update(self, n)
+    if not self.disable and self.desc.startswith(bar) and self.n >= int(point):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+tqdm.update = update_and_die
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def train_and_kill(bar: str, point: int, *flags) -> None:
+    """Runs train.py until its bar of that name stands at `point`, where SIGKILL ends it."""
+    program = Path(__file__).parents[1] / "scripts" / "train.py"
+    command = [sys.executable, "-c", KILLER, bar, str(point), str(program), *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr[-2000:]
+
+
+def assert_same_weights(whole: dict, other: dict, **tolerance) -> None:
+    assert whole.keys() == other.keys()
+    for name in whole:
+        if tolerance and whole[name].dtype.kind == "f":
+            np.testing.assert_allclose(other[name], whole[name], err_msg=name, **tolerance)
+        else:
+            np.testing.assert_array_equal(whole[name], other[name], err_msg=name)
+
+
+FINE_TUNED = [
+    "--nofreeze_backbone", "--fusion_weights=0,0,1", "--image_size=32", "--resize=40",
+    "--epochs=3", "--monitor_every=3",
+]  # fmt: skip
+
+
+class TestKilled:
+    """Runs killed with SIGKILL and started again end as the uninterrupted run does."""
+
+    def check(self, program, weights, whole, flags, points, tmp_path):
+        run_dir = tmp_path / "killed"
+        flags = [*flags, f"--run_dir={run_dir}", f"--cache_dir={tmp_path / 'cache'}"]
+        for bar, point in points:
+            train_and_kill(bar, point, *flags)
+            assert not (run_dir / "results.json").exists()
+        last = program("train", *flags)
+        assert last.code == 0, last.err[-2000:]
+        assert "resuming" in last.out
+        assert "epoch 1:" not in last.err
+        assert_same_weights(weights(whole), weights(run_dir))
+        assert (run_dir / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+
+    def test_frozen_and_cached(self, program, small_flags, weights, trained, tmp_path):
+        # In the trunk's first pass, in the first epoch, in the second after a whole checkpoint.
+        points = [("frozen trunk", 1), ("epoch 1", 2), ("epoch 2", 7)]
+        self.check(program, weights, trained[0], small_flags, points, tmp_path)
+
+    def test_fine_tuned_and_augmented(self, program, small_flags, weights, tmp_path):
+        flags = [*small_flags, *FINE_TUNED]
+        directories = [f"--run_dir={tmp_path / 'whole'}", f"--cache_dir={tmp_path / 'other'}"]
+        whole = program("train", *flags, *directories)
+        assert whole.code == 0, whole.err[-2000:]
+        points = [("epoch 2", 6)]
+        self.check(program, weights, tmp_path / "whole", flags, points, tmp_path)
+
+
+# Half of the batch for each of two.
+SMALL_BATCHES = ["--batch_size=8", "--fusion_weights=0,0.5,0.5", "--monitor_every=2"]
+
+
+@pytest.fixture(scope="module")
+def on_two_devices(process, small_flags, tmp_path_factory):
+    """A run with --devices=cpu:2: (its folder, its log)."""
+    folder = tmp_path_factory.mktemp("devices")
+    log = folder / "log"
+    flags = [
+        *small_flags, *SMALL_BATCHES, "--devices=cpu:2", f"--run_dir={folder / 'run'}",
+        f"--cache_dir={folder / 'cache'}",
+    ]  # fmt: skip
+    assert process("train", *flags, log=log).wait() == 0, log.read_text()[-2000:]
+    return folder / "run", log.read_text()
+
+
+def test_two_devices_train(on_two_devices, events, trained):
+    run_dir, said = on_two_devices
+    assert "Traceback" not in said
+    assert "WARNING" not in said
+    record = json.loads((run_dir / "results.json").read_text())
+    assert 0 < record["image_to_text"]["map"] <= 1
+    # The reported terms are means over replicas, so of the size that one device reports.
+    one, two = events(trained[0]), events(run_dir)
+    for term in ("L_R", "L_W", "total"):
+        ratio = two[f"loss/{term}"][0][1] / one[f"loss/{term}"][0][1]
+        assert 0.7 < ratio < 1.4, term
+
+
+@pytest.mark.skipif(compat.KERAS_3, reason="Keras 3 cannot train on several machines (20585)")
+def test_two_workers_get_the_losses_of_two_devices(
+    process, small_flags, on_two_devices, events, weights, tmp_path
+):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    flags = [
+        *small_flags, *SMALL_BATCHES, f"--run_dir={tmp_path / 'run'}",
+        f"--cache_dir={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    running, logs = [], [tmp_path / "log0", tmp_path / "log1"]
+    for index, log in enumerate(logs):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        running.append(process("train", *flags, log=log, env={"TF_CONFIG": json.dumps(task)}))
+    try:
+        codes = [one.wait(timeout=180) for one in running]
+    finally:
+        for one in running:
+            one.kill()
+    assert codes == [0, 0], "\n".join(log.read_text()[-2000:] for log in logs)
+    alone, _ = on_two_devices
+    one, two = events(alone), events(tmp_path / "run")
+    for tag in [tag for tag in one if tag.startswith("loss/")]:
+        np.testing.assert_allclose(one[tag], two[tag], rtol=1e-5, err_msg=tag)
+    assert_same_weights(weights(alone), weights(tmp_path / "run"), atol=1e-5)
+    # Only the chief keeps checkpoints and results; split and words are the same for both.
+    chief, other = tmp_path / "run", tmp_path / "run.worker1"
+    assert (chief / "results.json").exists()
+    assert not (other / "checkpoints").exists()
+    for name in ("split.json", "vocabulary.json", "backbone.json"):
+        assert (chief / name).read_bytes() == (other / name).read_bytes()

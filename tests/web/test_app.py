@@ -1,0 +1,607 @@
+"""The page's server: what it answers, and whom and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pyarrow as pa
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from starlette.responses import JSONResponse
+from test_bad_input import png_header
+
+from dsprh_tf.data.images import checked_bytes, shrunk_bytes
+from dsprh_tf.index.hamming import HammingIndex
+from dsprh_tf.index.items import SCHEMA
+from dsprh_tf.serving.encoder import Encoder
+from dsprh_tf.web import thumbnails as thumbnails_module
+from dsprh_tf.web.accounts import Accounts, make_line
+from dsprh_tf.web.app import create_app
+from dsprh_tf.web.guard import Guard
+from dsprh_tf.web.searcher import Searcher
+from dsprh_tf.web.thumbnails import Thumbnails
+
+BITS = 16
+HOST = "http://127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def library(collection):
+    """The index's folder, and that of the pictures."""
+    return collection / "index", collection / "scenes"
+
+
+@pytest.fixture(scope="module")
+def encoders(exported):
+    return [Encoder(exported, kind) for kind in ("text", "image")]
+
+
+@pytest.fixture(scope="module")
+def index(library):
+    return HammingIndex.load(library[0])
+
+
+@pytest.fixture(scope="module")
+def searcher(index, encoders):
+    return Searcher(index, *encoders, "scenes")
+
+
+@pytest.fixture(scope="module")
+def client(searcher):
+    with TestClient(create_app(searcher, max_upload=200_000), HOST) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def items(index):
+    """All of the index: id -> (item, code)."""
+    ids = index.ids_where()
+    rows = index.items_of(ids).to_pylist()
+    return {str(row["id"]): (row, code) for row, code in zip(rows, index.codes_of(ids))}
+
+
+@pytest.fixture(scope="module")
+def picture(items):
+    """The id of an indexed picture."""
+    return next(name for name, (item, _) in items.items() if item["modality"] == "image")
+
+
+def distance(a, b) -> int:
+    return int(np.unpackbits(a ^ b).sum())
+
+
+def check_answer(answer, items, code, top, admits=lambda item: True, own=None):
+    """Right up to ties, by the definition, and every item as it is."""
+    expected = sorted(distance(c, code) for name, (item, c) in items.items()
+                      if admits(item) and name != own)[:top]  # fmt: skip
+    found = answer["results"]
+    assert [r["distance"] for r in found] == expected
+    assert len({r["id"] for r in found}) == len(found)
+    for result in found:
+        item, own_code = items[result["id"]]
+        assert result["id"] != own
+        assert admits(item)
+        assert result["distance"] == distance(own_code, code)
+        assert result["code"] == own_code.tobytes().hex()
+        assert (result.get("path"), result.get("text")) == (item["path"], item["text"])
+        assert result["tags"] == item["tags"]
+        assert result["gone"] is False
+
+
+def known_word(encoders) -> str:
+    return encoders[0].vocabulary[0]
+
+
+class TestSearch:
+    def test_about(self, client, items):
+        about = client.get("/api/about").json()
+        pictures = sum(item["modality"] == "image" for item, _ in items.values())
+        assert (about["images"], about["texts"]) == (pictures, len(items) - pictures)
+        assert (about["items"], about["bits"], about["name"]) == (len(items), BITS, "scenes")
+        tags = [tag for item, _ in items.values() for tag in item["tags"]]
+        assert {t["tag"]: t["count"] for t in about["tags"]} == {t: tags.count(t) for t in tags}
+        counts = [t["count"] for t in about["tags"]]
+        assert counts == sorted(counts, reverse=True)
+
+    def test_words(self, client, items, encoders):
+        text = " ".join(encoders[0].vocabulary[:2])
+        code = encoders[0].encode([text])[0]
+        answer = client.get("/api/search", params={"text": f"  {text} ", "top": 10}).json()
+        assert answer["query"] == {"kind": "text", "code": code.tobytes().hex()}
+        assert answer["unknown"] == []
+        assert answer["message"] is None
+        check_answer(answer, items, code, 10)
+
+    @pytest.mark.parametrize("find", ["image", "text"])
+    def test_filters(self, client, items, encoders, picture, find):
+        tag = items[picture][0]["tags"][0]
+        code = encoders[0].encode([known_word(encoders)])[0]
+        answer = client.get("/api/search", params={
+            "text": known_word(encoders), "find": find, "tag": tag, "top": 240}).json()  # fmt: skip
+        check_answer(answer, items, code, 240,
+                     lambda item: tag in item["tags"] and item["modality"] == find)  # fmt: skip
+
+    def test_a_tag_that_nothing_has(self, client, encoders):
+        for params in ({"text": known_word(encoders)}, {}):
+            answer = client.get("/api/search", params={**params, "tag": "xyzzy"}).json()
+            assert answer["results"] == []
+            assert answer["message"] == "No item has the tag xyzzy."
+
+    def test_more_like_this(self, client, items, picture):
+        code = items[picture][1]
+        answer = client.get("/api/search", params={"like": picture, "top": 12}).json()
+        check_answer(answer, items, code, 12, own=picture)
+        assert answer["query"]["item"]["id"] == picture
+        assert answer["query"]["item"]["path"] == items[picture][0]["path"]
+        assert answer["query"]["item"]["distance"] is None
+
+    def test_a_picture(self, client, items, picture, encoders):
+        content = Path(items[picture][0]["path"]).read_bytes()
+        code = client.post("/api/code", content=content).json()["code"]
+        assert code == items[picture][1].tobytes().hex()
+        answer = client.get("/api/search", params={"code": code, "top": 5}).json()
+        check_answer(answer, items, items[picture][1], 5)
+        assert answer["results"][0]["distance"] == 0
+
+    def test_a_picture_of_another_kind(self, client, items, picture, encoders):
+        buffer = io.BytesIO()
+        with Image.open(items[picture][0]["path"]) as image:
+            image.convert("P").save(buffer, "GIF")
+        answer = client.post("/api/code", content=buffer.getvalue())
+        assert answer.status_code == 200
+        assert len(answer.json()["code"]) == BITS // 4
+
+    def test_without_a_query_some_items_are_shown(self, client, items):
+        answer = client.get("/api/search", params={"find": "image", "top": 7}).json()
+        assert answer["query"] is None
+        assert len({r["id"] for r in answer["results"]}) == 7
+        for result in answer["results"]:
+            item, code = items[result["id"]]
+            assert item["modality"] == "image"
+            assert (result["path"], result["distance"]) == (item["path"], None)
+            assert result["code"] == code.tobytes().hex()
+
+    def test_unknown_words(self, client, encoders):
+        word = max(encoders[0].vocabulary, key=len)
+        wrong = word[:-1] + "q"
+        answer = client.get("/api/search", params={"text": f"{wrong} of"}).json()
+        assert answer["results"] == []
+        assert answer["query"] is None
+        assert answer["message"] == "No word of this is known."
+        assert [u["word"] for u in answer["unknown"]] == [wrong]
+        assert word in answer["unknown"][0]["near"]
+
+    def test_unknown_words_beside_known_ones(self, client, encoders):
+        text = f"the {known_word(encoders)} of xyzzyq"
+        answer = client.get("/api/search", params={"text": text}).json()
+        assert len(answer["results"]) == 24
+        assert answer["unknown"] == [{"word": "xyzzyq", "near": []}]
+
+    def test_a_large_collection_is_not_looked_through(self, index, encoders, monkeypatch):
+        monkeypatch.setattr("dsprh_tf.page.searcher.LISTED", 100)
+        with TestClient(create_app(Searcher(index, *encoders, "large")), HOST) as client:
+            assert client.get("/api/about").json()["tags"] == []
+            assert "Type words" in client.get("/api/search").json()["message"]
+            answer = client.get("/api/search", params={"text": known_word(encoders)})
+            assert len(answer.json()["results"]) == 24
+
+
+class TestPictures:
+    def test_thumbnails(self, client, items, picture):
+        sizes = {}
+        for size in ("small", "large"):
+            answer = client.get(f"/api/picture/{picture}/{size}")
+            assert answer.headers["content-type"] == "image/jpeg"
+            with Image.open(io.BytesIO(answer.content)) as image:
+                sizes[size] = image.size
+        with Image.open(items[picture][0]["path"]) as original:
+            assert sizes["small"] == sizes["large"] == original.size  # small already
+
+    def test_only_indexed_pictures(self, client, items, library):
+        text = next(name for name, (item, _) in items.items() if item["modality"] == "text")
+        inside = library[1] / "manifest.csv"
+        for item in (text, "5", "-1", "x", "9" * 30, "%2e%2e%2fmanifest.csv", "..%5c..",
+                     str(inside).replace("/", "%2f"), "²"):  # fmt: skip
+            answer = client.get(f"/api/picture/{item}/small")
+            assert answer.status_code == 404, item
+            assert set(answer.json()) <= {"error"}
+        for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd",
+                     "/api/picture", "/docs", "/openapi.json"):  # fmt: skip
+            assert client.get(path).status_code == 404, path
+
+    def test_a_vanished_picture(self, client, items, picture):
+        path = Path(items[picture][0]["path"])
+        path.rename(path.with_suffix(".away"))
+        try:
+            code = items[picture][1].tobytes().hex()
+            answer = client.get("/api/search", params={"code": code, "top": 240}).json()
+            gone = {r["id"] for r in answer["results"] if r["gone"]}
+            assert gone == {picture}
+            answer = client.get(f"/api/picture/{picture}/small")
+            assert answer.status_code == 410
+            assert "no longer on disk" in answer.json()["error"]
+            like = client.get("/api/search", params={"like": picture}).json()
+            assert like["query"]["item"]["gone"] is True
+            assert len(like["results"]) == 24
+        finally:
+            path.with_suffix(".away").rename(path)
+
+    def test_cache(self, tmp_path, monkeypatch):
+        made = []
+
+        def shrunk(path, side):
+            made.append(Path(path).name)
+            return b"x" * 100
+
+        monkeypatch.setattr(thumbnails_module, "shrunk_bytes", shrunk)
+        for name in "abc":
+            (tmp_path / name).write_bytes(name.encode())
+        cache = Thumbnails(250)
+
+        def get(name, size="small"):
+            return cache.get(str(tmp_path / name), name.encode(), size)
+
+        for name in "aabab":
+            assert get(name) == b"x" * 100
+        assert made == ["a", "b"]
+        get("c")  # takes the place of a, which was asked for longest ago
+        assert len(cache) == 2
+        get("b")
+        assert made == ["a", "b", "c"]
+        get("a")
+        assert made == ["a", "b", "c", "a"]
+        (tmp_path / "a").write_bytes(b"changed")
+        get("a")
+        get("a", "large")
+        assert made[4:] == ["a", "a"]
+
+    def test_shrunk(self, tmp_path):
+        pixels = np.zeros((600, 300, 3), np.uint8)
+        pixels[:300, :, 0] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 3  # upside down
+        Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
+        with Image.open(io.BytesIO(shrunk_bytes(tmp_path / "a.jpg", 60))) as image:
+            assert (image.format, image.size) == ("JPEG", (30, 60))
+            assert image.getpixel((15, 50))[0] > 240
+            assert image.getpixel((15, 10))[0] < 15
+        (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
+        with pytest.raises(ValueError, match=r"b\.jpg"):
+            shrunk_bytes(tmp_path / "b.jpg", 60)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (b"", "is empty"),
+            (b"<script>alert(1)</script>" * 20, "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+            (b"%PDF-1.4 no picture", "is no JPEG"),
+            (png_header(9000, 9000), "is too large (9000 x 9000 pixels; at most 64,000,000"),
+            (png_header(60_000, 1), "is too large"),
+            (png_header(16, 16), "the picture"),
+            ("half", "is truncated"),
+        ],
+    )
+    def test_uploads_that_are_no_picture(self, client, items, picture, content, problem):
+        if content == "half":
+            content = Path(items[picture][0]["path"]).read_bytes()[:1500]
+        answer = client.post("/api/code", content=content)
+        assert answer.status_code == 415
+        assert problem in answer.json()["error"]
+        assert "choose another picture" in answer.json()["error"]
+
+    def test_a_huge_upload_is_not_read(self, client):
+        read = []
+
+        def parts():
+            for part in range(1000):
+                read.append(part)
+                yield b"x" * 50_000
+
+        for content in (b"x" * 200_001, parts()):
+            answer = client.post("/api/code", content=content)
+            assert answer.status_code == 413
+            assert "at most 200,000 bytes" in answer.json()["error"]
+
+    def test_an_upload_that_breaks_off(self, client):
+        """The browser went away: nothing is raised, which the server would print as a traceback."""
+        scope = {"type": "http", "method": "POST", "path": "/api/code", "raw_path": b"/api/code",
+                 "headers": [(b"host", b"127.0.0.1")], "query_string": b"", "root_path": "",
+                 "scheme": "http", "http_version": "1.1"}  # fmt: skip
+        received = iter([{"type": "http.request", "body": b"\xff\xd8\xff", "more_body": True}])
+        sent = []
+
+        async def receive():
+            return next(received, {"type": "http.disconnect"})
+
+        async def send(message):
+            sent.append(message)
+
+        anyio.run(client.app, scope, receive, send)
+        assert sent[0]["status"] == 400
+        assert b"broke off" in sent[1]["body"]
+
+    @pytest.mark.parametrize(
+        ("params", "status", "problem"),
+        [
+            ({"like": "12"}, 404, "no item of the index has the id 12"),
+            ({"like": "x"}, 404, "no item has the id 'x'"),
+            ({"like": str(2**64)}, 404, "no item has the id"),
+            ({"code": "zz"}, 400, "expected 4 hexadecimal digits"),
+            ({"code": "ff" * 3}, 400, "expected 4 hexadecimal digits"),
+            ({"text": "a", "code": "ffff"}, 400, "give one of"),
+            ({"text": "a" * 1001}, 422, "text is"),
+            ({"top": "0"}, 422, "top is '0'"),
+            ({"top": "1000000"}, 422, "top is"),
+            ({"find": "video"}, 422, "find is 'video'"),
+        ],
+    )
+    def test_questions(self, client, params, status, problem):
+        answer = client.get("/api/search", params=params)
+        assert answer.status_code == status
+        assert problem in answer.json()["error"]
+        assert "\n" not in answer.json()["error"]
+
+    def test_an_index_that_fails_on_the_way(self, index, encoders, monkeypatch):
+        searcher = Searcher(index, *encoders, "scenes")
+
+        def fail(*_, **__):
+            raise OSError("the database is down")
+
+        monkeypatch.setattr(searcher, "search", fail)
+        with TestClient(create_app(searcher), HOST) as client:
+            answer = client.get("/api/search", params={"text": "a"})
+        assert answer.status_code == 503
+        assert "the database is down" in answer.json()["error"]
+
+    def test_other_encoders(self, encoders):
+        index = HammingIndex(BITS, fingerprint="0" * 64)
+        table = pa.table({**{name: [None] for name in SCHEMA.names}, "id": [1],
+                          "modality": ["image"], "path": ["/a.jpg"]}, SCHEMA)  # fmt: skip
+        index.add(np.zeros((1, BITS // 8), np.uint8), table)
+        with pytest.raises(ValueError, match="the text encoder is of other encoders"):
+            Searcher(index, *encoders, "other")
+
+    def test_an_empty_index(self, encoders):
+        with pytest.raises(ValueError, match=r"nothing is empty: add codes"):
+            Searcher(HammingIndex(BITS), *encoders, "nothing")
+
+
+class TestGuard:
+    def test_headers(self, client, picture):
+        for path in ("/", "/static/page.js", "/api/about", f"/api/picture/{picture}/small",
+                     "/api/picture/x/small"):  # fmt: skip
+            headers = client.get(path).headers
+            policy = headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+            assert "http" not in policy
+            assert "unsafe" not in policy
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cross-origin-resource-policy"] == "same-origin"
+            assert headers["referrer-policy"] == "no-referrer"
+
+    def test_the_page_loads_nothing_from_elsewhere(self, client):
+        """Everything that HTML, CSS and JavaScript name is served here."""
+        for path in ("/", "/static/page.css", "/static/page.js", "/static/bits.js"):
+            text = client.get(path).text.replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?:|//\w+\.\w", text), path
+            for link in re.findall(r'(?:src|href)="([^"]+)"', text):
+                assert client.get(link).status_code == 200, link
+        assert not re.search(r"<style|style=|onclick=|<script>", client.get("/").text)
+
+    @pytest.mark.parametrize(
+        ("host", "status"),
+        [("127.0.0.1:8008", 200), ("localhost", 200), ("LOCALHOST:1", 200), ("[::1]:8008", 200),
+         ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("localhost.evil", 421),
+         ("evil.example:8008", 421), ("", 421)],
+    )  # fmt: skip
+    def test_dns_rebinding(self, client, host, status):
+        answer = client.get("/api/about", headers={"host": host})
+        assert answer.status_code == status
+        assert ("bits" in answer.json()) == (status == 200)
+
+    @pytest.mark.parametrize(
+        ("site", "mode", "status"),
+        [("cross-site", "no-cors", 403), ("cross-site", "cors", 403),
+         ("cross-site", "navigate", 200), ("same-origin", "cors", 200), ("none", "navigate", 200)],
+    )  # fmt: skip
+    def test_other_sites(self, client, site, mode, status):
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+        assert client.get("/", headers=headers).status_code == status
+
+
+def basic(text: str) -> dict:
+    return {"authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+
+
+class TestAccounts:
+    @pytest.fixture(scope="class")
+    def people(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("people") / "people.txt"
+        lines = make_line("anna", "päss:word"), "# comment", "", make_line("bo", "2")
+        path.write_text("\n".join(lines), "utf-8")
+        return path
+
+    def test_whom_it_lets_in(self, searcher, people):
+        app = create_app(searcher, Accounts(people), loopback=False)
+        with TestClient(app, "http://pictures.example") as client:
+            for path in ("/", "/static/page.js", "/api/about", "/api/picture/1/small"):
+                for headers in ({}, basic("anna:wrong"), basic("anna:"), basic("who:2"),
+                                basic("anna"), basic("bo:päss:word"),
+                                {"authorization": "Basic ###"}, {"authorization": "Bearer x"},
+                                {"authorization": basic("bo:2")["authorization"][6:]}):  # fmt: skip
+                    answer = client.get(path, headers=headers)
+                    assert answer.status_code == 401, (path, headers)
+                    assert answer.headers["www-authenticate"].startswith("Basic ")
+                    assert "default-src 'none'" in answer.headers["content-security-policy"]
+            for who in ("anna:päss:word", "bo:2", "bo:2"):
+                assert client.get("/api/about", headers=basic(who)).status_code == 200
+
+    def test_a_right_password_is_hashed_once(self, people, monkeypatch):
+        accounts, calls = Accounts(people), []
+        import hashlib
+
+        scrypt = hashlib.scrypt
+        monkeypatch.setattr(
+            hashlib, "scrypt", lambda *a, **k: calls.append(a) or scrypt(*a, **k)
+        )
+        for _ in range(3):
+            assert accounts.knows(basic("bo:2")["authorization"])
+        assert len(calls) == 1
+        for _ in range(2):
+            assert not accounts.knows(basic("nobody:2")["authorization"])
+        assert len(calls) == 3  # an unknown name costs as much as a wrong password
+        for header in (None, "Basic", "Basic ä", "Bearer x", basic("bo")["authorization"]):
+            assert accounts.recalls(header) is False
+            assert not accounts.knows(header)
+        assert accounts.recalls(basic("bo:2")["authorization"])
+        assert accounts.recalls(basic("bo:3")["authorization"]) is None
+        assert len(calls) == 3
+
+    def test_guesses_keep_nobody_waiting(self, people, monkeypatch):
+        """One guess is looked at, 16 wait, more are refused; who is known passes them all."""
+        accounts, held, looked_at = Accounts(people), threading.Event(), []
+        assert accounts.knows(basic("bo:2")["authorization"])
+
+        def slow(sent):
+            looked_at.append(sent)
+            held.wait()
+            return False
+
+        monkeypatch.setattr(accounts, "knows", slow)
+        guard = Guard(JSONResponse({}), accounts, loopback=False)
+        guesses = []
+
+        async def ask(headers, answers):
+            sent = []
+
+            async def send(message):
+                sent.append(message)
+
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await guard({"type": "http", "headers": pairs}, None, send)
+            answers.append(sent)
+
+        async def main():
+            async with anyio.create_task_group() as group:
+                try:
+                    for _ in range(17):
+                        group.start_soon(ask, basic("bo:3"), guesses)
+                    await anyio.wait_all_tasks_blocked()
+                    answers = []
+                    for headers in (basic("bo:4"), basic("bo:2"), {}):
+                        await ask(headers, answers)
+                    assert guesses == []
+                    assert len(looked_at) == 1
+                finally:
+                    held.set()  # or the pool's threads would never end
+            return answers
+
+        refused, known, stranger = anyio.run(main)
+        assert [sent[0]["status"] for sent in (refused, known, stranger)] == [429, 200, 401]
+        assert (b"retry-after", b"1") in refused[0]["headers"]
+        assert b'{"error":"too many passwords are waiting' in refused[1]["body"]
+        assert [sent[0]["status"] for sent in guesses] == [401] * 17
+
+    def test_lines(self):
+        line = make_line("anna", "secret")
+        assert "secret" not in line
+        assert line != make_line("anna", "secret")
+        for name, password in (("", "x"), ("a:b", "x"), (" a", "x"), ("a\n", "x"), ("#a", "x"),
+                               ("a", "")):  # fmt: skip
+            with pytest.raises(ValueError, match="password is empty|expected one without"):
+                make_line(name, password)
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [(None, "does not exist"), ("# nobody\n", "names nobody"), ("anna:secret", "line 1 is not"),
+         (make_line("a", "b") + "\nbo:12:zz", "line 2 is not"),
+         (make_line("a", "b")[:-2], "line 1 is not")],
+    )  # fmt: skip
+    def test_broken_files(self, tmp_path, content, problem):
+        path = tmp_path / "people.txt"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ValueError, match=problem):
+            Accounts(path)
+
+
+class TestProgram:
+    """scripts/serve_demo.py: what it refuses before it serves; the browser's tests run it."""
+
+    @pytest.mark.parametrize(
+        ("flags", "problem"),
+        [
+            ([], "needs --index=FOLDER"),
+            (["--index=/no/such"], "holds no index"),
+            (["--index=INDEX"], "needs --export_dir=FOLDER"),
+            (["--index=INDEX", "--export_dir=/no/such"], "no exported text encoder"),
+            (["--index=INDEX", "--host=0.0.0.0"], "say who with --auth_file=FILE"),
+            (["--index=INDEX", "--host=nowhere.invalid", "--auth_file=x"], "cannot listen at"),
+            (["--index=INDEX", "--auth_file=/no/such"], "/no/such does not exist"),
+        ],
+    )
+    def test_one_line(self, program, library, flags, problem):
+        flags = [flag.replace("INDEX", str(library[0])) for flag in flags]
+        assert problem in program("serve_demo", "--port=0", *flags).line
+
+    def test_a_taken_port(self, program, library):
+        import socket
+
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            outcome = program("serve_demo", f"--index={library[0]}", f"--port={port}")
+            assert f"--port={port}" in outcome.line
+
+    def test_an_empty_index(self, program, library, exported, tmp_path):
+        shutil.copytree(library[0], tmp_path / "index")
+        index = HammingIndex.load(tmp_path / "index", write=True)
+        index.remove(index.ids_where())
+        index.commit()
+        del index
+        outcome = program("serve_demo", f"--index={tmp_path}/index", f"--export_dir={exported}",
+                          "--port=0")  # fmt: skip
+        assert "index is empty: add codes" in outcome.line
+
+    def test_make_auth(self, program, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("open sesame\n"))
+        outcome = program("serve_demo", "--make_auth=anna")
+        assert outcome.code == 0, outcome.err
+        (tmp_path / "people.txt").write_text(outcome.out)
+        accounts = Accounts(tmp_path / "people.txt")
+        assert accounts.knows(basic("anna:open sesame")["authorization"])
+        assert not accounts.knows(basic("anna:open")["authorization"])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+        assert "the password is empty" in program("serve_demo", "--make_auth=anna").line
+
+
+def test_checked_bytes():
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, "PNG")
+    assert checked_bytes(buffer.getvalue(), "it") == buffer.getvalue()
+    with pytest.raises(ValueError, match="it is too large .20 x 10 pixels; at most 199"):
+        checked_bytes(buffer.getvalue(), "it", 199)
+    again = checked_bytes(buffer.getvalue(), "it", as_png=True)
+    with Image.open(io.BytesIO(again)) as image:
+        assert (image.size, image.getpixel((3, 3))) == ((20, 10), (255, 0, 0))
+
+
+def test_static_files_are_part_of_the_package():
+    root = Path(__file__).parents[1]
+    static = {path.name for path in (root / "dsprh_tf/page/static").iterdir()}
+    assert {"index.html", "page.css", "page.js", "bits.js", "icon.svg"} <= static
+    assert '"dsprh_tf.page" = ["static/*"]' in (root / "pyproject.toml").read_text()
+    assert os.path.exists(root / "dsprh_tf/page/__init__.py")
