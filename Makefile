@@ -23,7 +23,7 @@ demo: .venv/.installed
 	.venv/bin/python scripts/make_scenes.py --out=data/scenes --count=2000 --seed=0
 	.venv/bin/python scripts/train.py --flagfile=demo.flags --overwrite
 	.venv/bin/python scripts/export.py --run_dir=runs/demo --export_dir=savedmodels/demo
-	.venv/bin/python scripts/query.py --run_dir=runs/demo --export_dir=savedmodels/demo
+	.venv/bin/python scripts/search.py --run_dir=runs/demo --export_dir=savedmodels/demo
 	@echo
 	@echo "table:         runs/demo/results.csv and results.json"
 	@echo "plots:         runs/demo/curves.png   (and: .venv/bin/tensorboard --logdir runs)"
@@ -38,7 +38,7 @@ test-tfa: .venv-tfa/.installed
 
 # Without conftest.py, which needs TensorFlow.
 test-engines: .venv-engines/.installed
-	.venv-engines/bin/python -m pytest --noconftest tests/test_index_engines.py
+	.venv-engines/bin/python -m pytest --noconftest tests/index/test_engines.py
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

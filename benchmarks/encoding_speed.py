@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dsprh_tf import methods  # noqa: E402 - quietens TensorFlow before its import
+import dsprh_tf  # noqa: E402, F401 - quietens TensorFlow before its import
 
 # isort: split
 import numpy as np  # noqa: E402
@@ -27,6 +27,8 @@ from PIL import Image, ImageFilter  # noqa: E402
 
 from dsprh_tf.backbones.architectures import build_backbone  # noqa: E402
 from dsprh_tf.data.text import BagOfWords  # noqa: E402
+from dsprh_tf.methods.dsprh import DSPRH  # noqa: E402
+from dsprh_tf.model import CrossModalHashing  # noqa: E402
 from dsprh_tf.serving.encoder import Encoder  # noqa: E402
 from dsprh_tf.serving.export import export_encoders  # noqa: E402
 
@@ -36,12 +38,12 @@ SIZES = {"JPEG 500 x 375": (500, 375), "JPEG 341 x 256": (341, 256)}
 
 def photo_like(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     """JPEG with structure at all scales, of the bytes per pixel that photographs have."""
-    picture = np.zeros((size[1], size[0], 3), np.float32)
+    pixels = np.zeros((size[1], size[0], 3), np.float32)
     for cells, strength in ((4, 90), (16, 45), (64, 22), (160, 8)):
         coarse = rng.normal(0, strength, (cells, cells, 3))
         layers = [Image.fromarray(coarse[..., i].astype(np.float32)) for i in range(3)]
-        picture += np.stack([np.asarray(x.resize(size, Image.BICUBIC)) for x in layers], -1)
-    image = Image.fromarray(np.clip(picture + 128, 0, 255).astype(np.uint8))
+        pixels += np.stack([np.asarray(x.resize(size, Image.BICUBIC)) for x in layers], -1)
+    image = Image.fromarray(np.clip(pixels + 128, 0, 255).astype(np.uint8))
     buffer = io.BytesIO()
     image.filter(ImageFilter.SHARPEN).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
@@ -59,7 +61,7 @@ def main():
     rounds = parser.parse_args().rounds
     backbone = build_backbone("alexnet")
     sizes = {"bow": 1000, "feature": 4096, "conv_map": (13, 13, 256)}
-    model = methods.dsprh(64, sizes, backbone=backbone, image_size=224, cov_channels=128)
+    model = CrossModalHashing(DSPRH(64, cov_channels=128), sizes, backbone, 224)
     rng = np.random.default_rng(0)
     files = {name: [photo_like(rng, size) for _ in range(BATCH)] for name, size in SIZES.items()}
     pixels = tf.constant(rng.uniform(0, 255, (BATCH, 224, 224, 3)), tf.float32)
@@ -75,7 +77,7 @@ def main():
             job()
         times = np.array([[seconds(job) for job in jobs.values()] for _ in range(rounds)])
     sizes = {name: np.mean([len(x) for x in contents]) / 1e3 for name, contents in files.items()}
-    print(", ".join(f"{name}: {size:.0f} kB a file" for name, size in sizes.items()))
+    print(", ".join(f"{name}: {size:.0f} kB per file" for name, size in sizes.items()))
     print(f"{'':<36}{'images/s':>10}{'of bare':>9}")
     for name, column in zip(jobs, times.T):
         ratio = np.median(times[:, 0] / column)

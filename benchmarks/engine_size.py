@@ -1,11 +1,11 @@
-"""Bytes an item on disk by engine, measured by building each: the sizing of BUILD.md.
+"""Bytes per item on disk by engine, measured by building each: the sizing of BUILD.md.
 
     .venv-engines/bin/python benchmarks/engine_size.py --items=100000  # of make test-engines
 
-Items as an encoded folder of photographs has them (paths of 36 bytes, sha256, no tags), random
-codes of 64 and 128 bits. On disk: all that the engine stores, codes and items and indexes, after a
-checkpoint. Milvus Lite is SQLite underneath and says nothing of a cluster's disk, whose formats are
-others; it is listed for those who use it. Rates are of one client on this machine.
+Items as in an encoded folder of photographs (paths of 36 bytes, sha256, no tags), random codes of
+64 and 128 bits. On disk: all that the engine stores, codes, items and indexes, after a checkpoint.
+Milvus Lite is SQLite underneath: a cluster, whose formats are others, needs other space. Rates are
+of one client on this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 import engine_servers  # noqa: E402
 import numpy as np  # noqa: E402
-from index_speed import picture_items  # noqa: E402
+from index_speed import image_items  # noqa: E402
 
 from dsprh_tf.index.location import create_index, open_index  # noqa: E402
 
@@ -31,7 +31,7 @@ def size_of(folder: Path) -> int:
 
 
 def measure(name: str, location: str, kind: str, codes, items, query, size) -> None:
-    """Builds an index and prints what it takes; `size` is its folder, or asks its database."""
+    """Builds an index and prints its size; `size` is its folder, or a function that asks for it."""
     start = time.perf_counter()
     index = create_index(location, codes.shape[1] * 8, "size", kind, overwrite=True)
     index.add(codes, items)
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--engines", default="faiss,pgvector,milvus")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    items = picture_items(rng, args.items)
+    items = image_items(rng, args.items)
     print(f"{args.items:,} items\n{'engine':<18}{'bits':>5}  {'what':<28}{'bytes/item':>9}")
     for bits in map(int, args.bits.split(",")):
         codes = rng.integers(0, 256, (args.items, bits // 8), np.uint8)

@@ -1,12 +1,12 @@
-"""Exact search by `HammingIndex` beside FAISS itself, load time, and bytes an item, in one run.
+"""Exact search by `HammingIndex` beside FAISS itself, load time, and bytes per item, in one run.
 
     python benchmarks/index_speed.py --items=1000000 --bits=128
 
 Random codes, which are the worst case of any search. Both search the same codes in turn, round by
 round, so that a busy machine slows both; the figure that counts is the ratio, the median over
 rounds. Targets: at most 1.10 times FAISS's time, a load of 10^6 items within 1 s with all checksums
-compared, and at most 64 bytes an item for ids and what is known of items, beside paths and codes.
---approximate=50000 adds the approximate kinds on so many of the codes.
+compared, and at most 64 bytes per item for ids and items tables, beside paths and codes.
+--approximate=50000 adds the approximate kinds on 50,000 of the codes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def seconds(function) -> float:
     return time.perf_counter() - start
 
 
-def picture_items(rng: np.random.Generator, count: int) -> pa.Table:
-    """Items as an encoded folder of photographs has them; sha256 is noise, as it is there."""
+def image_items(rng: np.random.Generator, count: int) -> pa.Table:
+    """Items as in an encoded folder of photographs, with noise for sha256."""
     paths = [f"/photos/{i // 10000:04}/{i // 1000:06}/IMG_{i:08}.jpg" for i in range(count)]
     digests = rng.bytes(32 * count)
     return pa.table(
@@ -62,7 +62,7 @@ def compare_kinds(codes: np.ndarray, folder: Path) -> None:
     """Build time, search time, bytes and recall@10 of the approximate kinds."""
     query = np.array(codes[:200])
     limit = faiss_kinds.search_exact(codes, query, TOP)[0][:, -1:]
-    print(f"{len(codes):,} of them{'':<10}{'build':>9}{'a query':>12}{'bytes':>8}{'recall@10':>11}")
+    print(f"{len(codes):,} of them{'':<10}{'build':>9}{'query':>12}{'bytes':>8}{'recall@10':>11}")
     for kind in faiss_kinds.KINDS[1:]:
         built = []
         building = seconds(lambda k=kind, b=built: b.append(faiss_kinds.build(k, codes)))
@@ -88,7 +88,7 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (args.items, args.bits // 8), np.uint8)
-    items = picture_items(rng, args.items)
+    items = image_items(rng, args.items)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         index = HammingIndex(args.bits)
@@ -129,8 +129,8 @@ def main() -> None:
         print(f"{'save':<28}{1e3 * saving:>9.1f} ms")
         beside = size_of(folder / "bare", "ids", "items") / args.items
         paths = (size_of(folder / "index", "items") - size_of(folder / "bare", "items"))
-        print(f"{'ids and items, no paths':<28}{beside:>9.1f} bytes an item")
-        print(f"{'paths':<28}{paths / args.items:>9.1f} bytes an item")
+        print(f"{'ids and items, no paths':<28}{beside:>9.1f} bytes per item")
+        print(f"{'paths':<28}{paths / args.items:>9.1f} bytes per item")
         if args.approximate:
             compare_kinds(codes[: args.approximate], folder)
 

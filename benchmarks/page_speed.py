@@ -2,10 +2,10 @@
 
     python benchmarks/page_speed.py --export_dir=savedmodels/NAME --items=100000
 
-Random codes with the export's own text encoder; their pictures are 500 files of noise, 640 x 480.
+Random codes with the export's own text encoder; their images are 500 files of noise, 640 x 480.
 A headless Chromium gets texts of three known words, letter by letter as fast as it takes them. The
 time of a query is the browser's own, from the last letter to the second frame after its results
-were put on the page, the pause for typing included; and to the frame at which all pictures in view
+were put on the page, the pause for typing included; and to the frame at which all images in view
 are there. The server's answer alone is measured beside it. Target: a median below 150 ms.
 """
 
@@ -46,13 +46,13 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1280,900",
 )  # fmt: skip
-# The start page with its pictures is there: typing comes after looking.
+# The start page with its images is there: typing comes after looking.
 READY = """
 const images = [...document.querySelectorAll(".card img")];
 const inView = images.filter((image) => image.getBoundingClientRect().top < innerHeight);
 return images.length > 0 && inView.every((image) => image.complete);
 """
-# Listens on the page; its numbers are read once the query's pictures are there.
+# Listens on the page; its numbers are read once the query's images are there.
 WATCH = """
 const [text] = arguments, words = document.getElementById("words");
 const status = document.getElementById("status");
@@ -117,7 +117,7 @@ def open_browser(profile: Path):
 
 
 def type_and_watch(browser, address: str, text: str) -> tuple[float, float]:
-    """Milliseconds to results and to their pictures."""
+    """Milliseconds to results and to their images."""
     browser.get(address)
     while not browser.execute_script(READY):
         time.sleep(0.05)
@@ -166,7 +166,7 @@ def main() -> None:
     print(f"{args.items:,} items of {index.bits} bits, {args.queries} queries of three words")
     print(f"{'milliseconds':<34}{'median':>9}{'90 %':>9}{'most':>9}")
     for name, values in (("last letter to results", shown[:, 0]),
-                         ("last letter to pictures in view", shown[:, 1]),
+                         ("last letter to images in view", shown[:, 1]),
                          ("the server's answer", answers)):  # fmt: skip
         row = np.quantile(values, [0.5, 0.9, 1])
         print(f"{name:<34}" + "".join(f"{value:>9.1f}" for value in row))

@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
 
-from dsprh_tf.experiments import report, results  # noqa: E402
+from dsprh_tf.experiments import report  # noqa: E402
+from dsprh_tf.experiments.published import published  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 _BLOCK = re.compile(r"<!-- (?!end )(\w+) -->\n.*?<!-- end \1 -->", re.DOTALL)
@@ -32,7 +33,7 @@ def read(path: Path) -> pd.DataFrame:
 def tables(name: str) -> str:
     """The tables of benchmarks/results/NAME.csv in Markdown."""
     summary = read(RESULTS / f"{name}.csv")
-    nothing = results.published(name, "coco")
+    nothing = published(name, "coco")
     made = report.make_tables(summary, nothing, "MobileNetV2")
     return "\n\n".join(table.markdown() for table in made)
 

@@ -263,6 +263,8 @@ class CrossModalHashing(keras.Model):
             text_optimizer = type(image).from_config(image.get_config())
         self.text_optimizer = keras.optimizers.get(text_optimizer)
         self.l2_weight = float(l2_weight)
+        compat.build_optimizer(self.optimizer, self.image_variables)
+        compat.build_optimizer(self.text_optimizer, self.text_variables)
 
     def get_compile_config(self):
         """The arguments of `compile`, for saving."""
@@ -276,25 +278,24 @@ class CrossModalHashing(keras.Model):
         }
 
     def compile_from_config(self, config):
-        """Compiles as `get_compile_config` says, and makes the optimizers' variables."""
+        """Compiles as `get_compile_config` says."""
         deserialize = keras.saving.deserialize_keras_object
         self.compile(
             deserialize(config["optimizer"]),
             deserialize(config["text_optimizer"]),
             config["l2_weight"],
         )
-        compat.build_optimizer(self.optimizer, self.image_variables)
-        compat.build_optimizer(self.text_optimizer, self.text_variables)
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(self, x=None, *, callbacks=None, **kwargs):
         """`keras.Model.fit` on batches as above; the codes harden epoch by epoch."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
-        given = (
-            callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
-        )
+        if not isinstance(callbacks, (list, tuple)):
+            callbacks = [] if callbacks is None else [callbacks]
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns that it cannot shuffle a dataset
         compat.keep_metric_means(self)
-        return super().fit(*args, callbacks=[*given, _FollowEpochs()], **kwargs)
+        return super().fit(x, callbacks=[*callbacks, _FollowEpochs()], **kwargs)
 
     @property
     def metrics(self):

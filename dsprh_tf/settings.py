@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping
 
 from dsprh_tf.backbones.architectures import check_backbone
@@ -284,7 +285,9 @@ def _refuse_foreign(method: type[Method], given: Mapping) -> None:
 
 
 def _plain(value):
-    """JSON types: sequences as lists."""
+    """JSON types: sequences as lists, paths as strings."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -1,4 +1,4 @@
-"""What several test files share: programs run in this process or their own, kills, readers."""
+"""Helpers of several test files: programs in this process or their own, kills, readers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import gc
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +52,11 @@ def start_program(name: str, *arguments, log: Path, env: dict | None = None) -> 
     command = [sys.executable, "-m", "dsprh_tf.cli", name, *map(str, arguments)]
     with open(log, "wb") as file:
         return subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **(env or {})}
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
         )
 
 
@@ -86,6 +92,14 @@ def killed_at(folder, point: int, change) -> bool:
     return True
 
 
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and ends where the pixels would begin."""
+    data = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(data)) + b"IHDR" + data
+    chunk += struct.pack(">I", zlib.crc32(b"IHDR" + data))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1000) + b"IDAT"
+
+
 def read_events(run_dir) -> dict:
     """Tag -> list of (step, value) of a run's event files; pictures as PNG bytes."""
     import tensorflow as tf
@@ -97,7 +111,7 @@ def read_events(run_dir) -> dict:
             event = event_pb2.Event.FromString(record.numpy())
             for value in event.summary.value:
                 content = tf.make_ndarray(value.tensor)
-                entry = float(content) if content.shape == () else content[2]
+                entry = content.item() if content.shape == () else content[2]
                 found.setdefault(value.tag, []).append((event.step, entry))
     return found
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT
 
 from dsprh_tf import compat
-from dsprh_tf.losses import DSPRHObjective
-from dsprh_tf.methods import METHODS, dsprh
+from dsprh_tf.methods import DSAH, DSPRH, METHODS, SDEH, DSPRHPlus
 from dsprh_tf.model import CrossModalHashing
-from dsprh_tf.networks import ImageNetwork, TextNetwork
 
-ROOT = Path(__file__).parents[1]
 SIZES = {"bow": 12, "feature": 5, "conv_map": (3, 4, 4)}
 
 
@@ -29,17 +26,11 @@ def make_backbone():
     return keras.Model(pixels, {"conv_map": x, "feature": feature})
 
 
-def make_model(backbone=False, bits=8, sizes=SIZES, **kwargs):
+def make_model(backbone=False, bits=8, sizes=SIZES, **settings):
     keras.utils.set_random_seed(7)
-    return dsprh(
-        bits,
-        sizes,
-        backbone=make_backbone() if backbone else None,
-        image_size=8 if backbone else None,
-        cov_channels=3,
-        text_hidden=10,
-        **kwargs,
-    )
+    trunk = make_backbone() if backbone else None
+    method = DSPRH(bits, **{"cov_channels": 3, "text_hidden": 10, **settings})
+    return CrossModalHashing(method, sizes, trunk, 8 if backbone else None)
 
 
 def make_batch(size=8, pixels=False, seed=0):
@@ -145,7 +136,7 @@ def test_a_training_step_decreases_the_loss():
         model.train_step(batch)
     for metric in model.metrics:
         metric.reset_state()
-    assert float(model.test_step(batch)["total"]) < 0.95 * float(first["total"])
+    assert float(model.test_step(batch)["loss"]) < 0.95 * float(first["loss"])
     for name in model.terms:
         assert np.isfinite(float(first[name]))
 
@@ -154,11 +145,12 @@ def test_the_tracked_terms_are_running_means_and_testing_changes_no_weight():
     model, batches = make_model(), [make_batch(seed=s) for s in range(2)]
     model.compile(sgd(), sgd())
     before = copies(states(model))
-    expected = [model.objective({**b, "target_feature": b["feature"]}, model(b)) for b in batches]
+    expected = [model.method.loss({**b, "target_feature": b["feature"]}, model(b)) for b in batches]
     for batch in batches:
         means = model.test_step(batch)
     for name in model.terms:
-        mean = np.mean([float(terms[name]) for terms in expected])
+        term = "total" if name == "loss" else name
+        mean = np.mean([float(terms[term]) for terms in expected])
         assert float(means[name]) == pytest.approx(mean, rel=1e-5)
     assert not any(changed(before, states(model)))
 
@@ -220,7 +212,7 @@ def test_l2_weight_adds_its_part_of_each_variable_to_the_gradient():
 
 
 def test_gradients_are_those_of_the_total():
-    model, batch = make_model(objective=DSPRHObjective(alpha=0.5, beta=2.0)), make_batch()
+    model, batch = make_model(alpha=0.5, beta=2.0), make_batch()
     batch["bow"] += 1.0  # no text without words, whose first code is 0, where cosines jump
     model.compile(sgd(), sgd())
     terms, image, text = model.local_gradients(batch)
@@ -260,12 +252,12 @@ def test_lamb_trains(decay):
     compat.build_optimizer(optimizers[0], model.image_variables)
     compat.build_optimizer(optimizers[1], model.text_variables)
     before = copies(model.image_variables + model.text_variables)
-    first = float(model.test_step(batch)["total"])
+    first = float(model.test_step(batch)["loss"])
     for _ in range(5):
         model.train_step(batch)
     for metric in model.metrics:
         metric.reset_state()
-    assert float(model.test_step(batch)["total"]) < first
+    assert float(model.test_step(batch)["loss"]) < first
     after = model.image_variables + model.text_variables
     # Biases start at 0, where LAMB's trust ratio is 1.
     assert sum(changed(before, after)) > 0.8 * len(after)
@@ -278,7 +270,7 @@ def test_fit_runs_and_hands_out_the_terms():
     data = tf.data.Dataset.from_tensor_slices(make_batch()).batch(4)
     history = model.fit(data, epochs=2, verbose=0, shuffle=False).history
     assert set(model.terms) <= set(history)
-    assert len(history["total"]) == 2
+    assert len(history["loss"]) == 2
 
 
 # Other inputs, bad arguments
@@ -290,7 +282,7 @@ def test_features_without_maps_train():
     del batch["conv_map"]
     model.compile(sgd(), sgd())
     assert model.image_network.fusion_weights == (0, 0, 1)
-    assert np.isfinite(float(model.train_step(batch)["total"]))
+    assert np.isfinite(float(model.train_step(batch)["loss"]))
 
 
 def test_mixed_precision_trains_in_float32_outside_the_layers():
@@ -301,7 +293,7 @@ def test_mixed_precision_trains_in_float32_outside_the_layers():
         model.compile(sgd(), sgd())
         outputs = model(batch)
         assert {y.dtype for y in outputs.values()} == {tf.float32}
-        assert np.isfinite(float(model.train_step(batch)["total"]))
+        assert np.isfinite(float(model.train_step(batch)["loss"]))
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
@@ -309,13 +301,179 @@ def test_mixed_precision_trains_in_float32_outside_the_layers():
 @pytest.mark.parametrize("bits", [0, 12, -8, 8.0])
 def test_bits_are_a_multiple_of_8(bits):
     with pytest.raises(ValueError, match="bits must be a positive multiple of 8, received"):
-        METHODS["dsprh"].build(bits, SIZES)
+        METHODS["dsprh"](bits)
 
 
 def test_an_unknown_decoder_input_is_refused():
-    networks = ImageNetwork(8, (0, 0, 1)), TextNetwork(8, hidden=4)
+    class Soft(DSAH):
+        decoder_input = "soft"
+
     with pytest.raises(ValueError, match="is 'soft', expected one of tanh, sign, inert"):
-        CrossModalHashing(*networks, DSPRHObjective(), SIZES, decoder_input="soft")
+        CrossModalHashing(Soft(8, text_hidden=4), SIZES)
+
+
+@pytest.mark.parametrize(
+    "sizes, said",
+    [
+        ({"bow": 12}, "sizes has no feature, expected"),
+        ({}, "sizes has no bow and no feature, expected"),
+        ({"bow": 12, "feature": 5}, "sizes has no 'conv_map', which the image network of sdeh"),
+    ],
+)
+def test_missing_sizes_are_named(sizes, said):
+    with pytest.raises(ValueError, match=said):
+        CrossModalHashing(SDEH(8, width=4, heads=2), {**sizes, "labels": 3})
+
+
+def test_wrong_inputs_get_a_sentence():
+    model, batch = make_model(), make_batch()
+    with pytest.raises(ValueError, match="inputs are a ndarray, expected a dict with feature"):
+        model.encode_image(np.zeros((2, 5), np.float32))
+    with pytest.raises(ValueError, match="the batch has feature, expected also conv_map"):
+        model.encode_image({"feature": batch["feature"]})
+    with pytest.raises(ValueError, match="the batch has pixels, and the model has no backbone"):
+        model.encode_image({"pixels": np.zeros((2, 8, 8, 3), np.float32)})
+    with pytest.raises(ValueError, match="a batch is a tuple, expected a dict"):
+        model.test_step((batch["feature"], batch["bow"]))
+    with pytest.raises(ValueError, match="the loss is the method's: leave it out"):
+        model.compile("adam", loss="mse")
+    plus = CrossModalHashing(DSPRHPlus(8, text_hidden=4), {"bow": 12, "feature": 5})
+    with pytest.raises(ValueError, match="knows no graph yet: call prepare"):
+        plus.test_step({"feature": batch["feature"], "bow": batch["bow"]})
+
+
+def test_labels_may_be_bytes():
+    sizes = {**SIZES, "labels": 3}
+    model = CrossModalHashing(SDEH(8, width=4, heads=2, text_hidden=6), sizes)
+    batch = make_batch()
+    labels = np.eye(3)[np.arange(8) % 3]
+    losses = [
+        float(model.test_step({**batch, "labels": tf.constant(labels, dtype)})["loss"])
+        for dtype in (tf.float32, tf.uint8)
+    ]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+# A good Keras citizen
+
+
+def dataset(seed=0, size=16):
+    return tf.data.Dataset.from_tensor_slices(make_batch(size, seed=seed)).batch(8)
+
+
+def test_compile_takes_a_name_or_one_optimizer_per_modality():
+    model = make_model(fusion_weights=(0, 0, 1))
+    model.compile("adam")
+    assert model.optimizer is not model.text_optimizer
+    assert type(model.optimizer) is type(model.text_optimizer)
+    model.fit(dataset(), verbose=0)
+    model.compile("adam", "sgd")
+    assert type(model.text_optimizer) is type(keras.optimizers.get("sgd"))
+    model.fit(dataset(), verbose=0)
+    model.compile(keras.optimizers.SGD(0.25, momentum=0.5))
+    assert compat.current_learning_rate(model.text_optimizer) == 0.25
+    assert model.text_optimizer.get_config()["momentum"] == 0.5
+
+
+class Alphas(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(round(float(self.model.alpha) ** 2))
+
+
+@pytest.mark.parametrize("wrap", [list, tuple, lambda x: x[0]])
+def test_fit_hardens_the_codes_by_itself(wrap):
+    model, alphas = make_model(fusion_weights=(0, 0, 1)), Alphas()
+    model.compile("sgd")
+    model.fit(dataset(), epochs=2, verbose=0, callbacks=wrap([alphas]))
+    model.fit(dataset(), initial_epoch=2, epochs=4, verbose=0, callbacks=wrap([alphas]))
+    assert alphas.seen == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_method_that_does_not_harden_keeps_alpha():
+    sizes = {**SIZES, "labels": 3}
+    model = CrossModalHashing(SDEH(8, width=4, heads=2, text_hidden=6), sizes)
+    model.epoch_variable.assign(5.0)
+    assert float(model.alpha) == 1.0
+
+
+def test_callbacks_of_keras_see_loss_and_val_loss(tmp_path):
+    model = make_model(fusion_weights=(0, 0, 1))
+    model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.4))
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=100.0),
+        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=100.0),
+        keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"), monitor="val_loss"),
+    ]
+    history = model.fit(
+        dataset(), validation_data=dataset(1), epochs=9, verbose=0, callbacks=callbacks
+    ).history
+    assert {"loss", "val_loss", "L_F", "val_L_2"} <= set(history)
+    assert len(history["loss"]) == 3  # stopped early
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1.keras", "2.keras", "3.keras"]
+    # Reduced after the second epoch: both sides by the same factor, at the next epoch's begin.
+    assert compat.current_learning_rate(model.optimizer) == pytest.approx(0.025)
+    assert compat.current_learning_rate(model.text_optimizer) == pytest.approx(0.2)
+
+
+RELOAD = """
+import sys
+import dsprh_tf, keras, numpy as np, tensorflow as tf
+import dsprh_tf.methods, dsprh_tf.model
+model = keras.models.load_model(sys.argv[1])
+inputs = dict(np.load(sys.argv[2]))
+outputs = {"image": model.encode_image(inputs), "text": model.encode_text(inputs["bow"])}
+np.savez(sys.argv[3], **{name: np.asarray(value) for name, value in outputs.items()})
+data = tf.data.Dataset.from_tensor_slices(inputs).batch(4)
+print("loss", model.fit(data, epochs=1, verbose=0).history["loss"])
+"""
+
+
+@pytest.mark.slow
+def test_a_saved_model_gives_equal_codes_in_a_new_process(tmp_path):
+    model, batch = make_model(backbone=True), make_batch(pixels=True)
+    model.compile(keras.optimizers.Adam(0.01), "sgd", l2_weight=0.1)
+    model.fit(tf.data.Dataset.from_tensor_slices(batch).batch(4), epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "in.npz", **batch)
+    files = [str(tmp_path / name) for name in ("model.keras", "in.npz", "out.npz")]
+    result = subprocess.run(
+        [sys.executable, "-c", RELOAD, *files],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "loss [" in result.stdout, result.stderr[-3000:]
+    found = np.load(tmp_path / "out.npz")
+    np.testing.assert_array_equal(found["image"], model.encode_image(batch))
+    np.testing.assert_array_equal(found["text"], model.encode_text(batch["bow"]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_survives_saving(name, tmp_path):
+    sizes = {**SIZES, "labels": 3, **{f"stage_{n}": (21, n + 1) for n in (1, 2, 3)}}
+    small = {"text_hidden": 6, "cov_channels": 3, "width": 4, "heads": 2}
+    method = METHODS[name]
+    settings = {k: v for k, v in small.items() if k in method.setting_names()}
+    model = CrossModalHashing(method(8, seed=3, **settings), sizes)
+    model.compile("adam", "sgd")
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.method.get_config() == model.method.get_config()
+    assert type(again.text_optimizer) is type(model.text_optimizer)
+    batch = make_batch()
+    batch.update({f"stage_{n}": tf.random.uniform((8, 21, n + 1), seed=n) for n in (1, 2, 3)})
+    np.testing.assert_array_equal(again.encode_image(batch), model.encode_image(batch))
+    np.testing.assert_array_equal(again.encode_text(batch["bow"]), model.encode_text(batch["bow"]))
+
+
+def test_the_summary_names_the_parts():
+    lines = []
+    make_model().summary(print_fn=lambda line, **_: lines.append(line))
+    text = "\n".join(lines)
+    for part in ("image_network", "text_network", "image_decoder", "text_decoder"):
+        assert part in text
 
 
 # Replicas
@@ -344,7 +502,8 @@ def check_replicas():
     history = model.fit(data, verbose=0, shuffle=False).history
     assert strategy.num_replicas_in_sync == 2
     for name in model.terms:
-        mean = np.mean([float(terms[name]) for terms, _, _ in local[:2]])
+        term = "total" if name == "loss" else name
+        mean = np.mean([float(terms[term]) for terms, _, _ in local[:2]])
         np.testing.assert_allclose(history[name][-1], mean, rtol=1e-5, err_msg=name)
     gradients = [image + text for _, image, text in local]
     distances = []
@@ -366,15 +525,19 @@ import sys
 import dsprh_tf, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.path.insert(0, "tests")
-import test_model
-test_model.check_replicas()
+sys.path[:0] = ["tests", "."]
+import importlib.util
+spec = importlib.util.spec_from_file_location("replicas", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.check_replicas()
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_step_by_the_mean_of_their_gradients():
     result = subprocess.run(
-        [sys.executable, "-c", REPLICAS],
+        [sys.executable, "-c", REPLICAS, __file__],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert "the mean of two replicas: 15 variables" in result.stdout, result.stderr[-3000:]

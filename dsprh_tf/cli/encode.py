@@ -1,52 +1,74 @@
-"""Encodes a folder of pictures, or the rows of a manifest, with an exported encoder.
+"""Encodes a folder of images, or the rows of a manifest, with an exported encoder.
 
-    python scripts/encode.py --export_dir=savedmodels/coco-64 --images=photos --out=codes/photos
-    python scripts/encode.py --export_dir=savedmodels/coco-64 --texts=captions.csv --out=codes/words
+    dsprh encode --export_dir=savedmodels/coco-64 --images=photos --out=codes/photos
+    dsprh encode --export_dir=savedmodels/coco-64 --texts=captions.csv --out=codes/captions
 
-Writes OUT/codes.npy (packed, uint8), OUT/items.parquet (what each row is of) and OUT/codes.json,
-which scripts/index.py reads. The same command goes on where it was stopped; later it encodes what
-is new or changed, and leaves out what is gone from the source. A manifest (CSV, Parquet, JSONL)
-has a column image or text, and may have id (whole numbers are kept) and tags or labels (a;b).
+Writes OUT/codes.npy (packed, uint8), OUT/items.parquet (one row per code: its item) and
+OUT/codes.json, for `index`. The same command goes on where it was stopped; later it encodes what is
+new or changed, and leaves out what is gone from the source. A manifest (CSV, Parquet, JSONL) has a
+column image or text, and may have id (whole numbers are kept) and tags or labels (a;b).
 """
 
 from __future__ import annotations
 
 import re
 
-import encoders
-import program
 from absl import flags
 
+from dsprh_tf.cli.program import Program, quiet_imports
 from dsprh_tf.index.code_folder import CodeWriter
-from dsprh_tf.index.encode_collection import encode_source
+from dsprh_tf.index.encode_collection import Summary, encode_source
 from dsprh_tf.index.sources import Source
 
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder written by scripts/export.py.")
-_IMAGES = flags.DEFINE_string("images", None, "Folder of pictures, or a manifest of them.")
-_TEXTS = flags.DEFINE_string("texts", None, "Manifest with the column text.")
-_OUT = flags.DEFINE_string("out", None, "Folder of the codes.")
-_SHARD = flags.DEFINE_string("shard", "0/1", "i/n: part i of n, from 0, for n machines.")
+FLAGS = flags.FlagValues()
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Folder of exported encoders.", flag_values=FLAGS
+)
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Folder of images, or a manifest of them.", flag_values=FLAGS
+)
+_TEXTS = flags.DEFINE_string("texts", None, "Manifest with the column text.", flag_values=FLAGS)
+_OUT = flags.DEFINE_string("out", None, "Folder of the codes.", flag_values=FLAGS)
+_SHARD = flags.DEFINE_string(
+    "shard", "0/1", "i/n: part i of n, from 0, to share the work of n machines.", flag_values=FLAGS
+)
 _ON_BAD_IMAGE = flags.DEFINE_enum(
-    "on_bad_image", "error", ["error", "skip"], "Broken pictures end the run, or are listed."
-)
+    "on_bad_image", "error", ["error", "skip"],
+    "error ends the run at a broken image, skip lists it and goes on.", flag_values=FLAGS,
+)  # fmt: skip
 _ON_BAD_TEXT = flags.DEFINE_enum(
-    "on_bad_text", "error", ["error", "skip"], "The same for texts without a known word."
+    "on_bad_text", "error", ["error", "skip"],
+    "The same for texts without a known word.", flag_values=FLAGS,
+)  # fmt: skip
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Items per batch; 32 images or 512 texts.", flag_values=FLAGS
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Items at once; 32 pictures or 512 texts.")
-_PART_SIZE = flags.DEFINE_integer("part_size", 2048, "Items that a crash can cost at most.")
-_OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Start anew, whatever OUT holds.")
+_PART_SIZE = flags.DEFINE_integer(
+    "part_size", 2048, "Most items that a crash can cost.", flag_values=FLAGS
+)
+_OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "Start anew: remove the codes in OUT.", flag_values=FLAGS
+)
 
 SHOWN = 5  # skipped items on the screen; codes.json lists all
 
+GROUPS = {
+    "collection": ["export_dir", "images", "texts", "shard", "on_bad_image", "on_bad_text"],
+    "codes": ["out", "batch_size", "part_size", "overwrite"],
+}
+
 
 def main() -> None:
+    """Encodes a collection."""
     if not _OUT.value or bool(_IMAGES.value) == bool(_TEXTS.value):
         raise ValueError("needs --out=FOLDER, and either --images=FOLDER or --texts=MANIFEST")
     shard = re.fullmatch(r"(\d+)/(\d+)", _SHARD.value)
     if not shard or int(shard[1]) >= int(shard[2]):
         raise ValueError(f"--shard={_SHARD.value}, expected i/n with 0 <= i < n, such as 0/4")
     modality = "image" if _IMAGES.value else "text"
-    encoder = encoders.load_encoder(_EXPORT_DIR.value, modality)
+    with quiet_imports():
+        from dsprh_tf.serving.encoder import load_encoder
+    encoder = load_encoder(_EXPORT_DIR.value, modality)
     part = int(shard[1]), int(shard[2])
     source = Source(_IMAGES.value or _TEXTS.value, modality, part)
     for note in source.notes:
@@ -57,9 +79,18 @@ def main() -> None:
     )
     on_bad = _ON_BAD_IMAGE.value if modality == "image" else _ON_BAD_TEXT.value
     done = encode_source(source, encoder, writer, _BATCH_SIZE.value, _PART_SIZE.value, on_bad)
+    report(done, source)
+    print(f"codes: {_OUT.value} ({done.count:,} of {encoder.bits} bits)")
+
+
+def report(done: Summary, source: Source) -> None:
+    """Prints what was encoded, and what was not and why."""
     if done.encoded:
         rate = done.encoded / done.seconds
-        print(f"encoded {done.encoded:,} {modality}s in {done.seconds:.1f} s: {rate:.1f} a second")
+        print(
+            f"encoded {done.encoded:,} {source.modality}s in {done.seconds:.1f} s: {rate:.1f} per "
+            "second"
+        )
     if done.known:
         print(f"{done.known:,} were done before")
     if done.gone:
@@ -68,8 +99,6 @@ def main() -> None:
         print(f"{len(done.skipped):,} skipped, all listed in {_OUT.value}/codes.json:")
         for entry in done.skipped[:SHOWN]:
             print(f"  {entry['problem']}")
-    print(f"codes: {_OUT.value} ({done.count:,} of {encoder.bits} bits)")
 
 
-if __name__ == "__main__":
-    program.run(main)
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS)

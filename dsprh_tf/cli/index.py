@@ -1,12 +1,12 @@
-"""Builds and changes an index of codes, which scripts/search.py searches.
+"""Builds and changes an index of codes, for `search` and `serve_demo`.
 
-    python scripts/index.py build --codes=codes/photos --index=indexes/photos
-    python scripts/index.py add --codes=codes/more --index=indexes/photos
-    python scripts/index.py remove --prefix=photos/old/ --index=indexes/photos
-    python scripts/index.py check --index=indexes/photos
+    dsprh index build --codes=codes/photos --index=indexes/photos
+    dsprh index add --codes=codes/more --index=indexes/photos
+    dsprh index remove --prefix=photos/old/ --index=indexes/photos
+    dsprh index check --index=indexes/photos
 
-Adding the same codes again changes nothing; items that changed take the place of what they were.
-A command that is killed leaves the index as it was before, or as it is after.
+Adding the same codes again changes nothing; items that have changed replace the former ones. A
+command that is killed leaves the index as it was before, or complete.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import program
 from absl import flags
 
+from dsprh_tf.cli.program import Program
 from dsprh_tf.index import faiss_kinds
 from dsprh_tf.index.code_folder import CodeFolder
 from dsprh_tf.index.database import without_password
@@ -25,22 +25,33 @@ from dsprh_tf.index.location import check_encoders, create_index, open_index
 from dsprh_tf.index.queries import check_id
 from dsprh_tf.index.sources import path_prefix
 
-_INDEX = flags.DEFINE_string("index", None, "Folder of the index, or a database: milvus://..., postgresql://...")
-_CODES = flags.DEFINE_list("codes", [], "build, add: folders of scripts/encode.py.")
+FLAGS = flags.FlagValues()
+_INDEX = flags.DEFINE_string(
+    "index", None, "Folder, or address of a database: milvus://..., postgresql://...",
+    flag_values=FLAGS,
+)  # fmt: skip
+_CODES = flags.DEFINE_list("codes", [], "build, add: folders written by encode.", flag_values=FLAGS)
 _KIND = flags.DEFINE_enum(
-    "kind", "flat", faiss_kinds.KINDS, "build: flat is exact; hnsw, ivf and hash are approximate."
+    "kind", "flat", faiss_kinds.KINDS,
+    "build: flat is exact; hnsw, ivf and hash are approximate.", flag_values=FLAGS,
+)  # fmt: skip
+_OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "build: replace an index that is there.", flag_values=FLAGS
 )
-_OVERWRITE = flags.DEFINE_boolean("overwrite", False, "build: replace an index that is there.")
-_IDS = flags.DEFINE_list("ids", [], "remove: these items.")
-_TAG = flags.DEFINE_string("tag", None, "remove: items with this tag.")
-_PREFIX = flags.DEFINE_string("prefix", None, "remove: pictures whose path begins like this.")
-_GONE = flags.DEFINE_boolean("gone", False, "remove: pictures that are no longer on disk.")
+_IDS = flags.DEFINE_list("ids", [], "remove: items with these ids.", flag_values=FLAGS)
+_TAG = flags.DEFINE_string("tag", None, "remove: items with this tag.", flag_values=FLAGS)
+_PREFIX = flags.DEFINE_string(
+    "prefix", None, "remove: images whose path begins with this.", flag_values=FLAGS
+)
+_GONE = flags.DEFINE_boolean(
+    "gone", False, "remove: images that are no longer on disk.", flag_values=FLAGS
+)
 
 COMMANDS = {
-    "build": "a new index of --codes",
-    "add": "more --codes to an index",
-    "remove": "items by --ids, --tag, --prefix or --gone",
-    "stats": "what the index holds",
+    "build": "builds a new index of --codes",
+    "add": "adds more --codes to an index",
+    "remove": "removes items by --ids, --tag, --prefix or --gone",
+    "stats": "prints numbers and settings of an index",
     "check": "compares checksums, and the search with brute force on a sample",
 }
 GROUPS = {
@@ -49,9 +60,24 @@ GROUPS = {
 }
 
 
+def main(command: str) -> None:
+    """Runs a command."""
+    if not _INDEX.value:
+        raise ValueError("needs --index=FOLDER")
+    if command in ("build", "add"):
+        change(command)
+    elif command == "remove":
+        remove()
+    elif command == "stats":
+        report(open_index(_INDEX.value))
+    else:
+        check()
+
+
 def change(command: str) -> None:
+    """Builds an index of folders of codes, or adds them to one."""
     if not _CODES.value:
-        raise ValueError("needs --codes=FOLDER, written by scripts/encode.py")
+        raise ValueError("needs --codes=FOLDER, written by `dsprh encode`")
     folders = [CodeFolder(path) for path in _CODES.value]
     if command == "build":
         bits, fingerprint = folders[0].bits, folders[0].fingerprint
@@ -72,6 +98,7 @@ def change(command: str) -> None:
 
 
 def remove() -> None:
+    """Removes items by one of the flags for that."""
     where = Where(tag=_TAG.value, prefix=path_prefix(_PREFIX.value))
     if sum(map(bool, (_IDS.value, where, _GONE.value))) != 1:
         raise ValueError("needs either --ids, or --tag and --prefix, or --gone")
@@ -90,29 +117,21 @@ def remove() -> None:
     report(index)
 
 
+def check() -> None:
+    """Checks an index and prints the result."""
+    found = open_index(_INDEX.value).check()
+    shown = without_password(_INDEX.value)
+    print(f"{shown} is in order: {found['items']:,} items, {found['whole']}")
+    if found["recall@10"] is not None:
+        print(f"recall@10 {found['recall@10']:.4f} on {found['sample']} of them")
+
+
 def report(index) -> None:
+    """Prints numbers and settings of an index."""
     print(f"index: {without_password(_INDEX.value)}")
     for name, value in index.stats().items():
         if value is not None:
             print(f"  {name:<20} {value:,}" if isinstance(value, int) else f"  {name:<20} {value}")
 
 
-def main(command: str) -> None:
-    if not _INDEX.value:
-        raise ValueError("needs --index=FOLDER")
-    if command in ("build", "add"):
-        change(command)
-    elif command == "remove":
-        remove()
-    elif command == "stats":
-        report(open_index(_INDEX.value))
-    else:
-        found = open_index(_INDEX.value).check()
-        shown = without_password(_INDEX.value)
-        print(f"{shown} is in order: {found['items']:,} items, {found['whole']}")
-        if found["recall@10"] is not None:
-            print(f"recall@10 {found['recall@10']:.4f} on {found['sample']} of them")
-
-
-if __name__ == "__main__":
-    program.run(main, GROUPS, COMMANDS)
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS, COMMANDS)

@@ -1,22 +1,28 @@
-"""Searches an index by words, by a picture, or by one of its items.
+"""Searches an index, or the database of a run, by text, by image, or by an item of the index.
 
-    python scripts/search.py --index=indexes/photos --export_dir=savedmodels/coco-64 \\
+    dsprh search --index=indexes/photos --export_dir=savedmodels/coco-64 \\
         --text="a dog on the beach" --image=photo.jpg --show=found.png
-    python scripts/search.py --index=indexes/photos --like=5142310871543 --json
+    dsprh search --index=indexes/photos --like=5142310871543 --json
+    dsprh search --run_dir=runs/dsprh-coco-64-0 --export_dir=savedmodels/coco-64 --text="a dog"
 
---text, --image and --like may be given many times, and --queries names a file of more: a .txt with
-a text a line, or a manifest (CSV, Parquet, JSONL) with a column text, image (a path relative to the
-manifest) or like. Prints the nearest items of each query with their Hamming distances in bits.
+Prints the nearest items of each query with their Hamming distances in bits. --text, --image and
+--like may be given many times. --queries names a file of more: a .txt with one text per line, or a
+manifest (CSV, Parquet, JSONL) with a column text, image (a path relative to the manifest) or like.
+
+In the database of a run, a text finds images and an image finds texts; "*" marks those that share a
+label with the query. Without --text and --image, three queries of each kind come from the run's
+query split.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
-import program
 from absl import flags
 
+from dsprh_tf.cli.program import Program, quiet_imports
 from dsprh_tf.evaluation.contact_sheet import (
     RESULTS_PER_ROW,
     RetrievalItem,
@@ -27,29 +33,117 @@ from dsprh_tf.index.answers import answer, as_shown, format_table
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import MODALITIES, Where
 from dsprh_tf.index.location import open_index
-from dsprh_tf.index.queries import Query, check_id, query_codes, read_queries
+from dsprh_tf.index.queries import Query, check_id, encode_queries, query_codes, read_queries
 from dsprh_tf.index.sources import path_prefix
 
-_INDEX = flags.DEFINE_string("index", None, "What scripts/index.py built: a folder, or an address.")
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "The encoders that the index was built with.")
-_TEXT = flags.DEFINE_multi_string("text", [], "Words to search by.")
-_IMAGE = flags.DEFINE_multi_string("image", [], "Picture file to search by.")
-_LIKE = flags.DEFINE_multi_string("like", [], "Id of an item of the index to search by.")
-_QUERIES = flags.DEFINE_string("queries", None, "File of more queries.")
-_TOP = flags.DEFINE_integer("top", 10, "Results a query.", lower_bound=1)
-_FIND = flags.DEFINE_enum("find", None, MODALITIES, "Only pictures, or only texts.")
-_TAG = flags.DEFINE_string("tag", None, "Only items with this tag.")
-_PREFIX = flags.DEFINE_string("prefix", None, "Only pictures whose path begins like this.")
-_SHOW = flags.DEFINE_string("show", None, "Contact sheet to write, PNG.")
-_JSON = flags.DEFINE_boolean("json", False, "Print JSON instead of tables.")
-_VERIFY = flags.DEFINE_boolean("verify", True, "Compare checksums first, a second a gigabyte.")
+FLAGS = flags.FlagValues()
+_INDEX = flags.DEFINE_string(
+    "index", None, "Index to search: a folder, or the address of a database.", flag_values=FLAGS
+)
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Run folder whose database to search instead.", flag_values=FLAGS
+)
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Encoders that the index was built with, or of the run.", flag_values=FLAGS
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where the run's data lies now, if it was moved.", flag_values=FLAGS
+)
+_TEXT = flags.DEFINE_multi_string("text", [], "Text to search by.", flag_values=FLAGS)
+_IMAGE = flags.DEFINE_multi_string("image", [], "Image file to search by.", flag_values=FLAGS)
+_LIKE = flags.DEFINE_multi_string(
+    "like", [], "Id of an item of the index to search by.", flag_values=FLAGS
+)
+_QUERIES = flags.DEFINE_string("queries", None, "File of more queries.", flag_values=FLAGS)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Draws queries of a run where none are given.", flag_values=FLAGS
+)
+_TOP = flags.DEFINE_integer(
+    "top", None, "Results per query; 10, or 8 of a run.", lower_bound=1, flag_values=FLAGS
+)
+_FIND = flags.DEFINE_enum(
+    "find", None, MODALITIES, "Only images, or only texts.", flag_values=FLAGS
+)
+_TAG = flags.DEFINE_string("tag", None, "Only items with this tag.", flag_values=FLAGS)
+_PREFIX = flags.DEFINE_string(
+    "prefix", None, "Only images whose path begins with this.", flag_values=FLAGS
+)
+_SHOW = flags.DEFINE_string(
+    "show", None, "Contact sheet to write, PNG; RUN_DIR/queries.png of a run.", flag_values=FLAGS
+)
+_JSON = flags.DEFINE_boolean("json", False, "Print JSON instead of tables.", flag_values=FLAGS)
+_VERIFY = flags.DEFINE_boolean(
+    "verify", True, "Compare checksums first: a second per gigabyte.", flag_values=FLAGS
+)
 
-SHEET_ROWS = 100  # queries on a contact sheet: a picture of 20,000 pixels
-
+TOP = 10
+SHEET_ROWS = 100  # most queries on a contact sheet, which is 20,000 pixels high then
+INDEX_ONLY = ("like", "queries", "find", "tag", "prefix", "json", "verify")
+RUN_ONLY = ("data_dir", "seed")
 GROUPS = {
-    "query": ["index", "export_dir", "text", "image", "like", "queries"],
+    "where": ["index", "run_dir", "export_dir", "data_dir"],
+    "query": ["text", "image", "like", "queries", "seed"],
     "results": ["top", "find", "tag", "prefix", "show", "json", "verify"],
 }
+
+
+def main() -> None:
+    """Searches an index or a run."""
+    if _INDEX.value and _RUN_DIR.value:
+        raise ValueError("got both --index and --run_dir, expected one of them")
+    if not _INDEX.value and not _RUN_DIR.value:
+        raise ValueError("needs --index=FOLDER, built with `dsprh index`, or --run_dir=FOLDER")
+    place, other, names = ("--index", "--run_dir", RUN_ONLY)
+    if _RUN_DIR.value:
+        place, other, names = ("--run_dir", "--index", INDEX_ONLY)
+    wrong = [f"--{name}" for name in names if not FLAGS[name].using_default_value]
+    if wrong:
+        raise ValueError(f"got {', '.join(wrong)} with {place}, expected only with {other}")
+    if _RUN_DIR.value:
+        search_run()
+    else:
+        search_index()
+
+
+def search_index() -> None:
+    """Searches an index."""
+    queries = asked()
+    index = open_index(_INDEX.value, verify=_VERIFY.value)
+    where = Where(_TAG.value, path_prefix(_PREFIX.value), _FIND.value)
+    if not index.any():
+        raise ValueError(
+            f"{without_password(_INDEX.value)} is empty: add codes with `dsprh index add`"
+        )
+    if where and not index.any(where):
+        raise ValueError("no item of the index has this --tag, --prefix and --find")
+
+    def encode(kind: str, values: list[str]):
+        with quiet_imports():  # TensorFlow, which --like does not need
+            from dsprh_tf.serving.encoder import load_encoder
+            from dsprh_tf.serving.suggestions import describe
+
+        def note(text: str, unknown: dict) -> None:
+            print(f"note: {text!r}: {describe(unknown)}", file=sys.stderr)
+
+        encoder = load_encoder(_EXPORT_DIR.value, kind)
+        name = f"the {kind} encoder in {_EXPORT_DIR.value}"
+        return encode_queries(encoder, index, values, note, name)
+
+    codes = query_codes(index, queries, encode)
+    own = [int(value) if kind == "like" else None for kind, value in queries]
+    found = answer(index, codes, _TOP.value or TOP, where, own)
+    if _JSON.value:
+        answers = [{"query": {k: v}, "results": r} for (k, v), r in zip(queries, found)]
+        print(json.dumps(answers, ensure_ascii=False, indent=1))
+    else:
+        for (kind, value), results in zip(queries, found):
+            print(f"{kind}: {value}\n{format_table(results)}\n")
+    gone = sum(result["gone"] for results in found for result in results)
+    if gone:
+        fix = "remove such items with `dsprh index remove --gone`"
+        print(f"note: {gone:,} results are no longer on disk: {fix}", file=sys.stderr)
+    if _SHOW.value:
+        draw(index, queries, found)
 
 
 def asked() -> list[Query]:
@@ -63,16 +157,6 @@ def asked() -> list[Query]:
     if not queries:
         raise ValueError("nothing to search by: give --text, --image, --like or --queries")
     return queries
-
-
-def sheet_row(index, query: Query, results: list[dict]) -> RetrievalRow:
-    """A query and its results as a row of the contact sheet."""
-    item = {"text": query.value} if query.kind == "text" else {"path": query.value}
-    if query.kind == "like":
-        item = index.items_of([int(query.value)]).to_pylist()[0]
-    left = as_shown(item)
-    items = [RetrievalItem(**as_shown(r), distance=r["distance"]) for r in results]
-    return RetrievalRow(left.get("image"), left.get("text"), items)
 
 
 def draw(index, queries: list[Query], found: list[list[dict]]) -> None:
@@ -91,39 +175,44 @@ def draw(index, queries: list[Query], found: list[list[dict]]) -> None:
     print(f"contact sheet: {_SHOW.value}{note}", file=sys.stderr)
 
 
-def main() -> None:
-    if not _INDEX.value:
-        raise ValueError("needs --index=FOLDER, built with scripts/index.py")
-    queries = asked()
-    index = open_index(_INDEX.value, verify=_VERIFY.value)
-    where = Where(_TAG.value, path_prefix(_PREFIX.value), _FIND.value)
-    if not index.any():
-        shown_index = without_password(_INDEX.value)
-        raise ValueError(f"{shown_index} is empty: add codes with scripts/index.py add")
-    if where and not index.any(where):
-        raise ValueError("no item of the index has this --tag, --prefix and --find")
-
-    def encode(kind: str, values: list[str]):
-        import encoders  # TensorFlow, which --like does without
-
-        return encoders.encode_queries(_EXPORT_DIR.value, index, kind, values)
-
-    codes = query_codes(index, queries, encode)
-    own = [int(value) if kind == "like" else None for kind, value in queries]
-    found = answer(index, codes, _TOP.value, where, own)
-    if _JSON.value:
-        answers = [{"query": {k: v}, "results": r} for (k, v), r in zip(queries, found)]
-        print(json.dumps(answers, ensure_ascii=False, indent=1))
-    else:
-        for (kind, value), results in zip(queries, found):
-            print(f"{kind}: {value}\n{format_table(results)}\n")
-    gone = sum(result["gone"] for results in found for result in results)
-    if gone:
-        fix = "remove such items with scripts/index.py remove --gone"
-        print(f"note: {gone:,} results are no longer on disk: {fix}", file=sys.stderr)
-    if _SHOW.value:
-        draw(index, queries, found)
+def sheet_row(index, query: Query, results: list[dict]) -> RetrievalRow:
+    """A query and its results as a row of the contact sheet."""
+    item = {"text": query.value} if query.kind == "text" else {"path": query.value}
+    if query.kind == "like":
+        item = index.items_of([int(query.value)]).to_pylist()[0]
+    left = as_shown(item)
+    items = [RetrievalItem(**as_shown(r), distance=r["distance"]) for r in results]
+    return RetrievalRow(left.get("image"), left.get("text"), items)
 
 
-if __name__ == "__main__":
-    program.run(main, GROUPS)
+def search_run() -> None:
+    """Searches the database of a run."""
+    if not _EXPORT_DIR.value:
+        raise ValueError(f"--run_dir={_RUN_DIR.value} needs --export_dir=FOLDER as well")
+    with quiet_imports():
+        from dsprh_tf.evaluation import database_search
+        from dsprh_tf.run import Run
+        from dsprh_tf.serving.encoder import Encoder
+
+    given = {"text": _TEXT.value, "image": _IMAGE.value}
+    queries = [
+        database_search.DatabaseQuery(kind, value)
+        for kind, values in given.items()
+        for value in values
+    ]
+    encoders = {kind: Encoder(_EXPORT_DIR.value, kind) for kind in MODALITIES}
+    database_search.check_queries(encoders, queries, _EXPORT_DIR.value)
+    run = Run.load(_RUN_DIR.value, data_dir=_DATA_DIR.value)
+    dataset, split = run.dataset, run.split
+    queries = queries or database_search.draw_queries(dataset, split, _SEED.value)
+    answers = database_search.search_database(
+        dataset, split.database, encoders, queries, _TOP.value or database_search.TOP
+    )
+    for found in answers:
+        print(f"\n{database_search.format_answer(dataset, found)}")
+    out = _SHOW.value or Path(_RUN_DIR.value) / "queries.png"
+    contact_sheet([database_search.sheet_row(dataset, found) for found in answers], out)
+    print(f"\ncontact sheet: {out}")
+
+
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS)

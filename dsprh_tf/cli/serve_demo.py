@@ -1,13 +1,14 @@
-"""Serves a web page that searches an index by words, by a picture, or by one of its items.
+"""Serves a web page that searches an index by text, by an image, or by one of its items.
 
-    python scripts/serve_demo.py --index=indexes/photos --export_dir=savedmodels/coco-64
-    python scripts/serve_demo.py --make_auth=anna >> people.txt
-    python scripts/serve_demo.py --index=indexes/photos --export_dir=savedmodels/coco-64 \\
+    dsprh serve_demo --index=indexes/photos --export_dir=savedmodels/coco-64
+    dsprh serve_demo --make_auth=anna >> people.txt
+    dsprh serve_demo --index=indexes/photos --export_dir=savedmodels/coco-64 \\
         --host=0.0.0.0 --auth_file=people.txt
 
 Prints the address of the page. Only this machine can reach it unless --host says otherwise; then
---auth_file names who may, by HTTP Basic. That does not encrypt: use it within a network you trust,
-or behind a server that speaks HTTPS. The page shows the index as it was when this program started.
+--auth_file lists the users, who log in by HTTP Basic. That does not encrypt: use it within a
+network that you trust, or behind a server that speaks HTTPS. The page shows the index as it was
+when the program started.
 """
 
 from __future__ import annotations
@@ -17,18 +18,37 @@ import ipaddress
 import socket
 import sys
 
-import program
 from absl import flags
 
-_INDEX = flags.DEFINE_string("index", None, "What scripts/index.py built: a folder, or an address.")
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "The encoders that the index was built with.")
-_NAME = flags.DEFINE_string("name", None, "Of the collection, on the page; that of the index.")
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.")
-_PORT = flags.DEFINE_integer("port", 8008, "0 takes a free one.", 0, 65535)
-_AUTH_FILE = flags.DEFINE_string("auth_file", None, "Who may see the page, lines of --make_auth.")
-_MAKE_AUTH = flags.DEFINE_string("make_auth", None, "Print a line of --auth_file for this name.")
-_MAX_UPLOAD = flags.DEFINE_integer("max_upload", 20, "MB of a picture to search by.", 1)
-_VERIFY = flags.DEFINE_boolean("verify", True, "Compare checksums first, a second a gigabyte.")
+from dsprh_tf.cli.program import Program, quiet_imports
+
+FLAGS = flags.FlagValues()
+_INDEX = flags.DEFINE_string(
+    "index", None, "Index to search: a folder, or the address of a database.", flag_values=FLAGS
+)
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Encoders that the index was built with.", flag_values=FLAGS
+)
+_NAME = flags.DEFINE_string(
+    "name", None, "Name of the collection on the page; the index's own name if not given.",
+    flag_values=FLAGS,
+)  # fmt: skip
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.", flag_values=FLAGS)
+_PORT = flags.DEFINE_integer(
+    "port", 8008, "Port to listen at; 0 takes a free one.", 0, 65535, flag_values=FLAGS
+)
+_AUTH_FILE = flags.DEFINE_string(
+    "auth_file", None, "File of users, with lines of --make_auth.", flag_values=FLAGS
+)
+_MAKE_AUTH = flags.DEFINE_string(
+    "make_auth", None, "Print a line of --auth_file for this user name.", flag_values=FLAGS
+)
+_MAX_UPLOAD = flags.DEFINE_integer(
+    "max_upload", 20, "Most MB of an image to search by.", 1, flag_values=FLAGS
+)
+_VERIFY = flags.DEFINE_boolean(
+    "verify", True, "Compare checksums first: a second per gigabyte.", flag_values=FLAGS
+)
 
 GROUPS = {
     "page": ["index", "export_dir", "name", "max_upload", "verify"],
@@ -36,7 +56,25 @@ GROUPS = {
 }
 
 
+def main() -> None:
+    """Serves the page, or prints a line of --auth_file."""
+    if _MAKE_AUTH.value is not None:
+        make_auth(_MAKE_AUTH.value)
+        return
+    if not _INDEX.value:
+        raise ValueError("needs --index=FOLDER, built with `dsprh index`")
+    loopback = is_loopback(_HOST.value)
+    if not loopback and not _AUTH_FILE.value:
+        raise ValueError(
+            f"--host={_HOST.value} lets other machines in: list the users with --auth_file=FILE, "
+            "whose lines `dsprh serve_demo --make_auth=NAME` prints"
+        )
+    with listen(_HOST.value, _PORT.value) as bound:
+        serve(bound, loopback)
+
+
 def is_loopback(host: str) -> bool:
+    """Whether a host is reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -46,7 +84,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that a taken port is found before TensorFlow is loaded."""
+    """A bound socket, so that a taken port is found before TensorFlow is loaded."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
@@ -57,6 +95,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def make_auth(name: str) -> None:
+    """Asks for a password and prints a line of --auth_file."""
     from dsprh_tf.web.accounts import make_line
 
     if sys.stdin.isatty():
@@ -69,22 +108,26 @@ def make_auth(name: str) -> None:
 
 
 def serve(bound: socket.socket, loopback: bool) -> None:
-    import encoders
-    import uvicorn
+    """Serves the page on a bound socket until Ctrl+C."""
+    with quiet_imports():
+        import uvicorn
 
-    from dsprh_tf.index.location import open_index, short_name
-    from dsprh_tf.web.accounts import Accounts
-    from dsprh_tf.web.app import create_app
-    from dsprh_tf.web.searcher import Searcher
+        from dsprh_tf.index.location import open_index, short_name
+        from dsprh_tf.serving.encoder import load_encoder
+        from dsprh_tf.web.accounts import Accounts
+        from dsprh_tf.web.app import create_app
+        from dsprh_tf.web.searcher import Searcher
 
     accounts = Accounts(_AUTH_FILE.value) if _AUTH_FILE.value else None
     index = open_index(_INDEX.value, verify=_VERIFY.value)
-    both = [encoders.load_encoder(_EXPORT_DIR.value, kind) for kind in ("text", "image")]
+    both = [load_encoder(_EXPORT_DIR.value, kind) for kind in ("text", "image")]
     searcher = Searcher(index, *both, _NAME.value or short_name(_INDEX.value))
     searcher.warm_up()
     app = create_app(searcher, accounts, loopback, _MAX_UPLOAD.value * 2**20)
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
-                              timeout_graceful_shutdown=2)  # fmt: skip
+    settings = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
     host, port = bound.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}/   (Ctrl+C ends)", flush=True)
     try:
@@ -93,21 +136,4 @@ def serve(bound: socket.socket, loopback: bool) -> None:
         print(file=sys.stderr)
 
 
-def main() -> None:
-    if _MAKE_AUTH.value is not None:
-        make_auth(_MAKE_AUTH.value)
-        return
-    if not _INDEX.value:
-        raise ValueError("needs --index=FOLDER, built with scripts/index.py")
-    loopback = is_loopback(_HOST.value)
-    if not loopback and not _AUTH_FILE.value:
-        raise ValueError(
-            f"--host={_HOST.value} lets other machines in: say who with --auth_file=FILE, whose "
-            "lines scripts/serve_demo.py --make_auth=NAME prints"
-        )
-    with listen(_HOST.value, _PORT.value) as bound:
-        serve(bound, loopback)
-
-
-if __name__ == "__main__":
-    program.run(main, GROUPS)
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS)

@@ -1,4 +1,4 @@
-"""Sheets of pictures: queries beside what they found, for looking at what the numbers mean."""
+"""Contact sheets: queries beside their results, to see what the numbers mean."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RELEVANT, IRRELEVANT = "#1a9850", "#c4c7cc"
 
 @dataclass(frozen=True)
 class RetrievalItem:
-    """One result: a picture or words.
+    """One result: an image or a text.
 
     Attributes:
         image: Path of an image file, or uint8 `[height, width, 3]`; None to show the text.
-        text: Words, shown where there is no image.
+        text: Text, shown if there is no image.
         distance: Hamming distance to the query, in bits.
-        relevant: Whether it shares a label with the query; None where that is not known.
+        relevant: Whether it shares a label with the query; None if not known.
     """
 
     image: str | os.PathLike | np.ndarray | None = None
@@ -39,7 +39,7 @@ class RetrievalItem:
 
 @dataclass(frozen=True)
 class RetrievalRow:
-    """One query, a picture or words, with its results in rank order.
+    """One query, an image or a text, with its results in rank order.
 
     Attributes:
         query_image: As `RetrievalItem.image`.
@@ -53,7 +53,7 @@ class RetrievalRow:
 
 
 def contact_sheet(rows: list[RetrievalRow], path: str | os.PathLike) -> None:
-    """PNG that shows queries beside their top 8, for looking at what the numbers mean.
+    """Writes a PNG file that shows queries beside their first 8 results.
 
     Args:
         rows: Queries with their results.
@@ -68,11 +68,11 @@ def contact_sheet(rows: list[RetrievalRow], path: str | os.PathLike) -> None:
 
 
 def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
-    """The picture of `contact_sheet`, in memory.
+    """The contact sheet of `contact_sheet`, in memory.
 
-    Pictures are cropped to their central square. The Hamming distance stands below each result; a
-    green frame marks a relevant result, a grey one an irrelevant one, and no frame one of which
-    it is not known.
+    Images are cropped to their central square. The Hamming distance stands below each result; a
+    green frame marks a relevant result, a grey frame an irrelevant one, and there is no frame if
+    the relevance is not known.
 
     Args:
         rows: Queries with their results.
@@ -115,7 +115,7 @@ def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, results_left: int, known: bool) -> None:
-    """Column titles, and what the frames mean."""
+    """Column titles, and the legend of the frames."""
     draw.text((MARGIN, MARGIN), "query", fill=INK, font=_font(16, bold=True))
     title = "nearest by Hamming distance (bits, below)"
     draw.text((results_left, MARGIN), title, fill=INK, font=_font(16, bold=True))
@@ -130,12 +130,12 @@ def _draw_header(draw: ImageDraw.ImageDraw, results_left: int, known: bool) -> N
 
 
 def _tile(image, text: str | None, bold: bool = False) -> Image.Image:
-    """A square of `TILE` pixels that shows a picture, or else words."""
+    """A square of `TILE` pixels that shows an image, or else a text."""
     if image is not None:
         pixels = np.asarray(image) if isinstance(image, np.ndarray) else images.load_image(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(
-                f"pictures must be uint8 [height, width, 3], received {pixels.dtype} "
+                f"images must be uint8 [height, width, 3], received {pixels.dtype} "
                 f"{list(pixels.shape)}"
             )
         return ImageOps.fit(Image.fromarray(pixels), (TILE, TILE), Image.Resampling.LANCZOS)
@@ -144,7 +144,7 @@ def _tile(image, text: str | None, bold: bool = False) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), CARD)
     draw = ImageDraw.Draw(tile)
     inner = TILE - 2 * (FRAME + 7)
-    for size in (17, 15, 13, 11):  # the largest type in which everything fits
+    for size in (17, 15, 13, 11):  # the largest font size in which everything fits
         font = _font(size, bold)
         lines = _wrap(draw, text, font, inner)
         line_height = round(size * 1.3)
@@ -178,6 +178,6 @@ def _wrap(draw: ImageDraw.ImageDraw, text: str, font, width: int) -> list[str]:
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as Matplotlib brings it along, so that no system font is needed."""
+    """DejaVu Sans from Matplotlib, so that no system font is needed."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)

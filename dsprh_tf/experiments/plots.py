@@ -6,14 +6,20 @@ import io
 import itertools
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dsprh_tf.evaluation.plots import (
+    CHANCE_LINE,
+    COLOURS,
+    CURVES,
+    GREY,
+    draw_curves,
+    finish,
+    legend_below,
+    line_styles,
+    new_figure,
+)
 from dsprh_tf.experiments.results import DIRECTIONS, METRICS, SHOWN, TITLES
-
-# Okabe and Ito's colours, which colour-blind readers tell apart, and dashes for overlaps.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
 
 
 def make_plots(
@@ -23,15 +29,15 @@ def make_plots(
 
     Args:
         name: the experiment.
-        results: what `summaries.read_results` returned.
-        summary: what `summaries.summarise` returned.
-        curves: what `summaries.mean_curves` returned.
+        results: what `results.read_trials` returned.
+        summary: what `results.summarise` returned.
+        curves: what `results.mean_curves` returned.
     """
     done = summary[summary["done"] > 0]
     if not len(done):
         return {}
     chance = results["chance"].mean()
-    styles = dict(zip(dict.fromkeys(summary["row"]), _styles()))
+    styles = dict(zip(dict.fromkeys(summary["row"]), line_styles()))
     plots = {}
     for bits, part in done.groupby("bits"):
         if name == "figure6":
@@ -52,11 +58,11 @@ def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
     """Every metric against the code length, all rows in one axes; bars are one deviation.
 
     Args:
-        summary: what `summaries.summarise` returned, finished rows only.
+        summary: what `results.summarise` returned, finished rows only.
         chance: the base rate.
         styles: row -> how its line looks.
     """
-    figure = _figure(11, 10.6)
+    figure = new_figure(11, 10.6)
     grid = figure.subplots(len(SHOWN), len(DIRECTIONS), sharex=True)
     panels = list(itertools.product(SHOWN, DIRECTIONS))
     bits = sorted(set(summary["bits"]))
@@ -69,14 +75,14 @@ def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
         axes.set_title(f"{TITLES[metric]}, {DIRECTIONS[direction]}", fontsize=11)
         _log_axis(axes, bits)
         if metric == "map":  # a random ranking has the base rate as its MAP, not as the others
-            axes.axhline(chance, color="0.35", ls=":", lw=1.5)
-        _finish(axes)
+            axes.axhline(chance, **CHANCE_LINE)
+        finish(axes)
     for axes in grid[-1]:
         axes.set_xlabel("bits")
-    axes.plot([], [], color="0.35", ls=":", lw=1.5, label=f"chance {chance:.3f} (MAP)")
+    axes.plot([], [], label=f"chance {chance:.3f} (MAP)", **CHANCE_LINE)
     if summary["published"].notna().any():
-        axes.plot([], [], "x", color="0.35", label="published")
-    _legend(figure, axes)
+        axes.plot([], [], "x", color=GREY, label="published")
+    legend_below(figure, axes)
     return figure
 
 
@@ -86,22 +92,22 @@ def plot_ablation(summary: pd.DataFrame, bits: int) -> Figure:
     Without validation pairs: the means of both directions of MAP and of NDCG@50.
 
     Args:
-        summary: `summaries.summarise` of one code length; its first row is the base line.
+        summary: `results.summarise` of one code length; its first row is the base line.
         bits: the code length.
     """
     rows = list(dict.fromkeys(summary["row"]))
-    figure = _figure(11, 1.6 + 0.3 * len(rows))
+    figure = new_figure(11, 1.6 + 0.3 * len(rows))
     metrics = ("mean map", "mean ndcg@50")
     if "validation_map" in set(summary["metric"]):
         metrics = ("mean of four", "validation_map")
     for axes, metric in zip(figure.subplots(1, 2, sharey=True), metrics):
         part = summary[summary["metric"] == metric].set_index("row").reindex(rows)
-        axes.axvline(part["mean"].iloc[0], color="0.6", lw=1, ls=":")
+        axes.axvline(part["mean"].iloc[0], color=GREY, lw=1, ls=":")
         axes.errorbar(part["mean"], range(len(rows)), xerr=part["std"].fillna(0), fmt="o",
-                      color=_COLOURS[0], capsize=2)  # fmt: skip
+                      color=COLOURS[0], capsize=2)  # fmt: skip
         axes.set_yticks(range(len(rows)), rows)
         axes.set_title(f"{TITLES[metric].split(':')[0].split(',')[0]}, {bits} bits", fontsize=11)
-        _finish(axes)
+        finish(axes)
     axes.invert_yaxis()
     return figure
 
@@ -110,11 +116,11 @@ def plot_sweeps(sweep: pd.DataFrame, bits: int) -> Figure:
     """Metrics against a swept setting: one axes per metric and setting.
 
     Args:
-        sweep: `summaries.summarise` of one code length, with columns parameter and value.
+        sweep: `results.summarise` of one code length, with columns parameter and value.
         bits: the code length.
     """
     parameters = list(dict.fromkeys(sweep["parameter"]))
-    figure = _figure(4 + 3.2 * len(parameters), 6.6 if len(parameters) > 1 else 3.8)
+    figure = new_figure(4 + 3.2 * len(parameters), 6.6 if len(parameters) > 1 else 3.8)
     shape = (2, len(parameters)) if len(parameters) > 1 else (1, 2)
     grid = figure.subplots(*shape, sharey="row" if len(parameters) > 1 else False, squeeze=False)
     for number, (metric, parameter) in enumerate(itertools.product(METRICS, parameters)):
@@ -123,7 +129,7 @@ def plot_sweeps(sweep: pd.DataFrame, bits: int) -> Figure:
         part = part.sort_values("value")
         lines = {DIRECTIONS[d]: part[part["direction"] == d] for d in DIRECTIONS}
         both = part.groupby("value", as_index=False)[["mean"]].mean().assign(std=0.0)
-        for style, (label, line) in zip(_styles(), {**lines, "mean of both": both}.items()):
+        for style, (label, line) in zip(line_styles(), {**lines, "mean of both": both}.items()):
             bars = line["std"].fillna(0)
             axes.errorbar(line["value"], line["mean"], bars, label=label, capsize=2, **style)
         if parameter == "w3":
@@ -133,8 +139,8 @@ def plot_sweeps(sweep: pd.DataFrame, bits: int) -> Figure:
         axes.set_xlabel(parameter)
         axes.set_title(f"{TITLES[metric]}, {bits} bits", fontsize=11)
         axes.tick_params(labelleft=True)
-        _finish(axes)
-    _legend(figure, axes)
+        finish(axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -142,29 +148,20 @@ def plot_curves(curves: pd.DataFrame, bits: int, chance: float, styles: dict) ->
     """Precision-recall and precision@k of both directions, all rows in one axes each.
 
     Args:
-        curves: what `summaries.mean_curves` returned, of one code length.
+        curves: what `results.mean_curves` returned, of one code length.
         bits: the code length.
         chance: the base rate.
         styles: row -> how its line looks.
     """
-    figure = _figure(11, 8)
-    panels = list(itertools.product(("precision_recall", "precision_at_k"), DIRECTIONS))
+    figure = new_figure(11, 8)
+    panels = list(itertools.product(CURVES, DIRECTIONS))
     for axes, (curve, direction) in zip(figure.subplots(2, 2, sharey=True).flat, panels):
         part = curves[(curves["curve"] == curve) & (curves["direction"] == direction)]
-        for row, line in part.groupby("row", sort=False):
-            markers = {"marker": "o", "ms": 2.5} if curve == "precision_recall" else {"marker": ""}
-            axes.plot(line["x"], line["precision"], label=row, **{**styles[row], **markers})
-        axes.axhline(chance, color="0.35", ls=":", lw=1.5, label=f"chance {chance:.3f}")
-        if curve == "precision_recall":
-            axes.set(xlim=(0, 1.02), xlabel="recall", ylabel="precision")
-        else:
-            axes.set(xlim=(0, part["x"].max() * 1.02), xlabel="k", ylabel="precision@k")
-            axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_ylim(0, 1.02)
+        by_row = part.groupby("row", sort=False)
+        lines = ((row, line["x"], line["precision"], styles[row]) for row, line in by_row)
+        draw_curves(axes, curve, lines, chance)
         axes.set_title(f"{DIRECTIONS[direction]}, {bits} bits", fontsize=11)
-        axes.tick_params(labelleft=True)
-        _finish(axes)
-    _legend(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -175,34 +172,9 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _styles():
-    """Different lines without end: colours first, then dashes."""
-    for dash in itertools.cycle(_DASHES):
-        for colour in _COLOURS:
-            yield {"color": colour, "ls": dash, "lw": 1.7, "marker": "o", "ms": 4}
-
-
 def _log_axis(axes, values: list) -> None:
     """A logarithmic x axis with its ticks at the values."""
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
     axes.set_xlim(values[0] / 1.2, values[-1] * 1.2)
-
-
-def _finish(axes) -> None:
-    axes.grid(color="0.9", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure: Figure, axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5),
-                  frameon=False, handlelength=3.5)  # long enough for dashes  # fmt: skip

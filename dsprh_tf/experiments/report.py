@@ -16,10 +16,18 @@ import pandas as pd
 
 from dsprh_tf import methods
 from dsprh_tf.data.files import write_bytes
-from dsprh_tf.experiments import plan, results
-from dsprh_tf.experiments.plan import EXPERIMENTS, Entry, Request
+from dsprh_tf.experiments import paper
+from dsprh_tf.experiments.plan import Entry, Request, remarks, unique_trials
 from dsprh_tf.experiments.plots import make_plots, png
-from dsprh_tf.experiments.results import DIRECTIONS, SHOWN, TITLES
+from dsprh_tf.experiments.published import paper_backbone, published
+from dsprh_tf.experiments.results import (
+    DIRECTIONS,
+    SHOWN,
+    TITLES,
+    mean_curves,
+    read_trials,
+    summarise,
+)
 from dsprh_tf.experiments.sweep import duration
 
 _STYLE = """
@@ -108,11 +116,11 @@ def write_report(
     Raises:
         ValueError: results of another version of the project.
     """
-    results = results.read_results(entries, out)
-    printed = results.published(name, request.dataset)
+    results = read_trials(entries, out)
+    printed = published(name, request.dataset)
     backbone = request.settings(methods.PAPER)["backbone"]
-    summary = results.summarise(results, printed, backbone)
-    curves = results.mean_curves(entries, out)
+    summary = summarise(results, printed, backbone)
+    curves = mean_curves(entries, out)
     tables = make_tables(summary, printed, backbone)
     plots = make_plots(name, results, summary, curves)
     folder = Path(out) / name
@@ -121,17 +129,17 @@ def write_report(
         csvs["curves.csv"] = curves
     for file, table in csvs.items():
         write_bytes(folder / file, table.to_csv(index=False).encode())
-    pictures = {file: png(figure) for file, figure in plots.items()}
-    for file, content in pictures.items():
+    pngs = {file: png(figure) for file, figure in plots.items()}
+    for file, content in pngs.items():
         write_bytes(folder / file, content)
     about = {**about, **_about(results, entries, out)}
     notes = _notes(name, request, entries, printed, backbone)
-    failed = results[results["state"] == "failed"].drop_duplicates("cell")
-    failures = [f"{row.cell} ({row.row}): {row.reason}" for row in failed.itertuples()]
-    title = f"{name} on {request.dataset}: {EXPERIMENTS[name].title}"
-    page = _page(title, notes, tables, pictures, failures, about, list(csvs))
+    failed = results[results["state"] == "failed"].drop_duplicates("trial")
+    failures = [f"{row.trial} ({row.row}): {row.reason}" for row in failed.itertuples()]
+    title = f"{name} on {request.dataset}: {paper.EXPERIMENTS[name].title}"
+    page = _page(title, notes, tables, pngs, failures, about, list(csvs))
     write_bytes(folder / "report.html", page.encode())
-    text = _markdown(title, notes, tables, list(pictures), failures, about, list(csvs))
+    text = _markdown(title, notes, tables, list(pngs), failures, about, list(csvs))
     write_bytes(folder / "report.md", text.encode())
     return folder / "report.html"
 
@@ -143,8 +151,8 @@ def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> 
     published one and the difference stand side by side, and the paper's other rows stand below.
 
     Args:
-        summary: what `results.summarise` returned.
-        printed: what `results.published` returned.
+        summary: what `summarise` returned.
+        printed: what `published` returned.
         backbone: name of the backbone here.
     """
     bits = list(dict.fromkeys(summary["bits"]))
@@ -185,7 +193,7 @@ def _beside(metric, direction, part, printed, bits, backbone) -> Table:
             cells += [here, f"{line['published']:.3f}" if known else "", gap]
         rows.append((row, cells, False))
     marks.update(_best(part, bits, 3))
-    own = results.paper_backbone(backbone)
+    own = paper_backbone(backbone)
     for (row, there), lines in printed.groupby(["row", "backbone"], sort=False):
         if row in used and (there in (own, "") or own not in set(printed.loc[
                 printed["row"] == row, "backbone"])):  # fmt: skip
@@ -223,7 +231,7 @@ def _best(part: pd.DataFrame, bits: list, step: int) -> dict:
 
 
 def _value(line) -> tuple[str, bool]:
-    """Text of a mean with its deviation, and whether all of its cells failed."""
+    """Text of a mean with its deviation, and whether all of its trials failed."""
     if not line["done"]:
         return ("failed", True) if line["failed"] else ("–", False)
     text = f"{line['mean']:.3f}"
@@ -235,12 +243,12 @@ def _value(line) -> tuple[str, bool]:
 
 
 def _about(results: pd.DataFrame, entries: Sequence[Entry], out) -> dict:
-    """What the cells tell about themselves."""
+    """Facts about the trials: counts, chance, sizes, versions, time."""
     done = results[results["state"] == "done"]
-    cells = results.drop_duplicates("cell")
-    counts = cells["state"].value_counts()
+    trials = results.drop_duplicates("trial")
+    counts = trials["state"].value_counts()
     states = ", ".join(f"{counts[s]} {s}" for s in ("done", "failed", "open") if s in counts)
-    about = {"Cells": states, "Seeds": ", ".join(map(str, dict.fromkeys(results["seed"])))}
+    about = {"Trials": states, "Seeds": ", ".join(map(str, dict.fromkeys(results["seed"])))}
     if len(done):
         low, high = done["chance"].min(), done["chance"].max()
         about["Chance"] = f"{low:.4f}" if high - low < 5e-5 else f"{low:.4f} to {high:.4f}"
@@ -250,15 +258,15 @@ def _about(results: pd.DataFrame, entries: Sequence[Entry], out) -> dict:
             for queries, database in sizes.itertuples(index=False)
         )
     versions = []
-    for cell in plan.unique_cells(entries):
-        path = cell.folder(out) / "versions.json"
+    for trial in unique_trials(entries):
+        path = trial.folder(out) / "versions.json"
         if path.exists():
             packages = json.loads(path.read_text())
             versions.append(", ".join(f"{n} {v}" for n, v in packages.items()))
     about["Versions"] = "; and ".join(dict.fromkeys(versions)) or "not known: nothing has run"
     about["Machine"] = f"{os.cpu_count()} cores"
-    spent = done.drop_duplicates("cell")["seconds"]
-    about["Time"] = f"{duration(spent.sum())} for the finished cells, one after the other"
+    spent = done.drop_duplicates("trial")["seconds"]
+    about["Time"] = f"{duration(spent.sum())} for the finished trials, one after the other"
     if unknown := (spent == 0).sum():
         about["Time"] += f", {unknown} of unknown time left out"
     return about
@@ -268,14 +276,14 @@ def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str
     notes = ["Numbers are means over the seeds ± one standard deviation. The best of a column is "
              "bold. MAP@50 divides by the hits among the first 50, as the paper does. NDCG@50 is "
              "graded: an item that shares n labels with the query gains 2^n - 1."]  # fmt: skip
-    notes += [EXPERIMENTS[name].note] if EXPERIMENTS[name].note else []
-    supervised = dict.fromkeys(filter(plan.is_supervised, (e.cell.method for e in entries)))
+    notes += [paper.EXPERIMENTS[name].note] if paper.EXPERIMENTS[name].note else []
+    supervised = dict.fromkeys(filter(paper.is_supervised, (e.trial.method for e in entries)))
     if supervised:
-        names = ", ".join(map(plan.title, supervised))
+        names = ", ".join(map(paper.title, supervised))
         notes.append(f"Supervised, by the labels of the training pairs: {names}.")
     if len(printed):
-        there = plan.PAPER_DATA[request.dataset][0]
-        own = results.paper_backbone(backbone)
+        there = paper.DATASETS[request.dataset]
+        own = paper_backbone(backbone)
         beside = own if own == "AlexNet" else f"{own}, or with AlexNet where there are no others"
         notes.append(
             "Columns named published, grey rows and crosses in plots are figures printed in the "
@@ -285,39 +293,39 @@ def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str
         )
     else:
         notes.append("There are no published figures for this: everything was measured here.")
-    return notes + plan.remarks({name: entries}, request)
+    return notes + remarks({name: entries}, request)
 
 
-def _page(title, notes, tables, pictures, failures, about, csvs) -> str:
+def _page(title, notes, tables, pngs, failures, about, csvs) -> str:
     escape = html.escape
     parts = [f"<h1>{escape(title)}</h1>", *(f'<p class="note">{escape(n)}</p>' for n in notes)]
     if failures:
-        parts.append("<h2>Failed cells</h2><p>The same command tries them again.</p><ul>")
+        parts.append("<h2>Failed trials</h2><p>The same command tries them again.</p><ul>")
         parts += [f"<li><code>{escape(line)}</code></li>" for line in failures]
         parts.append("</ul>")
-    for file, content in pictures.items():
+    for file, content in pngs.items():
         data = base64.b64encode(content).decode()
         parts.append(f'<p><img alt="{escape(file)}" src="data:image/png;base64,{data}"></p>')
     parts += [table.html() for table in tables]
     lines = "".join(f"<tr>{_tag('td', n)}{_tag('td', str(v))}</tr>" for n, v in about.items())
     parts.append(f'<h2>How it was made</h2><table class="about">{lines}</table>')
-    files = ", ".join(["report.md", *csvs, *pictures])
+    files = ", ".join(["report.md", *csvs, *pngs])
     parts.append(f'<p class="note">Beside this page: {escape(files)}.</p>')
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
-def _markdown(title, notes, tables, pictures, failures, about, csvs) -> str:
+def _markdown(title, notes, tables, pngs, failures, about, csvs) -> str:
     parts = [f"# {title}", *notes]
     if failures:
-        parts.append("## Failed cells\n\nThe same command tries them again.")
+        parts.append("## Failed trials\n\nThe same command tries them again.")
         parts.append("\n".join(f"- `{line}`" for line in failures))
-    parts += [f"![{file}]({file})" for file in pictures]
+    parts += [f"![{file}]({file})" for file in pngs]
     parts += [table.markdown() for table in tables]
     parts.append("## How it was made")
     parts.append("\n".join(f"- {name}: {text}" for name, text in about.items()))
-    parts.append(f"Beside this page: {', '.join(['report.html', *csvs, *pictures])}.")
+    parts.append(f"Beside this page: {', '.join(['report.html', *csvs, *pngs])}.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,17 +1,18 @@
-"""What came out of an experiment's cells, averaged over seeds, beside what was published."""
+"""Results of an experiment's trials, averaged over seeds, beside the published figures."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dsprh_tf import evaluation
-from dsprh_tf.experiments.plan import PAPER_DATA, Entry
+from dsprh_tf.evaluation.results import scalar_table
+from dsprh_tf.evaluation.retrieval import CROSS_MODAL
+from dsprh_tf.experiments.plan import Entry
+from dsprh_tf.experiments.published import paper_backbone
 
 METRICS = ("map@50", "map")  # the paper's, and those of "mean of four"
 SHOWN = (*METRICS, "ndcg@50")
@@ -25,39 +26,11 @@ TITLES = {
     "validation_map": "Validation MAP, without labels or test queries",
 }
 # Those between the modalities, as pages show them.
-DIRECTIONS = {name: name.replace("_to_", " → ") for name in evaluation.CROSS_MODAL}
-_PRINTED = {"image2text": "image_to_text", "text2image": "text_to_image"}
-_PUBLISHED = Path(__file__).parent / "published"
+DIRECTIONS = {name: name.replace("_to_", " → ") for name in CROSS_MODAL}
 
 
-def published(experiment: str, dataset: str) -> pd.DataFrame:
-    """What was printed for an experiment on a dataset.
-
-    Args:
-        experiment: its name.
-        dataset: name of the data here, such as "nuswide".
-
-    Returns:
-        Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
-        empty where there is nothing.
-    """
-    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
-    names["table3"] = names["table2"]
-    columns = ["row", "backbone", "direction", "bits", "metric", "value"]
-    if dataset not in PAPER_DATA or experiment not in names:
-        return pd.DataFrame(columns=columns)
-    table = pd.concat([pd.read_csv(_PUBLISHED / name) for name in names[experiment]])
-    table = table[table["dataset"] == PAPER_DATA[dataset][0]]
-    table = table.rename(columns={"method": "row", "loss": "row"})
-    table["direction"] = table["direction"].map(_PRINTED)
-    table["metric"] = table["metric"].str.lower()
-    if "backbone" not in table:
-        table["backbone"] = ""
-    return table[columns].reset_index(drop=True)
-
-
-def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
-    """The state and the numbers of a plan's cells.
+def read_trials(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+    """The state and the numbers of a plan's trials.
 
     Args:
         entries: the plan.
@@ -65,7 +38,7 @@ def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
 
     Returns:
         One row per entry and direction (one per entry without results): row, bits, parameter,
-        value, cell, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
+        value, trial, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
         and one column per metric that is a number.
 
     Raises:
@@ -73,20 +46,18 @@ def read_results(entries: Sequence[Entry], out: str) -> pd.DataFrame:
     """
     rows = []
     for entry in entries:
-        cell, record = entry.cell, entry.cell.record(out)
+        trial, record = entry.trial, entry.trial.record(out)
         head = {
             "row": entry.row, "bits": entry.bits, "parameter": entry.parameter,
-            "value": entry.value, "cell": cell.name, "method": cell.method, "seed": cell.seed,
-            "seconds": cell.seconds(out),
+            "value": entry.value, "trial": trial.name, "method": trial.method, "seed": trial.seed,
+            "seconds": trial.seconds(out),
         }  # fmt: skip
         if record is not None:
-            numbers = evaluation.scalar_table(record).drop(
-                columns=["method", "bits", "dataset", "seed"]
-            )
+            numbers = scalar_table(record).drop(columns=["method", "bits", "dataset", "seed"])
             done = {**head, "state": "done", "reason": ""}
             rows += [{**done, **line} for line in numbers.to_dict("records")]
         else:
-            reason = cell.failure(out)
+            reason = trial.failure(out)
             rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
     columns = ["direction", "chance", "queries", "database", "validation_map", *SHOWN]
     return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
@@ -96,7 +67,7 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     """Mean and standard deviation over seeds, beside what was printed.
 
     Args:
-        results: what `read_results` returned.
+        results: what `read_trials` returned.
         printed: what `published` returned.
         backbone: name of the backbone here: a row is set beside the printed one with it, else
             beside that with AlexNet, the paper's main one.
@@ -138,13 +109,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     return pd.DataFrame(rows)
 
 
-def paper_backbone(backbone: str) -> str:
-    """A backbone as the published tables call it; AlexNet for those that they do not have."""
-    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")
-
-
 def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
-    """Curves of the finished cells, averaged over seeds point by point.
+    """Curves of the finished trials, averaged over seeds point by point.
 
     Points are the same Hamming radius, or rank where there are no codes; a point that not all
     seeds have is left out.
@@ -158,7 +124,7 @@ def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
     """
     points = []
     for entry in entries:
-        record = entry.cell.record(out) or {}
+        record = entry.trial.record(out) or {}
         for direction, curve in itertools.product(
             DIRECTIONS, ("precision_recall", "precision_at_k")
         ):
@@ -167,7 +133,7 @@ def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
             values = record[direction][curve]
             x = values["recall" if curve == "precision_recall" else "k"]
             at = values.get("radius") or values.get("rank") or x
-            head = (entry.row, entry.bits, direction, curve, entry.cell.seed)
+            head = (entry.row, entry.bits, direction, curve, entry.trial.seed)
             points += [(*head, *p) for p in zip(at, x, values["precision"])]
     keys = ["row", "bits", "direction", "curve"]
     table = pd.DataFrame(points, columns=[*keys, "seed", "point", "x", "precision"])

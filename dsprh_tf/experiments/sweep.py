@@ -1,14 +1,14 @@
-"""The cells of an experiment: one trained and evaluated run each, kept in a folder of its own.
+"""The trials of an experiment: one trained and evaluated run each, kept in a folder of its own.
 
-A cell runs as a process of its own, so that one which fails does not take the others along. What
-determines its result stands in its name, so that experiments share cells and a change of any
+A trial runs as a process of its own, so that one which fails does not take the others along. What
+determines its result stands in its name, so that experiments share trials and a change of any
 setting makes a new one. Folders:
 
-| file of OUT/cells/NAME | content |
+| file of OUT/trials/NAME | content |
 |---|---|
-| cell.json | which program, which settings |
+| trial.json | which program, which settings |
 | log.txt | what the program printed |
-| results.json | its metrics: the cell is finished |
+| results.json | its metrics: the trial is finished |
 | seconds.json | how long it took, interruptions left out |
 | failed.json | why it failed, until it is tried again |
 """
@@ -32,23 +32,28 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 
-from dsprh_tf import evaluation
 from dsprh_tf.data.files import Lock, write_json
+from dsprh_tf.evaluation.results import read_results
+from dsprh_tf.evaluation.retrieval import CROSS_MODAL
+from dsprh_tf.settings import as_text
 
-# Seconds of a cell before any like it has finished: a frozen trunk on 2 cores.
-GUESSES = {"train": 180.0, "reference": 30.0}
-# The settings that TensorBoard shows of every cell, beside those that are not a program's default.
+PROGRAMS = (sys.executable, "-m", "dsprh_tf.cli")
+"""The command that runs a program by its name."""
+
+# Seconds of a trial before any like it has finished: a frozen backbone on 2 cores.
+GUESSES = {"train": 180.0, "baseline": 30.0}
+# The settings that TensorBoard shows of every trial, beside those that are not a default.
 _SHOWN = ("alpha", "beta", "gamma", "optimizer", "lr_image", "lr_text", "epochs", "batch_size")
 _PATIENCE = 20  # seconds that an interrupted program has to end by itself
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run of an experiment.
 
     Attributes:
-        program: which program makes it, "train" or "reference".
-        method: name of the method or reference.
+        program: which program makes it, "train" or "baseline".
+        method: name of the method or baseline.
         bits: code length.
         seed: seed of split and training.
         settings: everything that determines the result, JSON types.
@@ -73,7 +78,7 @@ class Cell:
 
     def folder(self, out: str | os.PathLike) -> Path:
         """Its folder below an output folder."""
-        return Path(out) / "cells" / self.name
+        return Path(out) / "trials" / self.name
 
     def record(self, out: str | os.PathLike) -> dict | None:
         """Its results, or None where it is not finished (never run, half-written, other settings).
@@ -82,11 +87,11 @@ class Cell:
             ValueError: results of another version of the project.
         """
         folder = self.folder(out)
-        if _read(folder / "cell.json") != self._content():
+        if _read(folder / "trial.json") != self._content():
             return None
         if not isinstance(_read(folder / "results.json"), dict):
             return None
-        return evaluation.read_results(folder / "results.json")
+        return read_results(folder / "results.json")
 
     def failure(self, out: str | os.PathLike) -> str | None:
         """Why it failed when it was last tried; None where it did not."""
@@ -96,19 +101,17 @@ class Cell:
         """How long it has run so far, interruptions left out; 0 where that is not known."""
         return float((_read(self.folder(out) / "seconds.json") or {}).get("seconds", 0))
 
-    def command(self, out: str | os.PathLike, scripts: str | os.PathLike) -> list[str]:
-        """The command line that runs it.
+    def command(self, out: str | os.PathLike) -> list[str]:
+        """The command line that runs it, in the `environment`.
 
         Args:
             out: the output folder.
-            scripts: the folder of the programs.
         """
-        kind = "method" if self.program == "train" else "reference"
+        kind = "method" if self.program == "train" else "baseline"
         flags = {**self.flags, kind: self.method, "bits": self.bits, "seed": self.seed}
         flags["run_dir"] = self.folder(out)
-        return [sys.executable, str(Path(scripts) / f"{self.program}.py")] + [
-            f"--{name}={_flag_text(value)}" for name, value in flags.items() if value is not None
-        ]
+        given = [f"--{name}={as_text(v)}" for name, v in flags.items() if v is not None]
+        return [*PROGRAMS, self.program, *given]
 
     def prepare(self, out: str | os.PathLike) -> float:
         """Makes the folder ready: what can be gone on with stays, all else is emptied.
@@ -129,7 +132,7 @@ class Cell:
                         shutil.rmtree(child) if child.is_dir() else child.unlink()
             for name in ("failed.json", "results.json"):
                 (folder / name).unlink(missing_ok=True)
-            write_json(folder / "cell.json", self._content())
+            write_json(folder / "trial.json", self._content())
         return self.seconds(out)
 
     def _content(self) -> dict:
@@ -137,32 +140,36 @@ class Cell:
 
     def _resumable(self, folder: Path) -> bool:
         """Whether the program can go on with what the folder holds."""
-        if _read(folder / "cell.json") != self._content():
+        if _read(folder / "trial.json") != self._content():
             return False
         if not any((folder / "checkpoints").glob("*.index")):
             return True
         flags, wanted = _read(folder / "flags.json"), _plain(self.settings)
         return isinstance(flags, dict) and all(
-            _plain(flags[name]) == value
-            for name, value in wanted.items()
-            if name in flags and value is not None  # None: the program fills it in
+            _plain(flags[name]) == value for name, value in wanted.items() if name in flags
         )
 
 
-def run_cell(cell: Cell, out: str | os.PathLike, scripts: str | os.PathLike) -> str | None:
-    """Runs one cell to its end.
+def environment() -> dict[str, str]:
+    """The environment of trials: they find this package, and their log ends with their error."""
+    package = Path(__file__).resolve().parents[2]  # the folder that holds it
+    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def run_trial(trial: Trial, out: str | os.PathLike) -> str | None:
+    """Runs one trial to its end.
 
     Args:
-        cell: the cell.
+        trial: the trial.
         out: the output folder.
-        scripts: the folder of the programs.
 
     Returns:
         None, or the reason of its failure, which then also stands in failed.json.
     """
-    folder = cell.folder(out)
+    folder = trial.folder(out)
     try:
-        spent = cell.prepare(out)
+        spent = trial.prepare(out)
     except ValueError as error:
         write_json(folder / "failed.json", {"reason": str(error)})
         return str(error)
@@ -170,70 +177,67 @@ def run_cell(cell: Cell, out: str | os.PathLike, scripts: str | os.PathLike) -> 
     with open(folder / "log.txt", "ab") as log:
         start = log.tell()
         child = subprocess.Popen(
-            cell.command(out, scripts),
+            trial.command(out),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # the error is the log's last line
+            env=environment(),
         )
         try:
             code = child.wait()
         finally:
             _stop(child)
             write_json(folder / "seconds.json", {"seconds": spent + time.monotonic() - begun})
-    if code == 0 and cell.record(out) is not None:
+    if code == 0 and trial.record(out) is not None:
         return None
     reason = _reason(code, (folder / "log.txt").read_bytes()[start:])
     write_json(folder / "failed.json", {"reason": reason, "exit_code": code})
     return reason
 
 
-def run_cells(cells: Sequence[Cell], out: str | os.PathLike, scripts: str | os.PathLike) -> dict:
-    """Runs the cells that are not finished, under a bar that names the cell and the time left.
+def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str]:
+    """Runs the trials that are not finished, under a bar that names the trial and the time left.
 
     Args:
-        cells: the cells of a plan, finished ones included: they tell how long others take.
+        trials: the trials of a plan, finished ones included: they tell how long others take.
         out: the output folder.
-        scripts: the folder of the programs.
 
     Returns:
-        Name -> reason of the cells that failed.
+        Name -> reason of the trials that failed.
     """
     failed = {}
-    left = [cell for cell in cells if cell.record(out) is None]
-    for cell in cells:
-        write_hparams(cell, out)  # also of those that ended after their sweep had been killed
-    shown = "{desc}{bar:20} {n_fmt} of {total_fmt} cells [{elapsed}{postfix}]"
+    left = [trial for trial in trials if trial.record(out) is None]
+    for trial in trials:
+        write_hparams(trial, out)  # also of those that ended after their sweep had been killed
+    shown = "{desc}{bar:20} {n_fmt} of {total_fmt} trials [{elapsed}{postfix}]"
     with tqdm(total=len(left), bar_format=shown, disable=not left) as bar:
-        for number, cell in enumerate(left):
-            bar.set_description(cell.name, refresh=False)
-            bar.set_postfix_str(f"about {duration(remaining(left[number:], cells, out))} left")
-            reason = run_cell(cell, out, scripts)
+        for number, trial in enumerate(left):
+            bar.set_description(trial.name, refresh=False)
+            bar.set_postfix_str(f"about {duration(remaining(left[number:], trials, out))} left")
+            reason = run_trial(trial, out)
             if reason:
-                failed[cell.name] = reason
-                bar.write(f"{cell.name} failed: {reason}", file=sys.stderr)
+                failed[trial.name] = reason
+                bar.write(f"{trial.name} failed: {reason}", file=sys.stderr)
             bar.update()
-            write_hparams(cell, out)
+            write_hparams(trial, out)
     return failed
 
 
-def remaining(left: Sequence[Cell], cells: Sequence[Cell], out: str | os.PathLike) -> float:
-    """Seconds that cells will take, by the finished ones that are most like them.
+def remaining(left: Sequence[Trial], trials: Sequence[Trial], out: str | os.PathLike) -> float:
+    """Seconds that trials will take, by the finished ones that are most like them.
 
     Of the same method and code length, else of the same method, else of the same program, the
     median; without any, a guess (`GUESSES`).
     """
-    done = [cell for cell in cells if cell.record(out) is not None]
-    known = [(cell, cell.seconds(out)) for cell in done if cell.seconds(out)]
+    done = [trial for trial in trials if trial.record(out) is not None]
+    known = [(trial, trial.seconds(out)) for trial in done if trial.seconds(out)]
 
-    def seconds(cell: Cell) -> float:
+    def seconds(trial: Trial) -> float:
         for names in (("program", "method", "bits"), ("program", "method"), ("program",)):
-            like = [
-                s for other, s in known if all(getattr(other, n) == getattr(cell, n) for n in names)
-            ]
+            like = [s for t, s in known if all(getattr(t, n) == getattr(trial, n) for n in names)]
             if like:
                 return statistics.median(like)
-        return GUESSES[cell.program]
+        return GUESSES[trial.program]
 
     return sum(map(seconds, left))
 
@@ -246,23 +250,23 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def write_hparams(cell: Cell, out: str | os.PathLike) -> None:
-    """The entry of a finished cell in TensorBoard's HParams tab, below OUT/tensorboard.
+def write_hparams(trial: Trial, out: str | os.PathLike) -> None:
+    """The entry of a finished trial in TensorBoard's HParams tab, below OUT/tensorboard.
 
     Settings that are no default, the weights of the loss and the optimizer, against the numbers
-    of both cross-modal directions. An entry that is there already stays as it is; a cell that is
-    not finished gets none.
+    of both cross-modal directions. An entry that is there already stays as it is; a trial that
+    is not finished gets none.
     """
-    folder = Path(out) / "tensorboard" / cell.name
-    if any(folder.glob("events*")) or (record := cell.record(out)) is None:
+    folder = Path(out) / "tensorboard" / trial.name
+    if any(folder.glob("events*")) or (record := trial.record(out)) is None:
         return
-    shown = {"method": cell.method, "bits": cell.bits, "seed": cell.seed}
-    for name in sorted({*_SHOWN, *cell.changed} & set(cell.settings) - set(shown)):
-        value = cell.settings[name]
-        shown[name] = value if isinstance(value, (bool, int, float)) else _flag_text(value)
+    shown = {"method": trial.method, "bits": trial.bits, "seed": trial.seed}
+    for name in sorted({*_SHOWN, *trial.changed} & set(trial.settings) - set(shown)):
+        value = trial.settings[name]
+        shown[name] = value if isinstance(value, (bool, int, float)) else as_text(value)
     with tf.summary.create_file_writer(str(folder)).as_default():
-        hparams.hparams(shown, trial_id=cell.name)
-        for direction in evaluation.CROSS_MODAL:
+        hparams.hparams(shown, trial_id=trial.name)
+        for direction in CROSS_MODAL:
             for name, value in record[direction].items():
                 if isinstance(value, float):
                     tf.summary.scalar(f"{direction}/{name}", value, step=0)
@@ -275,14 +279,6 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _flag_text(value) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(_flag_text, value))
-    if value is None:
-        return "auto"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _read(path: Path):

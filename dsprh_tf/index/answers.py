@@ -47,9 +47,7 @@ def answer(
             for name, distance in zip(names, distances)
             if name >= 0 and name != without
         ][:k]
-        for names, distances, without in zip(
-            found.ids.tolist(), found.distances.tolist(), left_out
-        )
+        for names, distances, without in zip(found.ids.tolist(), found.distances.tolist(), left_out)
     ]
 
 

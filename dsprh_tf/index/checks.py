@@ -61,7 +61,7 @@ def check_search(k: int, empty: bool) -> None:
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
     if empty:
-        raise ValueError("the index is empty: add items first (dsprh index add)")
+        raise ValueError("the index is empty: add items first (`dsprh index add`)")
 
 
 def check_writable(writable: bool) -> None:

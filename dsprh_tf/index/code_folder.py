@@ -28,7 +28,7 @@ from dsprh_tf.index.sources import Item
 
 FORMAT = 1
 STORED = SCHEMA.append(pa.field("modified", pa.int64()))
-_AGAIN = "encode again with dsprh encode"
+_AGAIN = "encode again with `dsprh encode`"
 _ABOUT = ("bits", "fingerprint", "modality", "source", "shard")
 
 
@@ -170,9 +170,12 @@ class CodeWriter:
             for folder in (new, self._parts):
                 shutil.rmtree(folder)
             return count, [], 0
-        with open(new / "codes.npy", "wb") as codes, parquet.ParquetWriter(
-            new / "items.parquet", STORED, compression=WRITING["compression"]
-        ) as items:
+        with (
+            open(new / "codes.npy", "wb") as codes,
+            parquet.ParquetWriter(
+                new / "items.parquet", STORED, compression=WRITING["compression"]
+            ) as items,
+        ):
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, self.bits // 8)}
             np.lib.format.write_array_header_1_0(codes, header)
             for table, is_good, is_bad in self._merged(newest):

@@ -148,7 +148,8 @@ class Database(abc.ABC):
             foreign = f"the {cls.PLACE} was not made by this program"
             reason = f"no such {cls.PLACE}" if fields is None else foreign
             raise ValueError(
-                f"{index.address.shown} holds no index ({reason}): build one with dsprh index build"
+                f"{index.address.shown} holds no index ({reason}): build one with "
+                "`dsprh index build`"
             )
         index._adopt(about)
         expected = index._expected()
@@ -277,7 +278,7 @@ class Database(abc.ABC):
             except OSError as error:
                 raise OSError(
                     f"{error}; {start:,} of {len(fresh):,} new items were stored before and stay: "
-                    "give the same codes to dsprh index add to go on"
+                    "give the same codes to `dsprh index add` to go on"
                 ) from error
         return Changes(int((~known).sum()), int((known & ~same).sum()), int(same.sum()))
 

@@ -46,8 +46,8 @@ def read(folder: str | os.PathLike) -> dict:
     path = Path(folder) / "index.json"
     if not path.is_file():
         raise ValueError(
-            f"{folder} holds no index (no index.json in it): build one with dsprh index build, or "
-            "check --index"
+            f"{folder} holds no index (no index.json in it): build one with `dsprh index build`, "
+            "or check --index"
         )
     try:
         content = json.loads(path.read_bytes())

@@ -90,14 +90,15 @@ def id_items(ids: Sequence[int] | np.ndarray) -> pa.Table:
     Raises:
         ValueError: the ids are something else.
     """
+    kind_of = type(ids).__name__
     ids = np.asarray(ids)
     if ids.size == 0 and ids.ndim == 1:
         ids = ids.astype(np.int64)
     if ids.dtype.kind not in "iu" or ids.ndim != 1:
         raise ValueError(
-            f"received items of type {ids.dtype} {list(ids.shape)}, expected a table with the "
-            f"columns {', '.join(SCHEMA.names)}, an array of ids (one whole number per code), or "
-            "None to number the items"
+            f"received items of type {kind_of} ({ids.dtype} {list(ids.shape)}), expected an Arrow "
+            f"table with the columns {', '.join(SCHEMA.names)}, an array of ids (one whole number "
+            "per code), or None to number the items"
         )
     outside = (ids < 0) | (ids >= _END)
     if outside.any():
@@ -136,7 +137,7 @@ def as_items(items: ItemsLike, rows: int, highest: Callable[[], int]) -> pa.Tabl
                 f"there are no {rows:,} ids after the highest one of the index, {start - 1}: "
                 "give the items ids"
             )
-        items = np.arange(start, start + rows)
+        items = start + np.arange(rows)
     return checked(items if isinstance(items, pa.Table) else id_items(items), rows)
 
 

@@ -123,9 +123,7 @@ def encode_queries(
     return encoder.encode(values)
 
 
-def encode_image(
-    encoder, content: bytes, name: str, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def encode_image(encoder, content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Code of an image to search by, uint8 [1, bits / 8]; the image is decoded and checked first.
 
     Args:

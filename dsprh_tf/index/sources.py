@@ -66,8 +66,7 @@ class Source:
         items = self._unique(found)
         if not items:
             raise ValueError(
-                f"{path} has no {modality}s"
-                + (f" ({'; '.join(self.notes)})" if self.notes else "")
+                f"{path} has no {modality}s" + (f" ({'; '.join(self.notes)})" if self.notes else "")
             )
         part, parts = shard
         self.items = [item for item in items if item.id % parts == part]

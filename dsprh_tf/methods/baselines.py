@@ -1,15 +1,15 @@
-"""Classic references beside the learned methods: fitted on training pairs, without labels.
+"""Classic baselines beside the learned methods: fitted on training pairs, without labels.
 
-| name | what it shows | between the modalities | within one modality |
+| name | shows | between the modalities | within one modality |
 |---|---|---|---|
 | `lsh` | signs of a random rotation | rotated canonical space | rotated features |
 | `cca_itq` | a shallow learned hash | canonical space, ITQ rotation | the same code |
-| `float` | what hashing gives up: cosine | canonical space | the features |
+| `float` | the price of hashing: cosine | canonical space | the features |
 
 Image and text features have different widths and meanings, so comparing them takes a space of
 both: the first `bits` canonical directions of the training pairs (`canonical_directions`). With
 `float`, `lsh` and `cca_itq` of as many dimensions as bits, each differs from the one before in
-one step: random signs, then learned ones. Pictures alone need no such space, and who hashes
+one step: random signs, then learned ones. Images alone need no such space, and who hashes
 embeddings without training rotates them as they are; so `lsh` and `float` compare features
 within a modality, and an item has a second code (embedding) for it. `cca_itq` has one for all.
 
@@ -23,8 +23,9 @@ for features compared by cosine, which are taken as they are).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -36,7 +37,7 @@ from dsprh_tf.similarity import unit_rows
 RIDGE = 1.0
 """Added to the diagonal of both covariances, relative to their mean variance.
 
-This and `POWER` were chosen by `benchmarks/reference_choices.py` on held-out training pairs of
+This and `POWER` were chosen by `benchmarks/baseline_choices.py` on held-out training pairs of
 COCO, with neither labels nor test queries.
 """
 
@@ -87,8 +88,8 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """A fitted reference.
+class Baseline:
+    """A fitted baseline.
 
     Attributes:
         binary: whether signs of the values are codes; otherwise values are compared by cosine.
@@ -117,7 +118,7 @@ class Reference:
         return self.image(image_features), self.text(text_features)
 
     def encoded(self, image_features, text_features, labels) -> Encoded:
-        """What `evaluation.evaluate_directions` takes, with the values within each modality.
+        """Codes or embeddings as `evaluate_directions` takes them, within each modality too.
 
         Args:
             image_features: `[n, D_I]`.
@@ -143,15 +144,15 @@ def fit(
     bits: int,
     seed: int,
     shared_space: bool = False,
-) -> Reference:
-    """A reference fitted on training pairs.
+) -> Baseline:
+    """A baseline fitted on training pairs.
 
     Bits above the rank of the canonical space (at most the smaller of D_I, D_T and pairs - 1) are
-    refused by `cca_itq`, whose rotation gives one bit a dimension. `lsh` draws more hyperplanes in
-    the dimensions that there are, and `float` has as many dimensions as there are.
+    refused by `cca_itq`, whose rotation gives one bit per dimension. `lsh` draws more hyperplanes
+    in the dimensions that there are, and `float` has as many dimensions as there are.
 
     Args:
-        name: One of `REFERENCES`.
+        name: One of `BASELINES`.
         image_features: `[n, D_I]` of the training pairs.
         text_features: `[n, D_T]`, row i the partner of image i.
         bits: Code length; of `float`, the largest number of dimensions.
@@ -159,15 +160,15 @@ def fit(
         shared_space: Whether image and text features share one space (CLIP): CCA is left out.
 
     Returns:
-        The fitted reference.
+        The fitted baseline.
 
     Raises:
         ValueError: an unknown name; bits that are no multiple of 8 or too many; features that are
             no pairs of rows, not finite, all alike, or without any correlation; with
             `shared_space`, different widths.
     """
-    if name not in REFERENCES:
-        raise ValueError(f"reference is {name!r}, expected one of {', '.join(sorted(REFERENCES))}")
+    if name not in BASELINES:
+        raise ValueError(f"baseline is {name!r}, expected one of {', '.join(sorted(BASELINES))}")
     codes.check_bits(bits)
     image, text = np.asarray(image_features), np.asarray(text_features)
     if image.ndim != 2 or text.ndim != 2 or len(image) != len(text) or len(image) < 2:
@@ -189,45 +190,57 @@ def fit(
                     f"{kind} features hold nan or inf in training row {row}, expected finite "
                     "numbers: mend or drop that pair"
                 )
-    return REFERENCES[name](image, text, bits, seed, shared_space)
+    return BASELINES[name].fit(image, text, bits, seed, shared_space)
 
 
-def _lsh(image, text, bits, seed, shared_space) -> Reference:
+def _lsh(image, text, bits, seed, shared_space) -> Baseline:
     rng = np.random.default_rng(seed)
     means = _mean(image), _mean(text)
     if shared_space:
         planes = random_hyperplanes(image.shape[1], bits, rng).astype(np.float32)
-        return Reference(True, *(Projection(mean, planes) for mean in means))
+        return Baseline(True, *(Projection(mean, planes) for mean in means))
     space = canonical_space(image, text, bits)
     planes = random_hyperplanes(space[0].matrix.shape[1], bits, rng)
     within = [
         Projection(mean, random_hyperplanes(len(mean), bits, rng).astype(np.float32))
         for mean in means
     ]
-    return Reference(True, *(side.then(planes) for side in space), *within)
+    return Baseline(True, *(side.then(planes) for side in space), *within)
 
 
-def _cca_itq(image, text, bits, seed, shared_space) -> Reference:
+def _cca_itq(image, text, bits, seed, shared_space) -> Baseline:
     space = (_principal_space if shared_space else canonical_space)(image, text, bits)
     rank = space[0].matrix.shape[1]
     if rank < bits:
         raise ValueError(
-            f"cca_itq makes one bit a dimension, and {len(image):,} training pairs of "
+            f"cca_itq makes one bit per dimension, and {len(image):,} training pairs of "
             f"{image.shape[1]}-D image and {text.shape[1]}-D text features span {rank}, fewer than "
-            f"{bits} bits: take fewer bits or the reference lsh"
+            f"{bits} bits: take fewer bits or the baseline lsh"
         )
     values = np.concatenate([unit_rows(space[0](image)), unit_rows(space[1](text))])
     rotation = itq_rotation(values, seed)
-    return Reference(True, *(side.then(rotation) for side in space))
+    return Baseline(True, *(side.then(rotation) for side in space))
 
 
-def _float(image, text, bits, seed, shared_space) -> Reference:
+def _float(image, text, bits, seed, shared_space) -> Baseline:
     if shared_space:
-        return Reference(False, Projection(), Projection())
-    return Reference(False, *canonical_space(image, text, bits), Projection(), Projection())
+        return Baseline(False, Projection(), Projection())
+    return Baseline(False, *canonical_space(image, text, bits), Projection(), Projection())
 
 
-REFERENCES = {"lsh": _lsh, "cca_itq": _cca_itq, "float": _float}
+class BaselineKind(NamedTuple):
+    """A baseline that can be fitted: its title in tables, and the function that fits it."""
+
+    title: str
+    fit: Callable[..., Baseline]
+
+
+BASELINES = {
+    "lsh": BaselineKind("LSH", _lsh),
+    "cca_itq": BaselineKind("CCA + ITQ", _cca_itq),
+    "float": BaselineKind("not hashed (cosine)", _float),
+}
+"""The baselines by name, in the order of the tables."""
 
 
 def random_hyperplanes(dimensions: int, bits: int, rng: np.random.Generator) -> np.ndarray:

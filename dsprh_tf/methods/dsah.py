@@ -6,7 +6,13 @@ import dataclasses
 
 import tensorflow as tf
 
-from dsprh_tf.losses import alignment_terms, feature_similarity, joint_similarity
+from dsprh_tf.losses import (
+    alignment_terms,
+    cosine_triplet_loss,
+    feature_similarity,
+    joint_similarity,
+    pairwise_loss,
+)
 from dsprh_tf.methods.base import SGD, Method, setting
 from dsprh_tf.networks import ImageNetwork, TextNetwork
 
@@ -21,7 +27,7 @@ class DSAH(Method):
     """
 
     name, title = "dsah", "DSAH"
-    terms = ("L_F", "L_R", "L_W")
+    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
 
     @dataclasses.dataclass(frozen=True)
     class Settings:
@@ -57,11 +63,16 @@ class DSAH(Method):
         )
 
     def loss(self, batch, outputs):
-        """Scalars "L_F", "L_R", "L_W" and their sum, "total"."""
+        """Scalars "L_F", "L_R", "L_W", their sum "total", and DSPRH's "L_2" and "L_3"."""
         s = self.settings
         image = tf.stop_gradient(feature_similarity(batch["target_feature"]))
         text = feature_similarity(batch["bow"])
-        terms = alignment_terms(
-            batch, outputs, image, text, joint_similarity(image, text, s.image_weight), s
-        )
-        return {**terms, "total": terms["L_F"] + terms["L_R"] + terms["L_W"]}
+        joint = joint_similarity(image, text, s.image_weight)
+        terms = alignment_terms(batch, outputs, image, text, joint, s)
+        # Watched beside DSPRH's, at weight 0; leaving them out would change how gradients round,
+        # and with it all numbers in their last digits.
+        codes = outputs["image_code"], outputs["text_code"]
+        terms["L_2"] = cosine_triplet_loss(*codes, tf.eye(tf.shape(joint)[0]) > 0)
+        terms["L_3"] = pairwise_loss(*codes, tf.clip_by_value(0.5 * (joint + 1.0), 0.0, 1.0))
+        watched = 0.0 * terms["L_2"] + 0.0 * terms["L_3"]
+        return {**terms, "total": terms["L_F"] + terms["L_R"] + terms["L_W"] + watched}

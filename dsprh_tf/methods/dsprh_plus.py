@@ -69,7 +69,11 @@ class DSPRHPlus(Method):
     recipes = {
         "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
         "frozen": {**ADAMW_ON_FEATURES, "fusion_weights": (0.125, 0.125, 0.75), "epochs": 40},
-        "coco": {"cov_channels": 64},  # as DSPRH
+        # As DSPRH.
+        "mirflickr25k": {"fusion_weights": (0.25, 0.25, 0.5)},
+        "mirflickr25k_mat": {"fusion_weights": (0.25, 0.25, 0.5)},
+        "nuswide": {"fusion_weights": (0.125, 0.125, 0.75)},
+        "coco": {"cov_channels": 64},
     }
 
     def __init__(self, bits: int = 64, seed: int = 0, **settings):

@@ -187,7 +187,7 @@ def load_encoder(export_dir, kind: str) -> Encoder:
         ValueError: no folder was given, there is no such encoder, or it takes precomputed features.
     """
     if not export_dir:
-        raise ValueError("needs --export_dir=FOLDER, written by dsprh export")
+        raise ValueError("needs --export_dir=FOLDER, written by `dsprh export`")
     encoder = Encoder(export_dir, kind)
     if encoder.info["image_size" if kind == "image" else "vocabulary_size"] is None:
         raise ValueError(

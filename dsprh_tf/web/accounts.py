@@ -12,7 +12,7 @@ from dsprh_tf.data.files import read_lines
 
 _COST = {"n": 2**14, "r": 8, "p": 1}  # scrypt: 16 MB and some 50 ms per guess
 _SALT_BYTES = 16
-_FIX = "write it with dsprh serve_demo --make_auth=NAME"
+_FIX = "write it with `dsprh serve_demo --make_auth=NAME`"
 
 
 def make_line(name: str, password: str) -> str:
@@ -57,9 +57,7 @@ class Accounts:
                 if not name or len(salt) != 2 * _SALT_BYTES or len(digest) != 128:
                     raise ValueError
             except ValueError as error:
-                raise ValueError(
-                    f"{path} line {number} is not NAME:SALT:HASH: {_FIX}"
-                ) from error
+                raise ValueError(f"{path} line {number} is not NAME:SALT:HASH: {_FIX}") from error
         if not self._accounts:
             raise ValueError(f"{path} has no account: {_FIX}")
         # Every request brings the password. Right ones are remembered, as digests under a key that

@@ -80,7 +80,7 @@ class Guard:
             known = await self._guess(sent)
         if known:
             return None
-        asking = {"WWW-Authenticate": 'Basic realm="search", charset="UTF-8"'}
+        asking = {"WWW-Authenticate": 'Basic realm="pictures", charset="UTF-8"'}
         return JSONResponse({"error": "name and password are needed"}, 401, asking)
 
     async def _guess(self, sent: str) -> bool:

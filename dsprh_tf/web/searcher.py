@@ -55,7 +55,7 @@ class Searcher:
 
     def __init__(self, index: Index, text_encoder, image_encoder, name: str):
         if not len(index):
-            raise ValueError(f"{name} is empty: add codes with dsprh index add")
+            raise ValueError(f"{name} is empty: add codes with `dsprh index add`")
         for encoder in (text_encoder, image_encoder):
             subject = f"the {encoder.kind} encoder"
             check_encoders(subject, index, encoder.bits, encoder.info["fingerprint"])

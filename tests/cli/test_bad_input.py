@@ -7,15 +7,14 @@ import csv
 import json
 import resource
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers import png_header
 
 from dsprh_tf.backbones.architectures import build_backbone
 
@@ -39,14 +38,6 @@ def refused(program, small_flags, tmp_path):
         return outcome
 
     return run
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that announces a size and ends where the pixels would begin."""
-    data = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", len(data)) + b"IHDR" + data
-    chunk += struct.pack(">I", zlib.crc32(b"IHDR" + data))
-    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1000) + b"IDAT"
 
 
 @pytest.fixture
@@ -136,9 +127,9 @@ class TestFlags:
             ("evaluate", ["--ties=random"], "--ties=random"),
             ("export", ["--run_dir=a"], "needs --run_dir=FOLDER and --export_dir=FOLDER"),
             ("export", ["--run_dir=nowhere", "--export_dir=b"], "nowhere is not a run folder"),
-            ("query", ["--run_dir=a"], "needs --run_dir=FOLDER and --export_dir=FOLDER"),
-            ("query", ["--run_dir=a", "--export_dir=nowhere"], "no exported image encoder in now"),
-            ("query", ["--top=3"], "top"),
+            ("search", ["--run_dir=a"], "--run_dir=a needs --export_dir=FOLDER"),
+            ("search", ["--run_dir=a", "--export_dir=nowhere"], "no exported image encoder in now"),
+            ("search", ["--run_dir=a", "--tops=3"], "tops"),
         ],
     )
     def test_other_programs(self, program, name, flags, part):

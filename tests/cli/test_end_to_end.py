@@ -198,23 +198,23 @@ def model_codes(run_dir, items):
     return encoded.image_codes, encoded.text_codes
 
 
-class TestQuery:
+class TestSearch:
     def test_words_find_pictures_and_a_picture_finds_words(
         self, program, trained, exported, scenes_dir, tmp_path
     ):
         sheet = tmp_path / "sheet.png"
         record = load_pairs(scenes_dir)
         outcome = program(
-            "query",
+            "search",
             f"--run_dir={trained[0]}",
             f"--export_dir={exported}",
             f"--text={record.texts[0]}",
             f"--image={record.image_paths[1]}",
-            f"--out={sheet}",
+            f"--show={sheet}",
         )
         assert outcome.code == 0, outcome.err
-        words, picture = outcome.out.split("picture -> words: ")
-        assert f"words -> pictures: {record.texts[0]}" in words
+        words, picture = outcome.out.split("image -> texts: ")
+        assert f"text -> images: {record.texts[0]}" in words
         for part in (words, picture):
             distances = [int(d) for d in re.findall(r"^ +(\d+)  \S", part, re.M)]
             assert len(distances) == 8
@@ -224,17 +224,17 @@ class TestQuery:
 
     def test_queries_of_the_split_by_default(self, program, trained, exported, tmp_path):
         sheet = tmp_path / "sheet.png"
-        flags = [f"--run_dir={trained[0]}", f"--export_dir={exported}", f"--out={sheet}"]
-        outcome = program("query", *flags)
+        flags = [f"--run_dir={trained[0]}", f"--export_dir={exported}", f"--show={sheet}"]
+        outcome = program("search", *flags)
         assert outcome.code == 0, outcome.err
-        assert outcome.out.count("words -> pictures") == 3
-        assert outcome.out.count("picture -> words") == 3
+        assert outcome.out.count("text -> images") == 3
+        assert outcome.out.count("image -> texts") == 3
         assert sheet.exists()
         assert f"contact sheet: {sheet}" in outcome.out
 
     def test_unknown_words(self, program, trained, exported):
         flags = [f"--run_dir={trained[0]}", f"--export_dir={exported}"]
-        line = program("query", *flags, "--text=xylophone quux").line
+        line = program("search", *flags, "--text=xylophone quux").line
         assert "no word of the vocabulary" in line
         assert "unknown: xylophone, quux" in line
 
@@ -242,7 +242,7 @@ class TestQuery:
         path = tmp_path / "broken.jpg"
         path.write_bytes(b"no picture")
         flags = [f"--run_dir={trained[0]}", f"--export_dir={exported}"]
-        line = program("query", *flags, f"--image={path}").line
+        line = program("search", *flags, f"--image={path}").line
         assert "broken.jpg is no JPEG, PNG" in line
 
 
@@ -280,7 +280,7 @@ def test_features_end_to_end(program, vectors, tmp_path):
         found = Encoder(folder, kind).encode(arrays[kind][items].astype(np.float32))
         np.testing.assert_array_equal(found, expected)
         assert codes.unpack(found).shape == (20, 16)
-    line = program("query", f"--run_dir={run_dir}", f"--export_dir={folder}").line
+    line = program("search", f"--run_dir={run_dir}", f"--export_dir={folder}").line
     assert "there is nothing to show" in line
 
 
@@ -339,7 +339,7 @@ class TestHelp:
         assert "python scripts/train.py --flagfile=mir.flags" in found.stdout
         assert "--bits " in found.stdout
 
-    @pytest.mark.parametrize("name", ["train", "evaluate", "export", "query"])
+    @pytest.mark.parametrize("name", ["train", "evaluate", "export", "search"])
     def test_every_program(self, program, name):
         outcome = program(name, "--help")
         assert outcome.code == 0

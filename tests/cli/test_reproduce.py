@@ -1,9 +1,10 @@
-"""scripts/reproduce.py: a miniature sweep from plan to report, and what it refuses."""
+"""`dsprh reproduce`: a miniature sweep from plan to report, and what it refuses."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 from dsprh_tf import methods
 from dsprh_tf.data.files import Lock
-from dsprh_tf.experiments import plan
+from dsprh_tf.experiments.paper import NAMES
+from dsprh_tf.experiments.plan import SINGLE
 
-PICTURES = {n: m.title for n, m in methods.METHODS.items() if m.needs_pictures}
+WANT_IMAGES = {n: m.title for n, m in methods.METHODS.items() if not m.takes_features}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +40,14 @@ def reproduce(program, features, tmp_path):
     return lambda *flags: program("reproduce", *common, *flags)
 
 
+@pytest.fixture(scope="module")
+def flags(small_flags) -> list:
+    """Flags of trials of seconds, of methods without the covariance's setting too."""
+    return [flag for flag in small_flags if not flag.startswith("--cov_channels")]
+
+
 def counts(outcome) -> dict:
-    """Experiment -> (cells, done, failed before, to run) as the plan shows them."""
+    """Experiment -> (trials, done, failed before, to run) as the plan shows them."""
     lines = [line.split() for line in outcome.out.splitlines()]
     return {
         line[0]: tuple(map(int, line[1:5]))
@@ -48,11 +56,11 @@ def counts(outcome) -> dict:
     }
 
 
-def test_a_miniature_from_plan_to_report(program, small_flags, tmp_path):
+def test_a_miniature_from_plan_to_report(program, flags, tmp_path):
     out = tmp_path / "out"
     command = [
-        "reproduce", "--experiment=table2,figure6", *small_flags, "--methods=lsh,dsah",
-        "--seeds=0", f"--out={out}",
+        "reproduce", "--experiment=table2,figure6", *flags, f"--out={out}",
+        "--methods=lsh,dsah,lsh", "--seeds=0,0", "--bits=16,16",  # named twice: counts once
     ]  # fmt: skip
     outcome = program(*command, "--dry_run")
     assert outcome.code == 0, outcome.err[-2000:]
@@ -62,12 +70,14 @@ def test_a_miniature_from_plan_to_report(program, small_flags, tmp_path):
 
     outcome = program(*command)
     assert outcome.code == 0, outcome.err[-2000:]
-    assert "2 of 2 cells to run, about " in outcome.out
+    assert "2 of 2 trials to run, about " in outcome.out
     last = outcome.out.splitlines()[-1]
     for name in ("table2", "figure6"):
         assert str(out / name / "report.html") in last
-    folders = sorted((out / "cells").iterdir())
+    folders = sorted((out / "trials").iterdir())
     assert [folder.name.rsplit("-", 1)[0] for folder in folders] == ["dsah-16-0", "lsh-16-0"]
+    with open(out / "table2/summary.csv", newline="") as file:
+        assert {row["done"] for row in csv.DictReader(file)} == {"1"}
     markdown = (out / "table2/report.md").read_text()
     for folder in folders:
         record = json.loads((folder / "results.json").read_text())
@@ -75,11 +85,11 @@ def test_a_miniature_from_plan_to_report(program, small_flags, tmp_path):
         assert (out / "tensorboard" / folder.name).is_dir()
     assert (out / "figure6/curves-16.png").exists()
     assert "120 rows in manifest.csv" in markdown
-    assert "--cov_channels=8" in markdown
+    assert "--text_hidden=32" in markdown
     assert "tensorflow" in markdown
 
-    # Finished cells stay as they are; one without results goes on from its checkpoints.
-    before = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("results.json")}
+    # Finished trials stay as they are; one without results goes on from its checkpoints.
+    before = {path: path.stat().st_mtime_ns for path in (out / "trials").rglob("results.json")}
     weights = next(folders[0].glob("checkpoints/*.index")).stat().st_mtime_ns
     assert counts(program(*command)) == {"table2": (2, 2, 0, 0), "figure6": (2, 2, 0, 0)}
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -109,11 +119,26 @@ def test_a_flag_file_of_a_single_run_makes_the_whole_table(reproduce, program, f
         "--method=dsah\n--run_dir=somewhere\n--epochs=2\n"
     )
     command = ["reproduce", "--experiment=table3", f"--flagfile={path}", "--dry_run"]
-    rows = len(plan.NAMES) - len(PICTURES)
+    with open(path, "a") as file:
+        file.write("--overwrite\n--cov_channels=8\n")
+    rows = len(NAMES) - len(WANT_IMAGES)
     assert counts(program(*command)) == {"table3": (rows * 4 * 3, 0, 0, rows * 4 * 3)}
     outcome = program(*command, "--bits=16,32", "--seeds=1")
     assert counts(outcome) == {"table3": (rows * 2, 0, 0, rows * 2)}
     assert outcome.out.splitlines()[-1].endswith("in runs/reproduce/features")
+    (line,) = (line for line in outcome.out.splitlines() if "--cov_channels" in line)
+    assert line == (
+        "note: settings go to the methods that have them: --cov_channels not to DJSRH, DSAH"
+    )
+
+
+def test_help_lists_no_flag_of_a_single_run(program):
+    outcome = program("reproduce", "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    listed = re.findall(r"^  --(\w+) +\S", outcome.out, re.M)
+    assert {"experiment", "bits", "epochs", "heads"} <= set(listed)
+    assert not set(listed) & (set(SINGLE) - {"bits"})
+    assert len(listed) == len(set(listed))
 
 
 def test_experiments_of_vectors(reproduce):
@@ -121,29 +146,29 @@ def test_experiments_of_vectors(reproduce):
     assert set(counts(reproduce(f"--experiment={names}"))) == set(names.split(","))
     for name in ("figure4", "ablation_parts", "ablation_hsidhn"):
         line = reproduce(f"--experiment={name}").line
-        assert line.startswith(f"reproduce: {name} is about networks that read pictures")
+        assert line.startswith(f"reproduce: {name} is about networks that read images")
         assert "vectors only" in line
 
 
-def test_vectors_leave_out_what_needs_pictures_and_say_so_once(reproduce):
+def test_vectors_leave_out_what_needs_images_and_say_so_once(reproduce):
     outcome = reproduce("--experiment=table2,figure6")
-    lines = [line for line in outcome.out.splitlines() if "pictures" in line]
-    assert lines == [f"note: without {', '.join(PICTURES.values())}: pictures are needed, and "
+    lines = [line for line in outcome.out.splitlines() if "images" in line]
+    assert lines == [f"note: without {', '.join(WANT_IMAGES.values())}: images are needed, and "
                      "features data has vectors only"]  # fmt: skip
-    assert "pictures" not in reproduce("--experiment=table4").out
+    assert "images" not in reproduce("--experiment=table4").out
 
 
-@pytest.mark.parametrize("name", sorted(PICTURES))
-def test_a_method_that_needs_pictures_is_refused_on_vectors(reproduce, name, tmp_path):
+@pytest.mark.parametrize("name", sorted(WANT_IMAGES))
+def test_a_method_that_needs_images_is_refused_on_vectors(reproduce, name, tmp_path):
     line = reproduce("--nodry_run", f"--methods=lsh,{name}").line
     assert line.startswith(f"reproduce: {name} cannot be compared on features data")
     assert "leave it out of --methods" in line
     assert not (tmp_path / "out").exists(), "nothing is begun"
 
 
-def test_the_ablation_of_a_supervised_method_shares_its_base(program, small_flags, tmp_path):
+def test_the_ablation_of_a_supervised_method_shares_its_base(program, flags, tmp_path):
     command = [
-        "reproduce", "--experiment=table2,ablation_hsidhn", *small_flags, "--methods=dsah,hsidhn",
+        "reproduce", "--experiment=table2,ablation_hsidhn", *flags, "--methods=dsah,hsidhn",
         f"--out={tmp_path / 'out'}", "--dry_run", "--bits=64",
     ]  # fmt: skip
     planned = counts(program(*command))
@@ -158,15 +183,13 @@ def test_a_second_process_stops(reproduce, tmp_path):
     with Lock(out / ".lock", "held"):
         line = reproduce("--nodry_run").line
     assert f"{out} is in use by another process" in line
-    assert not (out / "cells").exists()
+    assert not (out / "trials").exists()
 
 
-def test_what_is_named_twice_counts_once(reproduce, tmp_path):
-    outcome = reproduce("--methods=lsh,lsh", "--seeds=0,1,0", "--bits=16,16", "--nodry_run")
+def test_what_is_named_twice_counts_once(reproduce):
+    outcome = reproduce("--methods=lsh,lsh", "--seeds=0,1,0", "--bits=16,16")
     assert outcome.code == 0, outcome.err
     assert counts(outcome) == {"table2": (2, 0, 0, 2)}
-    with open(tmp_path / "out/table2/summary.csv", newline="") as file:
-        assert {row["done"] for row in csv.DictReader(file)} == {"2"}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +206,9 @@ def test_what_is_named_twice_counts_once(reproduce, tmp_path):
         (["--bits=16,x"], "--bits is 16,x, expected whole numbers"),
         (["--seed=3"], "--seed is of a single run"),
         (["--run_dir=x"], "--run_dir is of a single run"),
+        (["--method=dsah"], "--method is of a single run"),
+        (["--overwrite"], "--overwrite is of a single run"),
+        (["--heads=2", "--methods=dsah"], "--heads belongs to sdeh; planned are dsah"),
         (["--lr_image=nan"], "--lr_image is nan"),
         (["--dataset=scenes"], "scenes are drawn anew for each seed"),
         (["--data_dir=nowhere.npz"], "nowhere.npz"),

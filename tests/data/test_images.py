@@ -3,8 +3,8 @@ import re
 
 import numpy as np
 import pytest
+from helpers import png_header
 from PIL import Image
-from test_bad_input import png_header
 
 from dsprh_tf.data.images import MAX_SIDE, check_images, checked_bytes, image_bytes, load_image
 

@@ -1,4 +1,4 @@
-"""Sheets of pictures: what stands where, and what is refused."""
+"""Contact sheets: the place of everything, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dsprh_tf.evaluation.contact_sheet import RetrievalItem, RetrievalRow
 GREEN, GREY = (26, 152, 80), (196, 199, 204)
 
 
-def test_contact_sheet_shows_pictures_words_and_relevance(tmp_path):
+def test_contact_sheet_shows_images_texts_and_relevance(tmp_path):
     red = np.zeros((40, 60, 3), np.uint8)
     red[..., 0] = 255
     grey_file = tmp_path / "grey.png"

@@ -10,8 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dsprh_tf import codes, evaluation, metrics
-from dsprh_tf.evaluation.retrieval import Encoded
+from dsprh_tf import codes, metrics
+from dsprh_tf.evaluation import results
+from dsprh_tf.evaluation.plots import plot_curves
+from dsprh_tf.evaluation.results import (
+    format_table,
+    read_results,
+    results_record,
+    write_results,
+)
+from dsprh_tf.evaluation.retrieval import DIRECTIONS, Encoded, evaluate_directions
 
 
 def encoded(seed, rows, labels=True):
@@ -25,13 +33,13 @@ def encoded(seed, rows, labels=True):
 
 @pytest.fixture(scope="module")
 def record():
-    results = evaluation.evaluate_directions(encoded(0, 9), encoded(1, 120))
-    return evaluation.results_record("dsprh", 16, "coco", 3, results)
+    found = evaluate_directions(encoded(0, 9), encoded(1, 120))
+    return results_record("dsprh", 16, "coco", 3, found)
 
 
 def test_each_direction_compares_its_own_codes():
     query, database = encoded(0, 9), encoded(1, 40)
-    results = evaluation.evaluate_directions(query, database, at=7, ties="average")
+    found = evaluate_directions(query, database, at=7, ties="average")
     expected = {
         "image_to_text": (query.image_codes, database.text_codes),
         "text_to_image": (query.text_codes, database.image_codes),
@@ -39,17 +47,17 @@ def test_each_direction_compares_its_own_codes():
         "text_to_text": (query.text_codes, database.text_codes),
     }
     for direction, pair in expected.items():
-        assert results[direction] == metrics.evaluate(
+        assert found[direction] == metrics.evaluate(
             *pair, query.labels, database.labels, at=7, ties="average"
         )
-    assert results["chance"] == metrics.chance(query.labels, database.labels)
-    assert (results["queries"], results["database"]) == (9, 40)
+    assert found["chance"] == metrics.chance(query.labels, database.labels)
+    assert (found["queries"], found["database"]) == (9, 40)
 
 
 @pytest.mark.parametrize("missing", ["query", "database"])
 def test_without_labels_evaluation_is_refused(missing):
     with pytest.raises(ValueError, match="^evaluation needs labels: ") as error:
-        evaluation.evaluate_directions(
+        evaluate_directions(
             encoded(0, 3, labels=missing != "query"), encoded(1, 5, labels=missing != "database")
         )
     assert "\n" not in str(error.value)
@@ -66,13 +74,13 @@ def floats(seed, rows):
 
 @pytest.fixture(scope="module")
 def cosine_record():
-    results = evaluation.evaluate_directions(floats(0, 9), floats(1, 120))
-    return evaluation.results_record("float", 8, "coco", 3, results)
+    found = evaluate_directions(floats(0, 9), floats(1, 120))
+    return results_record("float", 8, "coco", 3, found)
 
 
 def test_embeddings_are_compared_by_cosine_and_within_by_their_own():
     query, database = floats(0, 9), floats(1, 40)
-    results = evaluation.evaluate_directions(query, database, at=7)
+    found = evaluate_directions(query, database, at=7)
     expected = {
         "image_to_text": (query.image_codes, database.text_codes),
         "text_to_image": (query.text_codes, database.image_codes),
@@ -80,7 +88,7 @@ def test_embeddings_are_compared_by_cosine_and_within_by_their_own():
         "text_to_text": (query.text_within, database.text_within),
     }
     for direction, pair in expected.items():
-        assert results[direction] == metrics.evaluate_cosine(
+        assert found[direction] == metrics.evaluate_cosine(
             *pair, query.labels, database.labels, at=7
         )
 
@@ -91,34 +99,34 @@ def test_codes_within_a_modality_may_be_others():
         return Encoded(base.image_codes, base.text_codes, base.labels, other.image_codes)
 
     query, database = with_within(encoded(0, 9), 5), with_within(encoded(1, 40), 6)
-    results = evaluation.evaluate_directions(query, database)
+    found = evaluate_directions(query, database)
     labels = query.labels, database.labels
     for direction, pair in {
         "image_to_image": (query.image_within, database.image_within),
         "text_to_text": (query.text_codes, database.text_codes),
         "image_to_text": (query.image_codes, database.text_codes),
     }.items():
-        assert results[direction] == metrics.evaluate(*pair, *labels)
+        assert found[direction] == metrics.evaluate(*pair, *labels)
 
 
 def test_embeddings_have_no_averaged_ties_and_no_codes_beside_them():
     with pytest.raises(ValueError, match="ties is 'average', but embeddings"):
-        evaluation.evaluate_directions(floats(0, 3), floats(1, 5), ties="average")
+        evaluate_directions(floats(0, 3), floats(1, 5), ties="average")
     with pytest.raises(ValueError, match="must be packed codes"):
-        evaluation.evaluate_directions(floats(0, 3), encoded(1, 5))
+        evaluate_directions(floats(0, 3), encoded(1, 5))
 
 
 def test_files_table_and_curves_of_embeddings(cosine_record, tmp_path):
-    evaluation.write_results(tmp_path, cosine_record)
-    assert evaluation.read_results(tmp_path / "results.json") == cosine_record
+    write_results(tmp_path, cosine_record)
+    assert read_results(tmp_path / "results.json") == cosine_record
     table = pd.read_csv(tmp_path / "results.csv")
-    assert list(table["direction"]) == list(evaluation.DIRECTIONS)
+    assert list(table["direction"]) == list(DIRECTIONS)
     assert "precision@radius2" not in table
-    lines = evaluation.format_table(cosine_record).split("\n")
+    lines = format_table(cosine_record).split("\n")
     assert lines[0].startswith("float on coco, 8 dimensions, seed 3")
     assert "P@radius" not in lines[1]
     assert len({len(line) for line in lines[1:6]}) == 1
-    recall_axes, _ = evaluation.plot_curves(cosine_record).axes
+    recall_axes, _ = plot_curves(cosine_record).axes
     assert recall_axes.get_title() == "among the first ranks"
     curve = cosine_record["text_to_image"]["precision_recall"]
     np.testing.assert_allclose(recall_axes.lines[1].get_xdata(), curve["recall"])
@@ -135,18 +143,18 @@ def test_record_holds_what_readers_of_results_rely_on(record):
 
 def test_written_files_give_the_record_back(record, tmp_path):
     run_dir = tmp_path / "runs" / "one"
-    evaluation.write_results(run_dir, record)
-    evaluation.write_results(run_dir, record)  # replaces
+    write_results(run_dir, record)
+    write_results(run_dir, record)  # replaces
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "curves.png",
         "results.csv",
         "results.json",
     ]
     assert json.loads((run_dir / "results.json").read_text()) == record
-    assert evaluation.read_results(run_dir / "results.json") == record
+    assert read_results(run_dir / "results.json") == record
     assert next(iter(record)) == "format"
     table = pd.read_csv(run_dir / "results.csv")
-    assert list(table["direction"]) == list(evaluation.DIRECTIONS)
+    assert list(table["direction"]) == list(DIRECTIONS)
     for _, row in table.iterrows():
         assert row["map@50"] == pytest.approx(record[row["direction"]]["map@50"])
         assert (row["bits"], row["database"]) == (16, 120)
@@ -159,12 +167,12 @@ def test_results_that_are_not_finite_are_not_written(record, tmp_path):
     broken = copy.deepcopy(record)
     broken["text_to_image"]["map"] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
-        evaluation.write_results(tmp_path, broken)
+        write_results(tmp_path, broken)
     assert not any(tmp_path.iterdir())
 
 
 def test_a_failing_write_keeps_the_old_file(record, tmp_path, monkeypatch):
-    evaluation.write_results(tmp_path, record)
+    write_results(tmp_path, record)
     old = (tmp_path / "results.csv").read_bytes()
 
     def fill_disk(self, path, index):
@@ -174,7 +182,7 @@ def test_a_failing_write_keeps_the_old_file(record, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fill_disk)
     with pytest.raises(OSError, match="No space left"):
-        evaluation.write_results(tmp_path, record)
+        write_results(tmp_path, record)
     assert (tmp_path / "results.csv").read_bytes() == old
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -183,9 +191,9 @@ def test_results_json_is_the_last_file_written(record, tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "plot_curves", interrupted)
+    monkeypatch.setattr(results, "plot_curves", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.write_results(tmp_path, record)
+        write_results(tmp_path, record)
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
 
 
@@ -208,13 +216,13 @@ def test_results_of_another_version_are_refused_by_name(record, change, message,
         content = change
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=message) as error:
-        evaluation.read_results(path)
+        read_results(path)
     assert str(error.value).startswith(str(path))
     assert "evaluate the run again" in str(error.value)
 
 
 def test_table_is_aligned_and_names_chance(record):
-    lines = evaluation.format_table(record).split("\n")
+    lines = format_table(record).split("\n")
     assert f"chance {record['chance']:.4f}" in lines[0]
     assert "9 queries, 120 database items" in lines[0]
     assert lines[1].split()[:2] == ["MAP", "MAP@50"]
@@ -226,11 +234,11 @@ def test_table_is_aligned_and_names_chance(record):
 def test_table_counts_queries_without_relevant_items(record):
     sparse = copy.deepcopy(record)
     sparse["image_to_text"]["queries_without_relevant"] = 2
-    assert "2 queries have no relevant item" in evaluation.format_table(sparse)
+    assert "2 queries have no relevant item" in format_table(sparse)
 
 
 def test_curves_show_both_directions_and_chance(record):
-    for axes in evaluation.plot_curves(record).axes:
+    for axes in plot_curves(record).axes:
         labels = [line.get_label() for line in axes.lines]
         assert labels == ["image → text", "text → image", f"chance {record['chance']:.3f}"]
         assert list(axes.lines[2].get_ydata()) == [record["chance"]] * 2

@@ -8,11 +8,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_helpers import Page, finish, make, request
 from PIL import Image
-from test_experiments import finish, request
-from test_reports import Page, make
 
-from dsprh_tf.experiments import plan, plots, results
+from dsprh_tf.experiments import plan
+from dsprh_tf.experiments.plots import make_plots
+from dsprh_tf.experiments.published import published
+from dsprh_tf.experiments.results import TITLES, read_trials, summarise
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ from dsprh_tf.experiments import plan, plots, results
 def test_figures_have_a_plot_for_each_code_length(tmp_path, name, plots):
     page, _ = make(name, tmp_path, failing=("lsh",))
     assert sorted(path.name for path in page.parent.glob("*.png")) == plots
-    assert len(Page(page.read_text()).pictures) == 2
+    assert len(Page(page.read_text()).plots) == 2
     for plot in plots:
         assert f"![{plot}]({plot})" in (page.parent / "report.md").read_text()
         picture = np.asarray(Image.open(page.parent / plot).convert("RGB"))
@@ -36,11 +38,11 @@ def test_figures_have_a_plot_for_each_code_length(tmp_path, name, plots):
 def test_plots_show_what_was_measured(tmp_path):
     asked = request(bits=(16,), seeds=(0,))
     entries = plan.plan("figure5", asked)
-    for number, cell in enumerate(plan.unique_cells(entries)):
-        finish(cell, tmp_path, 0.01 * number)
-    results = results.read_results(entries, tmp_path)
-    summary = results.summarise(results, results.published("figure5", "coco"), "alexnet")
-    (figure,) = plots.make_plots("figure5", results, summary, pd.DataFrame()).values()
+    for number, trial in enumerate(plan.unique_trials(entries)):
+        finish(trial, tmp_path, 0.01 * number)
+    results = read_trials(entries, tmp_path)
+    summary = summarise(results, published("figure5", "coco"), "alexnet")
+    (figure,) = make_plots("figure5", results, summary, pd.DataFrame()).values()
     axes = {(a.get_xlabel(), a.get_title()): a for a in figure.axes}
     beta = axes["beta", "MAP, 16 bits"]
     one = summary[(summary["metric"] == "map") & (summary["direction"] == "text_to_image")]
@@ -55,7 +57,7 @@ def test_plots_show_what_was_measured(tmp_path):
 def test_the_bits_plot_has_every_metric_in_both_directions(tmp_path):
     _, summary = make("table2", tmp_path, "mirflickr25k", failing=("lsh",))
     results = pd.DataFrame({"chance": [0.1]})
-    (figure,) = plots.make_plots("table2", results, summary, pd.DataFrame()).values()
+    (figure,) = make_plots("table2", results, summary, pd.DataFrame()).values()
     panels = {axes.get_title(): axes for axes in figure.axes}
     names = {"MAP@50": "map@50", "MAP": "map", "NDCG@50": "ndcg@50"}
     ways = {"image → text": "image_to_text", "text → image": "text_to_image"}
@@ -83,16 +85,16 @@ def test_the_bits_plot_has_every_metric_in_both_directions(tmp_path):
 def test_an_ablation_shows_validation_pairs_where_there_are_any(tmp_path, validation, metrics):
     asked = request(bits=(64,), seeds=(0, 1))
     entries = plan.plan("ablation_hsidhn", asked)
-    for number, cell in enumerate(plan.unique_cells(entries)):
-        finish(cell, tmp_path, 0.01 * number)
+    for number, trial in enumerate(plan.unique_trials(entries)):
+        finish(trial, tmp_path, 0.01 * number)
         if validation is not None:
-            path = cell.folder(tmp_path) / "results.json"
+            path = trial.folder(tmp_path) / "results.json"
             record = json.loads(path.read_text())
             path.write_text(json.dumps({**record, "validation_map": validation + 0.02 * number}))
-    results = results.read_results(entries, tmp_path)
-    nothing = results.published("ablation_hsidhn", "coco")
-    summary = results.summarise(results, nothing, "alexnet")
-    plots = plots.make_plots("ablation_hsidhn", results, summary, pd.DataFrame())
+    results = read_trials(entries, tmp_path)
+    nothing = published("ablation_hsidhn", "coco")
+    summary = summarise(results, nothing, "alexnet")
+    plots = make_plots("ablation_hsidhn", results, summary, pd.DataFrame())
     (figure,) = plots.values()
     assert list(plots) == ["ablation_hsidhn-64.png"]
     rows = list(dict.fromkeys(e.row for e in entries))
@@ -102,5 +104,5 @@ def test_an_ablation_shows_validation_pairs_where_there_are_any(tmp_path, valida
     for axes, metric in zip(figure.axes, metrics):
         means = summary[summary["metric"] == metric].set_index("row")["mean"][rows]
         np.testing.assert_allclose(list(map(float, axes.containers[0].lines[0].get_xdata())), means)
-        assert axes.get_title().startswith(results.TITLES[metric].split(":")[0].split(",")[0])
+        assert axes.get_title().startswith(TITLES[metric].split(":")[0].split(",")[0])
         assert means.nunique() == 5

@@ -5,68 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from experiment_helpers import METHODS, Page, fail, finish, make, request
 from PIL import Image
-from test_experiments import fail, finish, request
 
 from dsprh_tf import methods
-from dsprh_tf.experiments import plan, report, results
-
-METHODS = ("lsh", "dsah", "dsprh")
-
-
-class Page(HTMLParser):
-    """Tables, pictures and links of a page; fails where elements do not nest."""
-
-    EMPTY = ("meta", "img")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tables, self.pictures, self.outside = [], [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.outside += [v for n, v in attributes.items() if n in ("href", "src")]
-        if tag == "img":
-            self.pictures.append(attributes["src"])
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append(["", attributes.get("class", "")])
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1][0] += data
-
-
-def make(name, out, dataset="coco", bits=(16, 32), skip=(), failing=(), given=None):
-    asked = request(dataset, given, bits=bits, seeds=(0, 1), methods=METHODS)
-    entries = plan.plan(name, asked)
-    for number, cell in enumerate(plan.unique_cells(entries)):
-        if cell.method in failing:
-            fail(cell, out, "train: no <room> | left")
-        elif cell.method not in skip:
-            finish(cell, out, 0.01 * number)
-            (cell.folder(out) / "versions.json").write_text('{"python": "3.9", "numpy": "1.26"}')
-            (cell.folder(out) / "seconds.json").write_text('{"seconds": 60}')
-    page = report.write_report(name, asked, entries, out, {"Data": "8 pairs", "Flags given": "-"})
-    results = results.read_results(entries, out)
-    summary = results.summarise(results, results.published(name, dataset), "alexnet")
-    return page, summary
+from dsprh_tf.experiments import plan, report
+from dsprh_tf.experiments.published import published
 
 
 def test_the_page_holds_the_means_of_every_row(tmp_path):
@@ -96,14 +45,14 @@ def test_the_page_holds_the_means_of_every_row(tmp_path):
 def test_the_page_is_self_contained_and_says_how_it_was_made(tmp_path):
     page, _ = make("table2", tmp_path, given={"epochs": 3})
     found = Page(page.read_text())
-    assert found.outside == found.pictures, "nothing is loaded from elsewhere"
-    for name, source in zip(["bits.png"], found.pictures):
+    assert found.outside == found.plots, "nothing is loaded from elsewhere"
+    for name, source in zip(["bits.png"], found.plots):
         content = base64.b64decode(source.split("base64,")[1])
         assert content == (page.parent / name).read_bytes()
         assert Image.open(io.BytesIO(content)).size[0] > 1000
     about = {row[0][0]: row[1][0] for row in found.tables[-1]}
     assert about["Data"] == "8 pairs"
-    assert about["Cells"] == "12 done"
+    assert about["Trials"] == "12 done"
     assert about["Seeds"] == "0, 1"
     assert about["Chance"] == "0.1000"
     assert about["Evaluated"] == "20 queries against 100 items"
@@ -115,7 +64,7 @@ def test_the_page_is_self_contained_and_says_how_it_was_made(tmp_path):
     assert "DSAH runs with other settings: epochs 3 instead of" in text
 
 
-def test_failed_cells_are_shown_with_their_reason(tmp_path):
+def test_failed_trials_are_shown_with_their_reason(tmp_path):
     page, _ = make("table2", tmp_path, failing=("dsah",), skip=("lsh",))
     text = page.read_text()
     assert "train: no &lt;room&gt; | left" in text
@@ -135,8 +84,8 @@ def test_supervised_rows_say_what_they_are(tmp_path):
     for names, marked in ((("dsah", name), True), (("dsah",), False)):
         asked = request(bits=(16,), seeds=(0,), methods=names)
         entries = plan.plan("table2", asked)
-        for cell in plan.unique_cells(entries):
-            finish(cell, tmp_path)
+        for trial in plan.unique_trials(entries):
+            finish(trial, tmp_path)
         page = report.write_report("table2", asked, entries, tmp_path, {}).read_text()
         assert (f"<td>{title} (supervised)</td>" in page) == marked
         assert (f"Supervised, by the labels of the training pairs: {title}." in page) == marked
@@ -147,14 +96,14 @@ def test_a_report_on_vectors_names_what_it_leaves_out(tmp_path):
     asked = request("features", bits=(16,), seeds=(0,), has_images=False)
     for name, told in (("table2", True), ("table4", False)):
         page = report.write_report(name, asked, plan.plan(name, asked), tmp_path, {})
-        assert ("pictures are needed" in page.read_text()) == told
+        assert ("images are needed" in page.read_text()) == told
 
 
 def test_a_mean_of_fewer_seeds_says_so(tmp_path):
     asked = request(bits=(16,), seeds=(0, 1, 2), methods=("dsah",))
     entries = plan.plan("table2", asked)
-    finish(entries[0].cell, tmp_path)
-    fail(entries[1].cell, tmp_path, "boom")
+    finish(entries[0].trial, tmp_path)
+    fail(entries[1].trial, tmp_path, "boom")
     page = report.write_report("table2", asked, entries, tmp_path, {})
     assert "| DSAH | 0.500 (1 of 3 seeds) |" in (page.parent / "report.md").read_text()
 
@@ -227,7 +176,7 @@ def test_csvs_hold_every_number(tmp_path):
 
 def test_nothing_finished_makes_a_report_all_the_same(tmp_path):
     page, _ = make("figure6", tmp_path, failing=METHODS)
-    assert not Page(page.read_text()).pictures
+    assert not Page(page.read_text()).plots
     assert "not known: nothing has run" in page.read_text()
 
 
@@ -246,7 +195,7 @@ def test_markdown_and_page_show_the_same_tables(tmp_path):
 
 def test_summaries_without_a_metric_have_no_table_of_it(tmp_path):
     _, summary = make("table2", tmp_path)
-    nothing = results.published("table2", "coco")
+    nothing = published("table2", "coco")
 
     def titles(summary):
         made = report.make_tables(summary, nothing, "alexnet")
@@ -259,7 +208,7 @@ def test_summaries_without_a_metric_have_no_table_of_it(tmp_path):
 
 
 def test_a_summary_becomes_a_block_of_the_results_page(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import results_page
 
     page, summary = make("table2", tmp_path)

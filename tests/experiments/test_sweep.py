@@ -10,22 +10,26 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dsprh_tf import evaluation
+import dsprh_tf
 from dsprh_tf.data.files import Lock
+from dsprh_tf.evaluation.results import results_record
+from dsprh_tf.evaluation.retrieval import Encoded, evaluate_directions
 from dsprh_tf.experiments import sweep
-from dsprh_tf.experiments.sweep import Cell
+from dsprh_tf.experiments.sweep import Trial
 
-# Writes what train.py writes; --alpha says how to end.
+# Writes what the training program writes; --alpha says how to end.
 PROGRAM = """
 import json, os, signal, sys, time
 from pathlib import Path
-flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[2:])
+assert sys.argv[1] == "train"
 run = Path(flags["run_dir"])
 with open(Path(__file__).parent / "started.txt", "a") as file:
     print(run.name, len(list(run.glob("checkpoints/*"))), file=file)
@@ -49,63 +53,81 @@ record = json.loads((Path(__file__).parent / "record.json").read_text())
 
 
 @pytest.fixture
-def scripts(tmp_path) -> Path:
-    folder = tmp_path / "scripts"
+def programs(tmp_path, monkeypatch) -> Path:
+    """The folder of the program that stands for all, and of what it notes."""
+    folder = tmp_path / "programs"
     folder.mkdir()
-    (folder / "train.py").write_text(PROGRAM)
+    (folder / "program.py").write_text(PROGRAM)
+    monkeypatch.setattr(sweep, "PROGRAMS", (sys.executable, str(folder / "program.py")))
     rng = np.random.default_rng(0)
-    items = evaluation.Encoded(
+    items = Encoded(
         rng.integers(0, 256, (30, 2), np.uint8),
         rng.integers(0, 256, (30, 2), np.uint8),
         rng.integers(0, 2, (30, 3), np.uint8),
     )
-    results = evaluation.evaluate_directions(items, items)
-    record = evaluation.results_record("m", 16, "pairs", 0, results)
+    results = evaluate_directions(items, items)
+    record = results_record("m", 16, "pairs", 0, results)
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
 
-def make(alpha: float = 1.0, seed: int = 0, method: str = "m", bits: int = 16) -> Cell:
+def make(alpha: float = 1.0, seed: int = 0, method: str = "m", bits: int = 16) -> Trial:
     settings = {"alpha": alpha, "weights": [0.25, 0.75], "seed": seed, "bits": bits}
-    return Cell("train", method, bits, seed, settings, {"alpha": alpha}, ("alpha",))
+    return Trial("train", method, bits, seed, settings, {"alpha": alpha}, ("alpha",))
 
 
-def started(scripts) -> list:
-    path = scripts / "started.txt"
+def started(programs) -> list:
+    path = programs / "started.txt"
     return path.read_text().splitlines() if path.exists() else []
 
 
 def test_the_name_is_the_same_for_the_same_settings_only():
-    cell = make()
-    assert cell.name.startswith("m-16-0-")
-    assert dataclasses.replace(cell, flags={"alpha": 1.0, "cache_dir": "x"}).name == cell.name
+    trial = make()
+    assert trial.name.startswith("m-16-0-")
+    assert dataclasses.replace(trial, flags={"alpha": 1.0, "cache_dir": "x"}).name == trial.name
     same = {"bits": 16.0, "seed": 0.0, "weights": (0.25, 0.75), "alpha": 1}
-    assert dataclasses.replace(cell, settings=same).name == cell.name
-    assert make(alpha=1.5).name != cell.name
-    assert dataclasses.replace(cell, program="reference").name != cell.name
+    assert dataclasses.replace(trial, settings=same).name == trial.name
+    assert make(alpha=1.5).name != trial.name
+    assert dataclasses.replace(trial, program="baseline").name != trial.name
 
 
 def test_the_command_line(tmp_path):
     flags = {"freeze": True, "augment": False, "words": None, "weights": [0.25, 0.75], "x": 1e-05}
-    cell = dataclasses.replace(make(), flags=flags)
-    command = cell.command(tmp_path, "programs")
-    assert command[:2] == [sys.executable, "programs/train.py"]
-    assert command[2:] == [
+    trial = dataclasses.replace(make(), flags=flags)
+    command = trial.command(tmp_path)
+    assert command[:4] == [sys.executable, "-m", "dsprh_tf.cli", "train"]
+    assert command[4:] == [
         "--freeze=true", "--augment=false", "--weights=0.25,0.75", "--x=1e-05", "--method=m",
-        "--bits=16", "--seed=0", f"--run_dir={cell.folder(tmp_path)}",
+        "--bits=16", "--seed=0", f"--run_dir={trial.folder(tmp_path)}",
     ]  # fmt: skip
-    command = dataclasses.replace(cell, program="reference").command(tmp_path, "programs")
-    assert "--reference=m" in command
+    command = dataclasses.replace(trial, program="baseline").command(tmp_path)
+    assert command[3] == "baseline"
+    assert "--baseline=m" in command
     assert not [word for word in command if word.startswith("--method")]
 
 
-def test_finished_cells_are_not_run_again(scripts, tmp_path):
+@pytest.mark.parametrize("others", [None, "/one:/two"])
+def test_programs_find_this_package_from_any_folder(tmp_path, monkeypatch, others):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if others:
+        monkeypatch.setenv("PYTHONPATH", others)
+    found = sweep.environment()
+    first, *rest = found["PYTHONPATH"].split(os.pathsep)
+    assert rest == (others.split(":") if others else [])
+    assert found["PATH"] == os.environ["PATH"]
+    show = "import importlib.util; print(importlib.util.find_spec('dsprh_tf').origin)"
+    command = [sys.executable, "-c", show]
+    outcome = subprocess.run(command, env=found, cwd=tmp_path, capture_output=True, text=True)
+    assert outcome.stdout.strip() == str(Path(dsprh_tf.__file__).resolve())
+
+
+def test_finished_trials_are_not_run_again(programs, tmp_path):
     plan = [make(seed=s) for s in range(2)]
-    assert sweep.run_cells(plan, tmp_path, scripts) == {}
-    assert all(cell.record(tmp_path)["bits"] == 16 for cell in plan)
+    assert sweep.run_trials(plan, tmp_path) == {}
+    assert all(trial.record(tmp_path)["bits"] == 16 for trial in plan)
     assert "working" in (plan[0].folder(tmp_path) / "log.txt").read_text()
-    assert sweep.run_cells([*plan, make(seed=2)], tmp_path, scripts) == {}
-    assert [line.split("-")[2] for line in started(scripts)] == ["0", "1", "2"]
+    assert sweep.run_trials([*plan, make(seed=2)], tmp_path) == {}
+    assert [line.split("-")[2] for line in started(programs)] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -116,16 +138,18 @@ def test_finished_cells_are_not_run_again(scripts, tmp_path):
         (5.0, "no results were written; last line: working"),
     ],
 )
-def test_a_failed_cell_is_kept_as_failed_and_tried_again(scripts, tmp_path, capsys, alpha, reason):
+def test_a_failed_trial_is_kept_as_failed_and_tried_again(
+    programs, tmp_path, capsys, alpha, reason
+):
     plan = [make(alpha), make()]
-    assert sweep.run_cells(plan, tmp_path, scripts) == {plan[0].name: reason}
+    assert sweep.run_trials(plan, tmp_path) == {plan[0].name: reason}
     assert f"{plan[0].name} failed: {reason}" in capsys.readouterr().err
     assert plan[0].record(tmp_path) is None
     assert plan[0].failure(tmp_path) == reason
     assert plan[1].record(tmp_path), "the others run all the same"
-    source = (scripts / "train.py").read_text().replace(f'"{alpha}"', '"mended"')
-    (scripts / "train.py").write_text(source)
-    assert sweep.run_cells(plan, tmp_path, scripts) == {}
+    source = (programs / "program.py").read_text().replace(f'"{alpha}"', '"mended"')
+    (programs / "program.py").write_text(source)
+    assert sweep.run_trials(plan, tmp_path) == {}
     assert plan[0].failure(tmp_path) is None
 
 
@@ -141,16 +165,16 @@ def _results_of_nothing(folder):
     (folder / "results.json").write_text("null")
 
 
-def _no_cell(folder):
-    (folder / "cell.json").unlink()
+def _no_trial(folder):
+    (folder / "trial.json").unlink()
 
 
-def _half_cell(folder):
-    (folder / "cell.json").write_text("{")
+def _half_trial(folder):
+    (folder / "trial.json").write_text("{")
 
 
-def _other_cell(folder):
-    (folder / "cell.json").write_text('{"program": "train", "settings": {"alpha": 7.0}}')
+def _other_trial(folder):
+    (folder / "trial.json").write_text('{"program": "train", "settings": {"alpha": 7.0}}')
 
 
 def _no_flags(folder):
@@ -169,85 +193,83 @@ def _other_flags(folder):
         (_no_results, True),
         (_half_results, True),
         (_results_of_nothing, True),
-        (_no_cell, False),
-        (_half_cell, False),
-        (_other_cell, False),
+        (_no_trial, False),
+        (_half_trial, False),
+        (_other_trial, False),
         (_no_flags, False),
         (_other_flags, False),
     ],
 )
-def test_a_half_written_folder_is_redone(scripts, tmp_path, harm, kept):
-    cell = make()
-    sweep.run_cells([cell], tmp_path, scripts)
-    folder = cell.folder(tmp_path)
+def test_a_half_written_folder_is_redone(programs, tmp_path, harm, kept):
+    trial = make()
+    sweep.run_trials([trial], tmp_path)
+    folder = trial.folder(tmp_path)
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/epoch-1.index").touch()
     (folder / "flags.json").write_text('{"alpha": 1, "bits": 16, "more": 3}')
-    assert cell.record(tmp_path)
+    assert trial.record(tmp_path)
     harm(folder)
-    assert cell.record(tmp_path) is None
-    assert sweep.run_cells([cell], tmp_path, scripts) == {}
-    assert cell.record(tmp_path)
-    assert [line.split()[1] for line in started(scripts)] == ["0", "1" if kept else "0"]
+    assert trial.record(tmp_path) is None
+    assert sweep.run_trials([trial], tmp_path) == {}
+    assert trial.record(tmp_path)
+    assert [line.split()[1] for line in started(programs)] == ["0", "1" if kept else "0"]
 
 
-def test_results_of_another_version_are_refused_by_name(scripts, tmp_path):
-    cell = make()
-    sweep.run_cells([cell], tmp_path, scripts)
-    path = cell.folder(tmp_path) / "results.json"
+def test_results_of_another_version_are_refused_by_name(programs, tmp_path):
+    trial = make()
+    sweep.run_trials([trial], tmp_path)
+    path = trial.folder(tmp_path) / "results.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "format": 99}))
     with pytest.raises(ValueError, match=rf"{path} .*version.*99"):
-        sweep.run_cells([cell], tmp_path, scripts)
+        sweep.run_trials([trial], tmp_path)
     assert json.loads(path.read_text())["format"] == 99, "nothing of it is touched"
 
 
-def test_a_folder_in_use_is_left_alone(scripts, tmp_path):
-    cell = make()
-    folder = cell.folder(tmp_path)
+def test_a_folder_in_use_is_left_alone(programs, tmp_path):
+    trial = make()
+    folder = trial.folder(tmp_path)
     folder.mkdir(parents=True)
     with Lock(folder / ".lock", "held"):
-        (reason,) = sweep.run_cells([cell], tmp_path, scripts).values()
-    assert reason == cell.failure(tmp_path) == f"{folder} is in use by another process"
-    assert not started(scripts)
+        (reason,) = sweep.run_trials([trial], tmp_path).values()
+    assert reason == trial.failure(tmp_path) == f"{folder} is in use by another process"
+    assert not started(programs)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interruption_ends_the_cell_and_leaves_it_resumable(
-    scripts, tmp_path, interruption
-):
+def test_an_interruption_ends_the_trial_and_leaves_it_resumable(programs, tmp_path, interruption):
     def interrupt(*_):
         raise interruption
 
-    cell = make(4.0)
+    trial = make(4.0)
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     try:
         with pytest.raises(interruption):
-            sweep.run_cells([cell], tmp_path, scripts)
+            sweep.run_trials([trial], tmp_path)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     # The program has ended, what it left stays, and its time counts.
     with pytest.raises(ProcessLookupError):
-        os.kill(int((cell.folder(tmp_path) / "pid").read_text()), 0)
-    assert cell.failure(tmp_path) is None
-    spent = json.loads((cell.folder(tmp_path) / "seconds.json").read_text())["seconds"]
-    assert cell.prepare(tmp_path) == spent > 0
-    source = (scripts / "train.py").read_text().replace('"4.0"', '"mended"')
-    (scripts / "train.py").write_text(source)
-    assert sweep.run_cells([cell], tmp_path, scripts) == {}
-    assert [line.split()[1] for line in started(scripts)] == ["0", "1"]
-    assert json.loads((cell.folder(tmp_path) / "seconds.json").read_text())["seconds"] > spent
+        os.kill(int((trial.folder(tmp_path) / "pid").read_text()), 0)
+    assert trial.failure(tmp_path) is None
+    spent = json.loads((trial.folder(tmp_path) / "seconds.json").read_text())["seconds"]
+    assert trial.prepare(tmp_path) == spent > 0
+    source = (programs / "program.py").read_text().replace('"4.0"', '"mended"')
+    (programs / "program.py").write_text(source)
+    assert sweep.run_trials([trial], tmp_path) == {}
+    assert [line.split()[1] for line in started(programs)] == ["0", "1"]
+    assert json.loads((trial.folder(tmp_path) / "seconds.json").read_text())["seconds"] > spent
 
 
-def test_the_time_left_comes_from_the_most_similar_finished_cells(scripts, tmp_path):
+def test_the_time_left_comes_from_the_most_similar_finished_trials(programs, tmp_path):
     def finished(seconds, **what):
-        cell = make(**what)
-        sweep.run_cells([cell], tmp_path, scripts)
-        path = cell.folder(tmp_path) / "seconds.json"
+        trial = make(**what)
+        sweep.run_trials([trial], tmp_path)
+        path = trial.folder(tmp_path) / "seconds.json"
         path.write_text(json.dumps({"seconds": seconds}))
-        return cell
+        return trial
 
     def left(*plan):
         return sweep.remaining(plan, done, tmp_path)
@@ -264,7 +286,7 @@ def test_the_time_left_comes_from_the_most_similar_finished_cells(scripts, tmp_p
     assert left(make(seed=3)) == 20  # the same method and bits
     assert left(make(seed=3, bits=64)) == 25  # the same method
     assert left(make(method="k")) == 30  # the same program
-    assert left(dataclasses.replace(make(), program="reference")) == sweep.GUESSES["reference"]
+    assert left(dataclasses.replace(make(), program="baseline")) == sweep.GUESSES["baseline"]
     assert left(make(seed=3), make(method="n", seed=3)) == 120
     done.append(make(seed=5))  # in the plan, but not finished
     assert left(make(seed=3)) == 20
@@ -275,20 +297,20 @@ def test_durations_are_readable():
     assert shown == ["0 s", "59 s", "1 min", "1 h 00 min", "1 h 05 min", "25 h 00 min"]
 
 
-def test_every_finished_cell_is_an_entry_of_tensorboards_hparams(scripts, tmp_path):
+def test_every_finished_trial_is_an_entry_of_tensorboards_hparams(programs, tmp_path):
     import tensorflow as tf
     from tensorboard.plugins.hparams import plugin_data_pb2
     from tensorflow.core.util import event_pb2
 
-    cell = dataclasses.replace(make(), changed=("weights",))
-    sweep.run_cells([cell], tmp_path, scripts)
-    sweep.write_hparams(cell, tmp_path)  # again: no second entry
+    trial = dataclasses.replace(make(), changed=("weights",))
+    sweep.run_trials([trial], tmp_path)
+    sweep.write_hparams(trial, tmp_path)  # again: no second entry
     sweep.write_hparams(make(seed=9), tmp_path)  # not finished: none
-    folder = tmp_path / "tensorboard" / cell.name
+    folder = tmp_path / "tensorboard" / trial.name
     (path,) = folder.iterdir()
-    assert [p.name for p in (tmp_path / "tensorboard").iterdir()] == [cell.name]
+    assert [p.name for p in (tmp_path / "tensorboard").iterdir()] == [trial.name]
     shutil.rmtree(folder)
-    sweep.run_cells([cell], tmp_path, scripts)  # as after a sweep that was killed
+    sweep.run_trials([trial], tmp_path)  # as after a sweep that was killed
     (path,) = folder.iterdir()
     shown, numbers = {}, {}
     for event in tf.data.TFRecordDataset(str(path)):
@@ -300,7 +322,7 @@ def test_every_finished_cell_is_an_entry_of_tensorboards_hparams(scripts, tmp_pa
             for name, entry in data.session_start_info.hparams.items():
                 shown[name] = getattr(entry, entry.WhichOneof("kind"))
     assert shown == {"method": "m", "bits": 16, "seed": 0, "alpha": 1.0, "weights": "0.25,0.75"}
-    record = cell.record(tmp_path)
+    record = trial.record(tmp_path)
     for direction in ("image_to_text", "text_to_image"):
         for metric in ("map", "map@50", "ndcg@50"):
             assert numbers[f"{direction}/{metric}"] == pytest.approx(record[direction][metric])

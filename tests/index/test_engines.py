@@ -17,29 +17,28 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import engine_servers
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_index import (
+from helpers import ROOT
+from index_helpers import (
     assert_same_results,
     clustered_codes,
     expected,
-    picture_items,
+    image_items,
     random_codes,
+    write_code_folder,
 )
 
 from dsprh_tf.index import database
-from dsprh_tf.index.code_folder import CodeWriter, part_schema
-from dsprh_tf.index.database import without_password
+from dsprh_tf.index.answers import answer
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.items import SCHEMA, text_items
-from dsprh_tf.index.location import check_encoders, create_index, open_index, short_name
+from dsprh_tf.index.location import check_encoders, create_index, open_index
 from dsprh_tf.web.searcher import Question, Searcher
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
 numbers = itertools.count()
 
@@ -109,7 +108,7 @@ class TestAnswers:
     @pytest.mark.parametrize("bits", [8, 64, 128])
     def test_exact(self, place, bits):
         codes, query = random_codes(1500, bits), random_codes(7, bits, 1)
-        build(place, codes, picture_items(1500))
+        build(place, codes, image_items(1500))
         index = open_index(place)
         ids = 10 * np.arange(1500)
         about = (index.bits, index.kind, index.fingerprint, len(index))
@@ -123,7 +122,7 @@ class TestAnswers:
     def test_filters(self, place):
         codes, query = random_codes(300, 64), random_codes(4, 64, 1)
         odd = ['/pictures/100%_"x"\\\'/', "/pictures/100%_", "/pictures/100a", "/пример/"]
-        items = picture_items(300)
+        items = image_items(300)
         paths = [f"{odd[i // 20]}{i}.jpg" if i < 80 else path
                  for i, path in enumerate(items["path"].to_pylist())]  # fmt: skip
         items = items.set_column(2, "path", pa.array(paths, pa.large_string()))
@@ -165,7 +164,7 @@ class TestAnswers:
     def test_items_come_back_as_they_were(self, place):
         codes = random_codes(5, 64)
         texts = text_items(["ein Hund\n", "\u72ac"], [7, 2**62])
-        rows = picture_items(3).to_pylist() + texts.to_pylist()
+        rows = image_items(3).to_pylist() + texts.to_pylist()
         rows[1].update(size=None, sha256=None, tags=[])
         rows[2].update(path="/odd/\\N\t{a,b}.jpg", tags=["NULL", "", "{x}", "ä"])
         items = pa.Table.from_pylist(rows, SCHEMA)
@@ -180,7 +179,7 @@ class TestAnswers:
 
     def test_check_and_stats(self, place):
         codes = clustered_codes(1200)
-        build(place, codes, picture_items(1200))
+        build(place, codes, image_items(1200))
         index = open_index(place)
         found = index.check()
         assert found.pop("whole")
@@ -202,13 +201,13 @@ class TestAnswers:
 class TestChanges:
     def test_add_replace_remove(self, place, monkeypatch):
         monkeypatch.setattr(database, "_BATCH_ROWS", 150)
-        codes, items = random_codes(400, 64), picture_items(400)
+        codes, items = random_codes(400, 64), image_items(400)
         index = create_index(place, 64, "abc")
         assert index.add(codes, items) == Changes(400, 0, 0)
         assert index.add(codes, items) == Changes(0, 0, 400)
         fresh = random_codes(400, 64, 1)
         moved = items.set_column(2, "path", pa.array(["/elsewhere"] * 400, pa.large_string()))
-        mixed = pa.concat_tables([moved[:3], items[3:10], picture_items(5, 400)])
+        mixed = pa.concat_tables([moved[:3], items[3:10], image_items(5, 400)])
         new = np.concatenate([codes[:3], fresh[3:7], codes[7:10], fresh[10:15]])
         assert index.add(new, mixed) == Changes(5, 7, 3)
         assert index.add(new, mixed) == Changes(0, 0, 15)
@@ -233,12 +232,32 @@ class TestChanges:
             set(range(20, 100, 10)) | {4000, 4010, 4020, 4030, 4040}
         )
 
+    def test_plain_ids(self, place):
+        """Ids of the caller, or none at all, as with an items table."""
+        codes, query = random_codes(30, 64), random_codes(3, 64, 1)
+        index = create_index(place, 64, "abc")
+        assert index.add(codes[:10]) == Changes(10, 0, 0)
+        assert index.add(codes[10:20], np.arange(100, 110)) == Changes(10, 0, 0)
+        assert index.add(codes[20:]) == Changes(10, 0, 0)
+        index.commit()
+        ids = np.array([*range(10), *range(100, 120)])
+        np.testing.assert_array_equal(np.sort(index.ids_where()), ids)
+        np.testing.assert_array_equal(index.codes_of(ids), codes)
+        assert_same_results(index.search(query, 12), codes, ids, query, 12)
+        assert index.add(codes[10:20], list(range(100, 110))) == Changes(0, 0, 10)
+        assert index.add(codes[:2], [1, 0]) == Changes(0, 2, 0)
+        stats = index.stats()
+        assert [stats[name] for name in ("items", "images", "texts")] == [30, 0, 0]
+        assert answer(index, codes[20:21], 1)[0][0]["id"] == 110
+        with pytest.raises(ValueError, match="id 5 is of modality unknown in .* and image among"):
+            index.add(codes[:1], image_items(1).set_column(0, "id", pa.array([5])))
+
     def test_overwrite(self, place):
-        let_go(build(place, random_codes(5, 64), picture_items(5)))
+        let_go(build(place, random_codes(5, 64), image_items(5)))
         with pytest.raises(ValueError, match="holds an index already: add to it, give another"):
             create_index(place, 64, "abc")
         index = create_index(place, 32, "xyz", overwrite=True)
-        index.add(random_codes(3, 32), picture_items(3))
+        index.add(random_codes(3, 32), image_items(3))
         index.commit()
         index = open_index(place)
         assert (index.bits, index.fingerprint, len(index)) == (32, "xyz", 3)
@@ -246,15 +265,19 @@ class TestChanges:
 
 class TestErrors:
     def test_bad_items_change_nothing(self, place):
-        index = build(place, random_codes(5, 64), picture_items(5))
+        index = build(place, random_codes(5, 64), image_items(5))
         for codes, items, message in (
-            (random_codes(2, 32), picture_items(2), "codes have 32 bits, the index has 64"),
-            (random_codes(2, 64).astype(int), picture_items(2), "must be packed codes"),
-            (random_codes(3, 64), picture_items(2), "3 codes and 2 items"),
-            (random_codes(2, 64), picture_items(2).drop_columns(["tags"]), "without tags"),
+            (random_codes(2, 32), image_items(2), "codes have 32 bits, the index has 64"),
+            (random_codes(2, 64).astype(int), image_items(2), "must be packed codes"),
+            (random_codes(2, 64)[0], None, r"must be packed codes, .*received uint8 \[8\]"),
+            (np.ones((2, 64)), [1, 2], r"must be packed codes, .*received float64 \[2, 64\]"),
+            (random_codes(2, 64), np.ones(2), "type ndarray .*expected an Arrow table"),
+            (random_codes(2, 64), [1, -5], "received the id -5, expected numbers from 0"),
+            (random_codes(3, 64), image_items(2), "3 codes and 2 items"),
+            (random_codes(2, 64), image_items(2).drop_columns(["tags"]), "without tags"),
             (
                 random_codes(2, 64),
-                pa.concat_tables([picture_items(1), picture_items(1)]),
+                pa.concat_tables([image_items(1), image_items(1)]),
                 "id 0 occurs twice",
             ),
             (
@@ -267,22 +290,22 @@ class TestErrors:
                 index.add(codes, items)
         assert len(index) == 5
 
-    def test_bad_questions(self, place):
-        index = build(place, random_codes(5, 64), picture_items(5))
-        for question, message in (
+    def test_bad_searches(self, place):
+        index = build(place, random_codes(5, 64), image_items(5))
+        for ask, message in (
             (lambda: index.search(random_codes(1, 64), 0), "k is 0, expected at least 1"),
             (lambda: index.search(random_codes(1, 32)), "query codes have 32 bits, the index has"),
             (lambda: index.codes_of([10, 11]), "no item of the index has the id 11"),
             (lambda: index.items_of([11]), "no item of the index has the id 11"),
         ):
             with pytest.raises(ValueError, match=message):
-                question()
+                ask()
 
     def test_loaded_for_reading(self, place):
-        let_go(build(place, random_codes(5, 64), picture_items(5)))
+        let_go(build(place, random_codes(5, 64), image_items(5)))
         index = open_index(place)
         for change in (
-            lambda: index.add(random_codes(1, 64), picture_items(1)),
+            lambda: index.add(random_codes(1, 64), image_items(1)),
             lambda: index.remove([0]),
             index.commit,
         ):
@@ -295,7 +318,7 @@ class TestErrors:
                 open_index(place, write)
 
     def test_other_encoders(self, place):
-        index = build(place, random_codes(5, 64), picture_items(5))
+        index = build(place, random_codes(5, 64), image_items(5))
         check_encoders("the export", index, 64, "abc")
         with pytest.raises(ValueError, match="codes of 32 bits, the index was built with 64"):
             check_encoders("the export", index, 32, "abc")
@@ -337,14 +360,14 @@ class TestErrors:
             ("milvus://host:19530", "expected milvus://host:port/collection"),
             ("milvus://host:19530/a-b", "expected milvus://host:port/collection"),
             ("milvus:///folder/file/collection", "expected milvus://host:port/collection"),
-            ("milvus://host:port/x", "is no address"),
+            ("milvus://host:port/x", "is not an address"),
             ("milvus://host/x?timeout=soon", "timeout is 'soon', expected seconds above 0"),
             ("milvus://host/x?tls=1", "option tls is unknown"),
             ("milvus:///nowhere/file.db/x", "holds no index"),
             ("postgresql://host/db", "expected [?]table=NAME"),
             ("postgresql://host/db?table=a.b.c", "expected [?]table=NAME"),
             ("postgresql://host/db?table=" + "x" * 64, "at most 63 bytes"),
-            ("postgresql://host/db?table=x&colour=red", "is no address .*colour"),
+            ("postgresql://host/db?table=x&colour=red", "is not an address .*colour"),
         ],
     )
     def test_bad_addresses(self, place, message):
@@ -383,10 +406,10 @@ class WordEncoder:
 
 
 class TestPage:
-    """What the web page asks, of every engine; tests/test_page.py has the server around it."""
+    """The searcher of the web page on every engine; tests/web has the server around it."""
 
     def test_searcher(self, place):
-        codes, items = random_codes(300, 64), picture_items(300)
+        codes, items = random_codes(300, 64), image_items(300)
         build(place, codes, items)
         index = open_index(place)
         searcher = Searcher(index, WordEncoder("text", codes), WordEncoder("image", codes), "all")
@@ -412,11 +435,11 @@ class TestPage:
         assert like["query"]["item"]["path"] == items["path"][7].as_py()
         assert "70" not in [result["id"] for result in like["results"]]
         assert len(like["results"]) == 5
-        path, sha256 = searcher.picture_of("70")
+        path, sha256 = searcher.image_of("70")
         assert (path, sha256) == (items["path"][7].as_py(), items["sha256"][7].as_py())
         for name in ("71", "x", "9" * 30):
             with pytest.raises(LookupError, match="no item"):
-                searcher.picture_of(name)
+                searcher.image_of(name)
         assert {r["id"] for r in searcher.browse(Where(tag="third"), 240)["results"]} == {
             str(10 * row) for row in third
         }
@@ -431,7 +454,7 @@ class TestPage:
         index = create_index(place, 64, "xyz")
         with pytest.raises(ValueError, match="all is empty: add codes with"):
             Searcher(index, *encoders, "all")
-        index.add(codes, picture_items(3))
+        index.add(codes, image_items(3))
         with pytest.raises(ValueError, match="text encoder is of other encoders than the"):
             Searcher(index, *encoders, "all")
 
@@ -440,7 +463,7 @@ class TestStopped:
     def test_killed_while_adding(self, server, monkeypatch):
         """At several batches: what was acknowledged is there, the same again completes it."""
         monkeypatch.setattr(database, "_BATCH_ROWS", 40)
-        codes, items = random_codes(400, 64), picture_items(400)
+        codes, items = random_codes(400, 64), image_items(400)
         interrupted = 0
         for batch in (2, 6):
             place = new_place(server, timeout=2)
@@ -478,26 +501,26 @@ class TestStopped:
 
     def test_an_index_outlives_its_server(self, server):
         """As the page has to, which opens its index once."""
-        index = build(new_place(server, timeout=5), random_codes(5, 64), picture_items(5))
+        index = build(new_place(server, timeout=5), random_codes(5, 64), image_items(5))
         server.kill()
         for _ in range(2):
             with pytest.raises(OSError):
                 index.search(random_codes(1, 64))
         server.start()
         assert (index.search(random_codes(1, 64), 5).ids >= 0).all()
-        assert index.add(random_codes(1, 64, 1), picture_items(1, 5)).added == 1
+        assert index.add(random_codes(1, 64, 1), image_items(1, 5)).added == 1
         assert len(index) == 6
 
     def test_a_slow_postgres(self, servers):
         server = servers("pgvector")
         place = new_place(server, timeout=1)
-        index = build(place, random_codes(5, 64), picture_items(5))
+        index = build(place, random_codes(5, 64), image_items(5))
         name = index._names[-1]
         with server.connect() as other:
             other.execute("BEGIN")
             other.execute(f"LOCK TABLE {name}")
             for act in (lambda: index.search(random_codes(1, 64)), lambda: index.remove([0]),
-                        lambda: index.add(random_codes(1, 64, 1), picture_items(1))):  # fmt: skip
+                        lambda: index.add(random_codes(1, 64, 1), image_items(1))):  # fmt: skip
                 with pytest.raises(OSError, match=r"did not answer within 1 s .*timeout=SECONDS"):
                     act()
             other.execute("ROLLBACK")
@@ -509,7 +532,7 @@ class TestStopped:
 
         monkeypatch.setattr(pgvector, "_GRACE", 0.2)
         place = new_place(server, timeout=0.5)
-        index = build(place, random_codes(5, 64), picture_items(5))
+        index = build(place, random_codes(5, 64), image_items(5))
         process = index._connection.info.backend_pid
         os.kill(process, signal.SIGSTOP)
         try:
@@ -522,7 +545,7 @@ class TestStopped:
     def test_a_frozen_milvus(self, servers):
         server = servers("milvus")
         place = new_place(server, timeout=2)
-        index = build(place, random_codes(5, 64), picture_items(5))
+        index = build(place, random_codes(5, 64), image_items(5))
         server.process.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(OSError, match="did not answer within 2 s"):
@@ -536,7 +559,7 @@ class TestPostgres:
     def test_graph(self, servers):
         place = new_place(servers("pgvector"))
         codes = clustered_codes(4000)
-        index = build(place, codes, picture_items(4000), "hnsw")
+        index = build(place, codes, image_items(4000), "hnsw")
         with index._talking() as connection:
             plan = connection.execute(
                 f"EXPLAIN SELECT id FROM {index._names[-1]} ORDER BY code <~> "
@@ -556,7 +579,7 @@ class TestPostgres:
     def test_another_schema(self, servers):
         server = servers("pgvector")
         place = new_place(server)
-        index = build(place, random_codes(5, 64), picture_items(5))
+        index = build(place, random_codes(5, 64), image_items(5))
         name = index._names[-1]
         with server.connect() as other:
             other.execute(f"ALTER TABLE {name} ALTER size TYPE int")
@@ -570,9 +593,9 @@ class TestPostgres:
                 open_index(place)
             other.execute("CREATE TABLE theirs (id int)")
         theirs = server.address("theirs")
-        with pytest.raises(ValueError, match="holds no index [(]the table is none of this"):
+        with pytest.raises(ValueError, match="holds no index [(]the table was not made by"):
             open_index(theirs)
-        with pytest.raises(ValueError, match="the table is there and is no index"):
+        with pytest.raises(ValueError, match="the table exists and is not an index"):
             create_index(theirs, 64, "abc", overwrite=True)
 
     def test_names_are_quoted(self, servers):
@@ -580,7 +603,7 @@ class TestPostgres:
         with server.connect() as other:
             other.execute('CREATE SCHEMA "my pictures"')
         place = server.address('my%20pictures.a"b;%20drop')
-        build(place, random_codes(5, 64), picture_items(5))
+        build(place, random_codes(5, 64), image_items(5))
         index = open_index(place)
         assert len(index) == 5
         with server.connect() as other:
@@ -589,7 +612,7 @@ class TestPostgres:
             )
 
     def test_a_zero_character(self, servers):
-        index = build(new_place(servers("pgvector")), random_codes(5, 64), picture_items(5))
+        index = build(new_place(servers("pgvector")), random_codes(5, 64), image_items(5))
         with pytest.raises(ValueError, match="text of item 3 has a zero character"):
             index.add(random_codes(1, 64), text_items(["a\0b"], ids=[3]))
         tags = [["x"], [], None, ["y", "a\0b"], ["z"]]
@@ -602,7 +625,7 @@ class TestPostgres:
         """Two that add the same items, in any order, and others."""
         place = new_place(servers("pgvector"))
         create_index(place, 64, "abc")
-        codes, items = random_codes(3000, 64), picture_items(3000)
+        codes, items = random_codes(3000, 64), image_items(3000)
         errors = []
 
         def write(order):
@@ -636,15 +659,15 @@ class TestMilvus:
             schema.add_field("id", DataType.INT64, is_primary=True)
             schema.add_field("code", DataType.BINARY_VECTOR, dim=32)
             client.create_collection(name, schema=schema)
-        with pytest.raises(ValueError, match="holds no index [(]the collection is none of"):
+        with pytest.raises(ValueError, match="holds no index [(]the collection was not made by"):
             open_index(server.address("theirs"))
-        with pytest.raises(ValueError, match="the collection is there and is no index"):
+        with pytest.raises(ValueError, match="the collection exists and is not an index"):
             create_index(server.address("theirs"), 64, "abc", overwrite=True)
         with pytest.raises(ValueError, match="another schema than an index of 64 bits .code is B"):
             open_index(server.address("narrow"))
 
     def test_limits(self, servers):
-        index = build(new_place(servers("milvus")), random_codes(5, 64), picture_items(5))
+        index = build(new_place(servers("milvus")), random_codes(5, 64), image_items(5))
         with pytest.raises(ValueError, match="text of item 3 .row 0. has 70,000 bytes, Milvus"):
             index.add(random_codes(1, 64), text_items(["a" * 70_000], ids=[3]))
         with pytest.raises(ValueError, match="k is 20,000, Milvus answers with at most 16,384"):
@@ -659,23 +682,16 @@ class TestMilvus:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two folders of codes, as scripts/encode.py leaves them: items 0..299, and 200..399."""
+    """Two folders of codes: items 0..299, and 200..399."""
     folder = tmp_path_factory.mktemp("codes")
-    for name, start in (("a", 0), ("b", 200)):
-        writer = CodeWriter(folder / name, 64, "abc", "image", "/pictures")
-        table = picture_items(200 if name == "b" else 300, start).to_pydict()
-        rows = len(table["id"])
-        codes = random_codes(400, 64)[start : start + rows]
-        table.update(
-            modified=[1] * rows, code=[bytes(code) for code in codes], problem=[None] * rows
-        )
-        writer.write_part(pa.table(table, part_schema(64)))
-        writer.finish(table["id"])
+    codes = random_codes(400, 64)
+    write_code_folder(folder / "a", codes[:300], image_items(300))
+    write_code_folder(folder / "b", codes[200:], image_items(200, 200))
     return folder
 
 
 def run(name, *arguments):
-    command = [sys.executable, SCRIPTS / f"{name}.py", *arguments]
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -694,11 +710,11 @@ class TestPrograms:
         assert "recall@10 1.0000 on 100 of them" in outcome.stdout
         outcome = run("search", index, "--like=20", "--json", "--top=5", "--tag=third")
         assert outcome.returncode == 0, outcome.stderr
-        (answer,) = json.loads(outcome.stdout)
+        (found,) = json.loads(outcome.stdout)
         codes = random_codes(400, 64)
         rows = np.arange(3, 400, 3)
         wanted = expected(codes[rows], 10 * rows, codes[2:3], 5)[0]
-        assert [r["distance"] for r in answer["results"]] == wanted[:, 0].tolist()
+        assert [r["distance"] for r in found["results"]] == wanted[:, 0].tolist()
         outcome = run("index", "build", index, f"--codes={folders}/a")
         assert outcome.returncode == 2
         assert len(outcome.stderr.strip().split("\n")) == 1
@@ -736,43 +752,12 @@ def test_an_index_imports_no_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'pymilvus' in sys.modules or 'psycopg' in "
         "sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS.parent).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_pins_are_those_of_the_default_stack():
-    root = SCRIPTS.parent
     ours, theirs = (
-        {line for name in names for line in (root / name).read_text().split() if "==" in line}
+        {line for name in names for line in (ROOT / name).read_text().split() if "==" in line}
         for names in (["requirements-engines.txt"], ["requirements.txt", "requirements-dev.txt"])
     )
     assert {line for line in ours if "pgserver" not in line} <= theirs
-
-
-@pytest.mark.parametrize(
-    ("location", "shown"),
-    [
-        ("indexes/a:b@c", "indexes/a:b@c"),
-        ("milvus://host:1/x", "milvus://host:1/x"),
-        ("milvus://me:a@b:c@host:1/x", "milvus://me:***@host:1/x"),
-        ("postgresql://me@host/d?table=a:b@c", "postgresql://me@host/d?table=a:b@c"),
-        ("postgresql://me:pw@host/d?table=x", "postgresql://me:***@host/d?table=x"),
-        ("postgresql://host/d?user=me&password=a:b@c&table=x",
-         "postgresql://host/d?user=me&password=***&table=x"),
-        ("postgresql://me@host/d?sslpassword=pw", "postgresql://me@host/d?sslpassword=***"),
-    ],
-)  # fmt: skip
-def test_passwords_are_not_shown(location, shown):
-    assert without_password(location) == shown
-
-
-@pytest.mark.parametrize(
-    ("location", "name"),
-    [
-        ("indexes/photos/", "photos"),
-        ("milvus://me:pw@host:1/birds", "birds"),
-        ("milvus:///folder/file.db/birds", "birds"),
-        ("postgresql://host/d?password=pw&table=my%20pictures.birds", "my pictures.birds"),
-    ],
-)
-def test_short_names(location, name):
-    assert short_name(location) == name

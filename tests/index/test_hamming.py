@@ -1,4 +1,4 @@
-"""`HammingIndex` against naive NumPy: results, changes, files, crashes."""
+"""`HammingIndex` against naive NumPy: results, changes, files, kills."""
 
 from __future__ import annotations
 
@@ -8,71 +8,21 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
+from index_helpers import (
+    assert_same_results,
+    clustered_codes,
+    expected,
+    image_items,
+    random_codes,
+)
 
 from dsprh_tf import codes as binary
 from dsprh_tf.index import faiss_kinds, folder
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.interface import Changes, Where
-from dsprh_tf.index.items import SCHEMA, Items, stable_id, text_items
-from dsprh_tf.index.location import check_encoders, create_index, open_index
+from dsprh_tf.index.items import text_items
 
 APPROXIMATE = ("hnsw", "ivf", "hash")
-
-
-def random_codes(rows: int, bits: int = 64, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (rows, bits // 8), np.uint8)
-
-
-def clustered_codes(rows: int, bits: int = 64, seed: int = 0) -> np.ndarray:
-    """Codes around centres, as trained encoders make them."""
-    rng = np.random.default_rng(seed)
-    centres = rng.integers(0, 2, (rows // 50 + 1, bits), np.uint8)
-    flips = rng.random((rows, bits)) < 0.08
-    return np.packbits(centres[rng.integers(0, len(centres), rows)] ^ flips, axis=1)
-
-
-def picture_items(rows: int, start: int = 0) -> pa.Table:
-    """Pictures numbered from `start`: ids 10 i, two folders, tags by i."""
-    numbers = range(start, start + rows)
-    return pa.table(
-        {
-            "id": [10 * i for i in numbers],
-            "modality": ["image"] * rows,
-            "path": [f"/pictures/{'even' if i % 2 == 0 else 'odd'}/{i}.jpg" for i in numbers],
-            "text": [None] * rows,
-            "size": [1000 + i for i in numbers],
-            "sha256": [i.to_bytes(32, "big") for i in numbers],
-            "tags": [["all"] + ["third"] * (i % 3 == 0) for i in numbers],
-        },
-        SCHEMA,
-    )
-
-
-def expected(codes, ids, query, k):
-    """Distances and ids of the k nearest, ties by id: the definition, one query at a time."""
-    rows = []
-    for one in query:
-        distance = np.unpackbits(one ^ codes, axis=1).sum(axis=1).astype(int)
-        rows.append(sorted(zip(distance, ids))[:k])
-    return np.array(rows).reshape(len(query), -1, 2)
-
-
-def assert_same_results(found, codes, ids, query, k):
-    """Equal up to ties: the same distances, and every id at its true distance, none twice."""
-    wanted = expected(codes, ids, query, k)
-    width = wanted.shape[1]
-    np.testing.assert_array_equal(found.distances[:, :width], wanted[..., 0])
-    assert (found.distances[:, width:] == -1).all()
-    assert (found.ids[:, width:] == -1).all()
-    row_of = {number: row for row, number in enumerate(ids)}
-    for one, distances, names in zip(query, found.distances, found.ids):
-        names = names[:width]
-        assert len(set(names.tolist())) == width
-        true = [np.unpackbits(one ^ codes[row_of[name]]).sum() for name in names]
-        np.testing.assert_array_equal(distances[:width], true)
-        for distance in set(true):
-            tied = names[distances[:width] == distance]
-            assert (np.diff(tied) > 0).all()
 
 
 @pytest.fixture(params=faiss_kinds.KINDS)
@@ -85,7 +35,7 @@ class TestSearch:
     def test_exact(self, bits):
         codes, query = random_codes(300, bits), random_codes(7, bits, 1)
         index = HammingIndex(bits)
-        index.add(codes, picture_items(300))
+        index.add(codes, image_items(300))
         ids = 10 * np.arange(300)
         for k in (1, 10, 300, 400):
             found = index.search(query, k)
@@ -95,14 +45,14 @@ class TestSearch:
     def test_small_indexes_of_every_kind_are_exact(self, kind):
         codes, query = random_codes(200, 32), random_codes(5, 32, 1)
         index = HammingIndex(32, kind)
-        index.add(codes, picture_items(200))
+        index.add(codes, image_items(200))
         assert_same_results(index.search(query, 10), codes, 10 * np.arange(200), query, 10)
 
     @pytest.mark.parametrize("kind", APPROXIMATE)
     def test_approximate(self, kind):
         codes = clustered_codes(3000)
         index = HammingIndex(64, kind)
-        index.add(codes, picture_items(3000))
+        index.add(codes, image_items(3000))
         found = index.search(codes[:50], 10)
         assert index.stats()["search"] == "approximate"
         assert index.stats()["recall@10"] > 0.9
@@ -115,10 +65,10 @@ class TestSearch:
             np.testing.assert_array_equal(distances[there], true)
 
     def test_recall_is_that_of_a_naive_loop(self):
-        """Of the graph, whose recall is below 1 on codes without structure."""
+        """Of inverted lists, whose recall is below 1 on codes without structure."""
         codes = random_codes(4000, 64)
         index = HammingIndex(64, "ivf")
-        index.add(codes, picture_items(4000))
+        index.add(codes, image_items(4000))
         index.search(codes[:1])
         chosen = np.sort(np.random.default_rng(0).permutation(4000)[:100])
         found = index.search(codes[chosen], 11)
@@ -134,7 +84,7 @@ class TestSearch:
     def test_filters(self, kind):
         codes, query = random_codes(1500, 64), random_codes(4, 64, 1)
         index = HammingIndex(64, kind)
-        index.add(codes, picture_items(1500))
+        index.add(codes, image_items(1500))
         texts = text_items(["red dog", "blue dog"], tags=[["third"], []])
         words = random_codes(2, 64, 2)
         index.add(words, texts)
@@ -156,19 +106,52 @@ class TestSearch:
             assert_same_results(found, both[mask], ids[mask], query, 10)
 
     def test_all_four_directions(self):
-        """Pictures and texts in one index, asked for either from either."""
+        """Images and texts in one index, found by either."""
         index = HammingIndex(64)
         codes, texts = random_codes(50, 64), text_items([f"text {i}" for i in range(50)])
-        index.add(codes, picture_items(50))
+        index.add(codes, image_items(50))
         index.add(codes, texts)
         for modality, ids in (("image", 10 * np.arange(50)), ("text", texts["id"].to_numpy())):
             found = index.search(codes, 1, Where(modality=modality))
             np.testing.assert_array_equal(found.ids[:, 0], ids)
 
 
+class TestPlainIds:
+    def test_numbered(self, kind):
+        codes = random_codes(1500, 64)
+        index = HammingIndex(64, kind)
+        assert index.add(codes[:1200]) == Changes(1200, 0, 0)
+        assert index.add(codes[1200:]) == Changes(300, 0, 0)
+        np.testing.assert_array_equal(index.ids_where(), np.arange(1500))
+        np.testing.assert_array_equal(index.codes_of(np.arange(1500)), codes)
+        assert (index.search(codes[:5], 1, Where(prefix=None)).distances == 0).all()
+        assert index.stats()["items"] == 1500
+
+    def test_numbers_go_on_after_the_highest_id(self):
+        index = HammingIndex(64)
+        index.add(random_codes(3, 64), [7, 40, 12])
+        index.add(random_codes(2, 64, 1))
+        assert sorted(index.ids_where()) == [7, 12, 40, 41, 42]
+        index.remove([42])
+        index.add(random_codes(1, 64, 2))
+        assert sorted(index.ids_where()) == [7, 12, 40, 41, 42]
+
+    def test_saved_and_loaded(self, tmp_path):
+        codes = random_codes(20, 64)
+        index = HammingIndex(64)
+        index.add(codes)
+        index.save(tmp_path / "index")
+        del index  # lets go of the folder's lock
+        loaded = HammingIndex.load(tmp_path / "index", write=True)
+        assert_same_results(loaded.search(codes, 5), codes, np.arange(20), codes, 5)
+        assert loaded.add(codes, np.arange(20)) == Changes(0, 0, 20)
+        loaded.add(random_codes(1, 64, 1))
+        assert loaded.ids_where().max() == 20
+
+
 class TestChanges:
     def test_adding_again_changes_nothing(self, kind):
-        codes, items = random_codes(1200, 64), picture_items(1200)
+        codes, items = random_codes(1200, 64), image_items(1200)
         index = HammingIndex(64, kind)
         assert index.add(codes, items) == Changes(1200, 0, 0)
         assert index.add(codes, items) == Changes(0, 0, 1200)
@@ -177,13 +160,13 @@ class TestChanges:
         assert sorted(index.ids_where()) == items["id"].to_pylist()
 
     def test_other_content_replaces(self, kind):
-        codes, items = random_codes(1200, 64), picture_items(1200)
+        codes, items = random_codes(1200, 64), image_items(1200)
         index = HammingIndex(64, kind)
         index.add(codes, items)
         index.search(codes[:1])  # builds the engine
         fresh = random_codes(1200, 64, 1)
         moved = items.set_column(2, "path", pa.array(["/elsewhere"] * 1200, pa.large_string()))
-        mixed = pa.concat_tables([moved[:3], items[3:10], picture_items(5, 1200)])
+        mixed = pa.concat_tables([moved[:3], items[3:10], image_items(5, 1200)])
         new = np.concatenate([codes[:3], fresh[3:7], codes[7:10], fresh[10:15]])
         assert index.add(new, mixed) == Changes(5, 7, 3)
         assert len(index) == 1205
@@ -198,7 +181,7 @@ class TestChanges:
         assert (gone.distances[:, 0] > 0).all()
 
     def test_other_tags_replace(self):
-        codes, items = random_codes(2, 64), picture_items(2)
+        codes, items = random_codes(2, 64), image_items(2)
         index = HammingIndex(64)
         index.add(codes, items)
         tags = items.set_column(6, "tags", pa.array([["new"], ["all"]]))
@@ -209,7 +192,7 @@ class TestChanges:
     def test_removed_items_are_not_found(self, kind):
         codes = clustered_codes(2500)
         index = HammingIndex(64, kind)
-        index.add(codes, picture_items(2500))
+        index.add(codes, image_items(2500))
         index.search(codes[:1])
         gone = np.arange(0, 2500, 7)
         assert index.remove([*(10 * gone), 99_999]) == len(gone)
@@ -229,7 +212,7 @@ class TestChanges:
         codes = np.concatenate([np.zeros((300, 8), np.uint8), random_codes(2700, 64)])
         for kind in ("hash", "ivf"):
             index = HammingIndex(64, kind)
-            index.add(codes, picture_items(3000))
+            index.add(codes, image_items(3000))
             index.search(codes[:1])
             index.remove(10 * np.arange(300))
             assert index.stats()["removed rows"] == 300
@@ -242,7 +225,7 @@ class TestChanges:
     def test_many_removals_build_anew(self, kind):
         codes = clustered_codes(3000)
         index = HammingIndex(64, kind)
-        index.add(codes, picture_items(3000))
+        index.add(codes, image_items(3000))
         index.search(codes[:1])
         index.remove(10 * np.arange(500))
         assert index.stats()["removed rows"] == 500
@@ -258,16 +241,16 @@ class TestChanges:
         codes = clustered_codes(6000)
         index = HammingIndex(64, kind)
         for start in range(0, 6000, 750):
-            index.add(codes[start : start + 750], picture_items(750, start))
+            index.add(codes[start : start + 750], image_items(750, start))
             query = codes[start : start + 20]
             assert (index.search(query, 1).distances == 0).mean() >= 0.9
         assert index.stats()["recall@10"] > 0.85
 
-    def test_bad_questions(self):
+    def test_bad_searches(self):
         index = HammingIndex(64)
         with pytest.raises(ValueError, match="the index is empty: add items first"):
             index.search(random_codes(1, 64))
-        index.add(random_codes(5, 64), picture_items(5))
+        index.add(random_codes(5, 64), image_items(5))
         with pytest.raises(ValueError, match="k is 0"):
             index.search(random_codes(1, 64), 0)
         with pytest.raises(ValueError, match="query codes have 32 bits, the index has 64"):
@@ -282,7 +265,7 @@ class TestChanges:
 
 def build(path, kind="flat", rows=1200, codes=clustered_codes):
     index = HammingIndex.create(path, 64, "abc", kind)
-    index.add(codes(rows), picture_items(rows))
+    index.add(codes(rows), image_items(rows))
     index.commit()
     index._lock.release()
     return index
@@ -300,12 +283,12 @@ class TestFiles:
                             vars(loaded.search(query, 5, where)).values()):  # fmt: skip
                 np.testing.assert_array_equal(a, b)
         ids = [30, 10, 11990, 10]
-        assert loaded.items_of(ids).equals(picture_items(1200).take([3, 1, 1199, 1]))
+        assert loaded.items_of(ids).equals(image_items(1200).take([3, 1, 1199, 1]))
         np.testing.assert_array_equal(loaded.codes_of(ids), clustered_codes(1200)[[3, 1, 1199, 1]])
         assert loaded.stats() == built.stats()
 
     def test_items_beyond_one_row_group(self, tmp_path):
-        items = picture_items(20_000)
+        items = image_items(20_000)
         index = HammingIndex(64)
         index.add(random_codes(20_000, 64), items)
         index.save(tmp_path / "index")
@@ -325,7 +308,7 @@ class TestFiles:
         build(tmp_path / "index", kind)
         for step, (start, stop) in enumerate([(1200, 1300), (1300, 1500)]):
             index = HammingIndex.load(tmp_path / "index", write=True)
-            index.add(clustered_codes(1500)[start:stop], picture_items(stop - start, start))
+            index.add(clustered_codes(1500)[start:stop], image_items(stop - start, start))
             index.remove([10 * step])
             index.commit()
             index._lock.release()
@@ -379,14 +362,14 @@ class TestFiles:
             HammingIndex.create(tmp_path / "index", 64)
         index = HammingIndex.create(tmp_path / "index", 32, overwrite=True)
         assert len(HammingIndex.load(tmp_path / "index")) == 5
-        index.add(random_codes(3, 32), picture_items(3))
+        index.add(random_codes(3, 32), image_items(3))
         index.commit()
         assert HammingIndex.load(tmp_path / "index").bits == 32
 
     def test_a_full_disk(self, tmp_path, monkeypatch):
         build(tmp_path / "index", rows=5)
         index = HammingIndex.load(tmp_path / "index", write=True)
-        index.add(random_codes(2, 64), picture_items(2, 5))
+        index.add(random_codes(2, 64), image_items(2, 5))
         before = sorted(os.listdir(tmp_path / "index"))
 
         def full(*arguments, **options):
@@ -487,16 +470,11 @@ class TestBroken:
         with pytest.raises(ValueError, match="items and ids of the index differ"):
             index.check()
 
-    def test_items_of_another_kind(self, tmp_path):
-        (tmp_path / "items.parquet").write_bytes(b"PAR1 no table")
-        with pytest.raises(ValueError, match="is not an items table"):
-            Items(tmp_path / "items.parquet")
-
 
 class TestKilled:
     def test_at_every_file_operation(self, killed, tmp_path):
         """Former content or new, and the same change again completes it."""
-        codes, items = random_codes(60, 64), picture_items(60)
+        codes, items = random_codes(60, 64), image_items(60)
         path = tmp_path / "index"
         build(path, rows=50, codes=random_codes)
 
@@ -528,21 +506,14 @@ class TestKilled:
 
 def build_again(path):
     index = HammingIndex.create(path, 64, "abc", overwrite=True)
-    index.add(random_codes(60, 64)[:50], picture_items(50))
+    index.add(random_codes(60, 64)[:50], image_items(50))
     index.commit()
 
 
-def test_ids_are_stable():
-    """Pinned: ids on disk must not change with the code."""
-    assert stable_id("image", "/a/b.jpg") == 7275705668645474050
-    assert stable_id("text", "/a/b.jpg") != stable_id("image", "/a/b.jpg")
-    assert 0 <= stable_id("image", "odd \udcff name") < 2**63
-
-
 def test_metadata_stay_small(tmp_path):
-    """At most 64 bytes an item beside path and code."""
+    """At most 64 bytes per item beside path and code."""
     rows = 20_000
-    items = picture_items(rows)
+    items = image_items(rows)
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 2**63, rows)
     sha256 = [rng.bytes(32) for _ in range(rows)]
@@ -555,21 +526,10 @@ def test_metadata_stay_small(tmp_path):
     assert total / rows - 8 <= 64
 
 
-def test_locations(tmp_path):
-    with pytest.raises(ValueError, match="no engine for redis://, expected a folder"):
-        open_index("redis://host/collection")
-    index = create_index(str(tmp_path / "index"), 64, "abc")
-    check_encoders("the export", index, 64, "abc")
-    with pytest.raises(ValueError, match="codes of 32 bits, the index was built with 64"):
-        check_encoders("the export", index, 32, "abc")
-    with pytest.raises(ValueError, match="other encoders .*fingerprint xyz, the index has abc"):
-        check_encoders("the export", index, 64, "xyz")
-
-
 def test_packing_is_that_of_the_project():
     """A query of real hash values finds the code of the same signs."""
     values = np.random.default_rng(0).standard_normal((30, 64))
     index = HammingIndex(64)
-    index.add(binary.pack(values), picture_items(30))
+    index.add(binary.pack(values), image_items(30))
     found = index.search(binary.pack(values + 0.0), 1)
     assert found.ids[:, 0].tolist() == [10 * i for i in range(30)]

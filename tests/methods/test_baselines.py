@@ -1,4 +1,4 @@
-"""Classic references against closed forms and naive solutions, and their program end to end."""
+"""Classic baselines against closed forms and naive solutions, their runs and their program."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from dsprh_tf import codes, metrics
+from dsprh_tf.baseline_run import SETTINGS, BaselineRun
 from dsprh_tf.evaluation.results import read_results
 from dsprh_tf.evaluation.retrieval import DIRECTIONS, evaluate_directions
-from dsprh_tf.methods import baselines
+from dsprh_tf.methods import METHODS, baselines
+from dsprh_tf.methods.baselines import BASELINES
 from dsprh_tf.similarity import unit_rows
 
 
@@ -87,7 +89,7 @@ class TestCanonicalSpace:
         whole = [
             side(x) for side, x in zip(baselines.canonical_space(image, text, 4), linked_pairs())
         ]
-        monkeypatch.setattr(references, "_BLOCK_BYTES", 4 * 24 * 7)
+        monkeypatch.setattr(baselines, "_BLOCK_BYTES", 4 * 24 * 7)
         space = baselines.canonical_space(image, text, 4)
         for side, features, expected in zip(space, (image, text), whole):
             values = side(features)
@@ -161,8 +163,8 @@ class TestITQ:
         assert np.abs(first - other).max() > 0.1
 
 
-@pytest.mark.parametrize("name", sorted(baselines.REFERENCES))
-class TestEveryReference:
+@pytest.mark.parametrize("name", sorted(BASELINES))
+class TestEveryBaseline:
     def test_held_out_partners_find_each_other(self, name):
         image, text, _ = linked_pairs(0)
         fitted = baselines.fit(name, image, text, 16, seed=0)
@@ -184,7 +186,7 @@ class TestEveryReference:
         image, text, _ = linked_pairs()
         first = baselines.fit(name, image, text, 16, seed=1).encode(image, text)
         fitted = baselines.fit(name, image, text, 16, seed=1)
-        monkeypatch.setattr(references, "_BLOCK_BYTES", 4 * 24 * 7)
+        monkeypatch.setattr(baselines, "_BLOCK_BYTES", 4 * 24 * 7)
         for a, b in zip(first, fitted.encode(image, text)):
             np.testing.assert_allclose(a, b, atol=1e-5)
             assert a.dtype.kind == "f"
@@ -253,7 +255,7 @@ def test_cca_itq_rotates_the_float_embedding():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"name": "pca"}, "reference is 'pca', expected one of cca_itq, float, lsh"),
+        ({"name": "pca"}, "baseline is 'pca', expected one of cca_itq, float, lsh"),
         ({"bits": 12}, "bits must be a positive multiple of 8"),
         ({"text_features": np.ones((7, 5))}, r"\[200, 24\] and \[7, 5\], expected"),
         ({"image_features": np.ones(200)}, r"\[200\] and \[200, 20\], expected"),
@@ -270,7 +272,7 @@ def test_bad_input_is_refused_in_one_line(change, message):
 
 
 def test_the_first_bad_row_is_named_and_other_widths_are_refused(monkeypatch):
-    monkeypatch.setattr(references, "_BLOCK_BYTES", 4 * 24 * 7)
+    monkeypatch.setattr(baselines, "_BLOCK_BYTES", 4 * 24 * 7)
     image, text, _ = linked_pairs()
     image[[33, 40], 2] = np.inf
     with pytest.raises(ValueError, match="image features hold nan or inf in training row 33,"):
@@ -296,12 +298,73 @@ def vector_flags(path, run_dir, *changes):
     ]  # fmt: skip
 
 
+class TestRun:
+    """The library side of the program."""
+
+    def settings(self, vectors):
+        return {
+            "dataset": "features", "data_dir": str(vectors), "queries": 20, "train_pairs": 90,
+            "bits": 16,
+        }  # fmt: skip
+
+    def test_python_writes_what_the_program_writes(self, program, vectors, tmp_path):
+        record = BaselineRun("lsh", tmp_path / "python", **self.settings(vectors)).evaluate()
+        outcome = program("baseline", "--baseline=lsh", *vector_flags(vectors, tmp_path / "cli"))
+        assert str(record) in outcome.out
+        files = [(tmp_path / name / "results.json").read_bytes() for name in ("python", "cli")]
+        assert files[0] == files[1]
+        flags = [json.loads((tmp_path / n / "flags.json").read_text()) for n in ("python", "cli")]
+        assert set(flags[0]) == {*SETTINGS, "baseline", "shared_space"}
+        assert {n for n in flags[0] if flags[0][n] != flags[1][n]} == {"run_dir"}
+
+    def test_a_finished_folder_of_an_earlier_version_is_read(self, vectors, tmp_path):
+        run = BaselineRun("lsh", tmp_path, **self.settings(vectors))
+        first = run.evaluate()
+        flags = json.loads((tmp_path / "flags.json").read_text())
+        flags["reference"] = flags.pop("baseline")
+        (tmp_path / "flags.json").write_text(json.dumps(flags))
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        assert run.evaluate() == first
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+        with pytest.raises(ValueError, match=r"other flags \(--baseline: was lsh\)"):
+            BaselineRun("float", tmp_path, **self.settings(vectors)).evaluate()
+
+    def test_the_folder_is_free_again_also_after_an_error(self, vectors, tmp_path):
+        settings = {**self.settings(vectors), "bits": 64}
+        for name, works in (("cca_itq", False), ("lsh", True)):
+            run = BaselineRun(name, tmp_path, **settings)
+            if works:
+                assert run.evaluate()["method"] == name
+            else:
+                with pytest.raises(ValueError, match="fewer than 64 bits"):
+                    run.evaluate()
+
+    def test_the_folder_is_named_by_the_baseline(self):
+        assert str(BaselineRun("float", seed=3).folder.path) == "runs/float-pairs-64-3"
+
+    @pytest.mark.parametrize(
+        ("name", "settings", "message"),
+        [
+            ("pca", {}, "--baseline is 'pca', expected one of cca_itq, float, lsh"),
+            ("lsh", {"epochs": 3}, "epochs does not count for a baseline, expected some of bits,"),
+            ("lsh", {"beta": 3}, "beta does not count for a baseline"),
+            ("lsh", {"bits": 12}, "bits must be a positive multiple of 8"),
+            ("lsh", {"image_size": 300}, "--image_size=300 is larger than --resize=256"),
+        ],
+    )
+    def test_wrong_settings_are_refused_before_any_data_is_read(self, name, settings, message):
+        with pytest.raises(ValueError, match=f"^{message}") as error:
+            BaselineRun(name, **settings)
+        assert "\n" not in str(error.value)
+
+
 class TestProgram:
-    @pytest.mark.parametrize("name", sorted(baselines.REFERENCES))
+    @pytest.mark.parametrize("name", sorted(BASELINES))
     def test_features_end_to_end(self, program, vectors, tmp_path, name):
-        flags = [f"--reference={name}", *vector_flags(vectors, tmp_path / "run")]
-        # sdeh could not be trained on vectors: what a flag file says of training does not count.
-        outcome = program("reference", *flags, "--gamma=0.5", "--epochs=7", "--method=sdeh")
+        flags = [f"--baseline={name}", *vector_flags(vectors, tmp_path / "run")]
+        # It could not be trained on vectors: what a flag file says of training does not count.
+        method = next(name for name, m in METHODS.items() if not m.takes_features)
+        outcome = program("baseline", *flags, "--gamma=0.5", "--epochs=7", f"--method={method}")
         assert outcome.code == 0, outcome.err
         record = read_results(tmp_path / "run" / "results.json")
         assert (record["method"], record["bits"], record["dataset"]) == (name, 16, "features")
@@ -315,8 +378,8 @@ class TestProgram:
     def test_the_fit_sees_training_pairs_and_no_labels(self, program, vectors, tmp_path):
         """Its codes are those of a fit on the run's own training pairs."""
         run_dir = tmp_path / "run"
-        flags = vector_flags(vectors, run_dir, "--reference=cca_itq", "--validation=10")
-        assert program("reference", *flags).code == 0
+        flags = vector_flags(vectors, run_dir, "--baseline=cca_itq", "--validation=10")
+        assert program("baseline", *flags).code == 0
         split = json.loads((run_dir / "split.json").read_text())
         assert len(split["train"]) == 80
         arrays = np.load(vectors)
@@ -331,15 +394,15 @@ class TestProgram:
 
     def test_finished_run_is_printed_and_others_are_refused(self, program, vectors, tmp_path):
         run_dir = tmp_path / "run"
-        flags = ["--reference=lsh", *vector_flags(vectors, run_dir)]
-        first = program("reference", *flags)
+        flags = ["--baseline=lsh", *vector_flags(vectors, run_dir)]
+        first = program("baseline", *flags)
         before = {path: path.stat().st_mtime_ns for path in run_dir.iterdir()}
-        again = program("reference", *flags, "--data_dir=/moved", "--beta=0.2", "--cache_dir=x")
+        again = program("baseline", *flags, "--data_dir=/moved", "--beta=0.2", "--cache_dir=x")
         assert (again.code, again.out) == (0, first.out.split("\n", 1)[1])  # but for "data: ..."
         assert {path: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
-        line = program("reference", *flags, "--reference=float", "--seed=1").line
-        assert "results of other flags (--seed: was 0, --reference: was lsh)" in line
-        changed = program("reference", *flags, "--reference=float", "--seed=1", "--overwrite")
+        line = program("baseline", *flags, "--baseline=float", "--seed=1").line
+        assert "results of other flags (--seed: was 0, --baseline: was lsh)" in line
+        changed = program("baseline", *flags, "--baseline=float", "--seed=1", "--overwrite")
         assert changed.code == 0, changed.err
         assert read_results(run_dir / "results.json")["method"] == "float"
 
@@ -347,55 +410,53 @@ class TestProgram:
         self, program, vectors, tmp_path
     ):
         run_dir = tmp_path / "run"
-        flags = ["--reference=lsh", *vector_flags(vectors, run_dir)]
-        assert program("reference", *flags).code == 0
+        flags = ["--baseline=lsh", *vector_flags(vectors, run_dir)]
+        assert program("baseline", *flags).code == 0
         results = run_dir / "results.json"
         record = results.read_bytes()
         results.unlink()
         (run_dir / "split.json").write_text("{")
-        assert program("reference", *flags).code == 0
+        assert program("baseline", *flags).code == 0
         assert results.read_bytes() == record
         results.write_text(record.decode().replace('"format": 1', '"format": 0'))
-        assert (
-            f"{results} is a results file of another version" in program("reference", *flags).line
-        )
+        assert f"{results} is a results file of another version" in program("baseline", *flags).line
 
     def test_shared_space(self, program, vectors, tmp_path):
-        flags = vector_flags(vectors, tmp_path / "run", "--shared_space", "--reference=cca_itq")
-        outcome = program("reference", *flags)
+        flags = vector_flags(vectors, tmp_path / "run", "--shared_space", "--baseline=cca_itq")
+        outcome = program("baseline", *flags)
         assert outcome.code == 0, outcome.err
         assert json.loads((tmp_path / "run" / "flags.json").read_text())["shared_space"] is True
 
-    def test_pictures_and_words(self, program, small_flags, tmp_path):
+    def test_images_and_texts(self, program, small_flags, tmp_path):
         """The frozen backbone's features, from the cache that a trained run would use."""
         cache = tmp_path / "cache"
         flags = [*small_flags, f"--cache_dir={cache}", f"--run_dir={tmp_path / 'run'}"]
-        outcome = program("reference", *flags, "--reference=cca_itq", "--bits=8")
+        outcome = program("baseline", *flags, "--baseline=cca_itq", "--bits=8")
         assert outcome.code == 0, outcome.err
-        assert "frozen trunk" in outcome.err
+        assert "frozen backbone" in outcome.err
         record = read_results(tmp_path / "run" / "results.json")
         assert (record["queries"], record["database"]) == (20, 100)
         assert record["text_to_text"]["map"] > 1.2 * record["chance"]
         flags[-1] = f"--run_dir={tmp_path / 'other'}"
-        outcome = program("reference", *flags, "--reference=float", "--bits=8")
+        outcome = program("baseline", *flags, "--baseline=float", "--bits=8")
         assert outcome.code == 0, outcome.err
-        assert "frozen trunk" not in outcome.err
+        assert "frozen backbone" not in outcome.err
 
     def test_what_cannot_be_done_is_one_line(self, program, vectors, tmp_path):
         flags = vector_flags(vectors, tmp_path / "run")
-        assert "needs --reference, one of cca_itq, float, lsh" in program("reference", *flags).line
-        flags.append("--reference=cca_itq")
-        assert "fewer than 64 bits" in program("reference", *flags, "--bits=64").line
+        assert "needs --baseline, one of cca_itq, float, lsh" in program("baseline", *flags).line
+        flags.append("--baseline=cca_itq")
+        assert "fewer than 64 bits" in program("baseline", *flags, "--bits=64").line
         arrays = np.load(vectors)
         np.savez(tmp_path / "bare.npz", image=arrays["image"], text=arrays["text"])
-        line = program("reference", *flags, f"--data_dir={tmp_path / 'bare.npz'}").line
+        line = program("baseline", *flags, f"--data_dir={tmp_path / 'bare.npz'}").line
         assert "features data has no labels" in line
 
     def test_help(self, program):
-        outcome = program("reference", "--help")
+        outcome = program("baseline", "--help")
         assert (outcome.code, outcome.err) == (0, "")
         assert re.findall(r"^(\w+):$", outcome.out, re.M) == [
-            "reference",
+            "baseline",
             "data",
             "features",
             "run",

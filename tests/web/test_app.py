@@ -1,10 +1,9 @@
-"""The page's server: what it answers, and whom and what it refuses."""
+"""The page's server: its answers, and what it refuses to whom."""
 
 from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 import shutil
 import sys
@@ -16,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
+from helpers import ROOT, png_header
 from PIL import Image
 from starlette.responses import JSONResponse
-from test_bad_input import png_header
 
 from dsprh_tf.data.images import checked_bytes, shrunk_bytes
 from dsprh_tf.index.hamming import HammingIndex
@@ -188,7 +187,7 @@ class TestSearch:
         assert answer["unknown"] == [{"word": "xyzzyq", "near": []}]
 
     def test_a_large_collection_is_not_looked_through(self, index, encoders, monkeypatch):
-        monkeypatch.setattr("dsprh_tf.page.searcher.LISTED", 100)
+        monkeypatch.setattr("dsprh_tf.web.searcher.LISTED", 100)
         with TestClient(create_app(Searcher(index, *encoders, "large")), HOST) as client:
             assert client.get("/api/about").json()["tags"] == []
             assert "Type words" in client.get("/api/search").json()["message"]
@@ -299,7 +298,7 @@ class TestRefusals:
         answer = client.post("/api/code", content=content)
         assert answer.status_code == 415
         assert problem in answer.json()["error"]
-        assert "choose another picture" in answer.json()["error"]
+        assert "choose another" in answer.json()["error"]
 
     def test_a_huge_upload_is_not_read(self, client):
         read = []
@@ -525,7 +524,7 @@ class TestAccounts:
 
     @pytest.mark.parametrize(
         ("content", "problem"),
-        [(None, "does not exist"), ("# nobody\n", "names nobody"), ("anna:secret", "line 1 is not"),
+        [(None, "does not exist"), ("# nobody\n", "no account"), ("anna:secret", "line 1 is not"),
          (make_line("a", "b") + "\nbo:12:zz", "line 2 is not"),
          (make_line("a", "b")[:-2], "line 1 is not")],
     )  # fmt: skip
@@ -538,7 +537,7 @@ class TestAccounts:
 
 
 class TestProgram:
-    """scripts/serve_demo.py: what it refuses before it serves; the browser's tests run it."""
+    """The program `serve_demo` before it serves; test_browser.py runs it."""
 
     @pytest.mark.parametrize(
         ("flags", "problem"),
@@ -547,7 +546,7 @@ class TestProgram:
             (["--index=/no/such"], "holds no index"),
             (["--index=INDEX"], "needs --export_dir=FOLDER"),
             (["--index=INDEX", "--export_dir=/no/such"], "no exported text encoder"),
-            (["--index=INDEX", "--host=0.0.0.0"], "say who with --auth_file=FILE"),
+            (["--index=INDEX", "--host=0.0.0.0"], "list the users with --auth_file=FILE"),
             (["--index=INDEX", "--host=nowhere.invalid", "--auth_file=x"], "cannot listen at"),
             (["--index=INDEX", "--auth_file=/no/such"], "/no/such does not exist"),
         ],
@@ -600,8 +599,7 @@ def test_checked_bytes():
 
 
 def test_static_files_are_part_of_the_package():
-    root = Path(__file__).parents[1]
-    static = {path.name for path in (root / "dsprh_tf/page/static").iterdir()}
+    static = {path.name for path in (ROOT / "dsprh_tf/web/static").iterdir()}
     assert {"index.html", "page.css", "page.js", "bits.js", "icon.svg"} <= static
-    assert '"dsprh_tf.page" = ["static/*"]' in (root / "pyproject.toml").read_text()
-    assert os.path.exists(root / "dsprh_tf/page/__init__.py")
+    assert re.search(r'"?dsprh_tf\.web"? = \["static/\*"\]', (ROOT / "pyproject.toml").read_text())
+    assert (ROOT / "dsprh_tf/web/__init__.py").exists()

@@ -1,4 +1,4 @@
-"""The page in a real browser, served by scripts/serve_demo.py."""
+"""The page in a real browser, served by the program `serve_demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// A code as cells: one a bit, those that differ from another code marked.
+// A code as cells: one per bit; those that differ from another code are marked.
 
 const SVG = "http://www.w3.org/2000/svg";
 const COLUMNS = 32;

@@ -1,4 +1,4 @@
-// What is searched for stands in the address: ?text= or like= or code=, with tag=, find= and top=.
+// The address holds the query: ?text= or like= or code=, with tag=, find= and top=.
 import { drawBits } from "./bits.js";
 
 const STEP = 24;
@@ -167,6 +167,7 @@ function showQuery(asking) {
 }
 
 function content(item, size) {
+  if (!item.modality) return gone(name(item)); // only its id is known
   if (item.modality === "text") return element("blockquote", { textContent: item.text });
   if (item.gone) return gone("No longer on disk");
   const picture = element("img", {
@@ -182,7 +183,7 @@ function content(item, size) {
 
 const gone = (line) => element("div", { className: "gone" }, element("span", { textContent: line }));
 
-const name = (item) => (item.path ? item.path.split("/").at(-1) : item.text);
+const name = (item) => (item.path ? item.path.split("/").at(-1) : item.text ?? `item ${item.id}`);
 
 function tagList(tags) {
   const buttons = tags.map((tag) =>
@@ -252,7 +253,7 @@ $("search").addEventListener("submit", (event) => {
 words.addEventListener("input", (event) => {
   clearTimeout(timer);
   if (event.isComposing) return;
-  // One entry of the history for a query, not one a letter.
+  // One entry of the history per query, not per letter.
   const options = { typing: true, replace: asked().has("text") };
   timer = setTimeout(() => go(searchFor("text", words.value.trim()), options), TYPING_PAUSE);
 });

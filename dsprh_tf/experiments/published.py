@@ -1,0 +1,49 @@
+"""Figures printed in the DSPRH paper and in DJSRH's own, to stand beside ours.
+
+The files in published/ call a method by its name in `METHODS` where it is one of them, and as it is
+printed otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dsprh_tf.experiments.paper import DATASETS
+from dsprh_tf.methods import METHODS
+
+_DIRECTIONS = {"image2text": "image_to_text", "text2image": "text_to_image"}
+_FOLDER = Path(__file__).parent / "published"
+
+
+def published(experiment: str, dataset: str) -> pd.DataFrame:
+    """The published figures of an experiment on a data set.
+
+    Args:
+        experiment: its name.
+        dataset: name of the data here, such as "nuswide".
+
+    Returns:
+        Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
+        empty where there is nothing.
+    """
+    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
+    names["table3"] = names["table2"]
+    columns = ["row", "backbone", "direction", "bits", "metric", "value"]
+    if dataset not in DATASETS or experiment not in names:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat([pd.read_csv(_FOLDER / name) for name in names[experiment]])
+    table = table[table["dataset"] == DATASETS[dataset]]
+    table = table.rename(columns={"method": "row", "loss": "row"})
+    table["row"] = table["row"].replace({name: m.title for name, m in METHODS.items()})
+    table["direction"] = table["direction"].map(_DIRECTIONS)
+    table["metric"] = table["metric"].str.lower()
+    if "backbone" not in table:
+        table["backbone"] = ""
+    return table[columns].reset_index(drop=True)
+
+
+def paper_backbone(backbone: str) -> str:
+    """A backbone as the published tables call it; AlexNet for those that they do not have."""
+    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")

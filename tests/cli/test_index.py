@@ -1,0 +1,179 @@
+"""The program `index`: building, adding, removing, checking, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_helpers import clustered_codes, image_items, write_code_folder
+
+from dsprh_tf.index.hamming import HammingIndex
+
+
+@pytest.fixture(scope="module")
+def built(program, collection, tmp_path_factory):
+    """What `build` and `add` print of an index like the collection's: (folder, output)."""
+    index = tmp_path_factory.mktemp("built") / "index"
+    codes = f"--codes={collection}/image,{collection}/text"
+    outcome = program("index", "build", codes, f"--index={index}")
+    assert outcome.code == 0, outcome.err
+    return index, outcome.out
+
+
+def test_build_says_what_there_is(built, everything):
+    said = built[1]
+    total = len(everything[1])
+    assert f"{total} added, 0 replaced, 0 unchanged" in said
+    for line in ("images               120", f"texts                {total - 120}",
+                 "kind                 flat", "search               exact",
+                 "bits                 16"):  # fmt: skip
+        assert line in said
+
+
+def test_check(program, collection, everything):
+    outcome = program("index", "check", f"--index={collection}/index")
+    assert outcome.code == 0, outcome.err
+    assert f"is in order: {len(everything[1])} items, checksums right" in outcome.out
+    assert "recall@10 1.0000 on 100 of them" in outcome.out
+
+
+def test_stats(program, built):
+    outcome = program("index", "stats", f"--index={built[0]}")
+    assert outcome.out == built[1].split("\n", 1)[1]
+
+
+def test_adding_step_by_step_gives_the_same(program, collection, tmp_path):
+    for command, part in (("build", "image"), ("add", "text"), ("add", "image")):
+        outcome = program("index", command, f"--codes={collection}/{part}",
+                          f"--index={tmp_path}/index")  # fmt: skip
+        assert outcome.code == 0, outcome.err
+    assert "0 added, 0 replaced, 120 unchanged" in outcome.out
+    a, b = HammingIndex.load(collection / "index"), HammingIndex.load(tmp_path / "index")
+    np.testing.assert_array_equal(a.ids_where(), b.ids_where())
+    np.testing.assert_array_equal(a.codes_of(a.ids_where()), b.codes_of(a.ids_where()))
+    assert a.items_of(a.ids_where()).equals(b.items_of(a.ids_where()))
+
+
+def test_an_approximate_kind_prints_its_recall(program, tmp_path):
+    """Through a folder of codes that was not encoded here."""
+    rows = 2000
+    write_code_folder(tmp_path / "codes", clustered_codes(rows), image_items(rows))
+    outcome = program("index", "build", f"--codes={tmp_path}/codes", "--kind=ivf",
+                      f"--index={tmp_path}/index")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "search               approximate" in outcome.out
+    recall = float(outcome.out.split("recall@10")[1].split()[0])
+    assert 0.8 < recall <= 1
+    checked = program("index", "check", f"--index={tmp_path}/index")
+    assert f"recall@10 {recall:.4f} on 100 of them" in checked.out
+
+
+def test_remove(program, copy, everything):
+    items = everything[1]
+    first = items[0]["id"]
+    outcome = program("index", "remove", f"--index={copy}", f"--ids={first},77")
+    assert "1 removed, 1 not found" in outcome.out
+    tag = items[5]["tags"][0]
+    tagged = sum(tag in item["tags"] for item in items[1:])
+    outcome = program("index", "remove", f"--index={copy}", f"--tag={tag}")
+    assert f"{tagged} removed" in outcome.out
+    left = [item for item in items[1:] if tag not in item["tags"]]
+    prefix = str(Path(items[0]["path"]).parent / "00001")
+    outcome = program("index", "remove", f"--index={copy}", f"--prefix={prefix}")
+    left = [item for item in left if not (item["path"] or "").startswith(prefix)]
+    index = HammingIndex.load(copy)
+    assert sorted(index.ids_where()) == sorted(item["id"] for item in left)
+
+
+def test_remove_what_is_gone(program, collection, copy, everything):
+    pictures = collection / "scenes" / "images"
+    hidden = pictures.with_name("hidden")
+    gone = everything[1][3]
+    pictures.rename(hidden)
+    pictures.mkdir()
+    try:
+        for path in hidden.iterdir():
+            if path.name != Path(gone["path"]).name:
+                (pictures / path.name).symlink_to(path)
+        outcome = program("index", "remove", f"--index={copy}", "--gone")
+    finally:
+        shutil.rmtree(pictures)
+        hidden.rename(pictures)
+    assert outcome.code == 0, outcome.err
+    assert "1 removed" in outcome.out
+    assert gone["id"] not in HammingIndex.load(copy).ids_where()
+
+
+def test_killed_while_adding(program, collection, killed, tmp_path):
+    """At 20 random points: the former content or the new, and once more gives the new."""
+    index = tmp_path / "index"
+    program("index", "build", f"--codes={collection}/image", f"--index={index}")
+    before = len(HammingIndex.load(index))
+    shutil.copytree(index, tmp_path / "before")
+    add = ("index", "add", f"--codes={collection}/text", f"--index={index}")
+    whole = HammingIndex.load(collection / "index")
+    rng = np.random.default_rng(0)
+    deaths = 0
+    for point in rng.integers(1, 25, 20):
+        shutil.rmtree(index)
+        shutil.copytree(tmp_path / "before", index)
+        deaths += killed(index, int(point), lambda: program(*add))
+        assert len(HammingIndex.load(index)) in (before, len(whole))
+        outcome = program(*add)
+        assert outcome.code == 0, outcome.err
+        found = HammingIndex.load(index)
+        np.testing.assert_array_equal(found.ids_where(), whole.ids_where())
+        assert found.items_of(found.ids_where()).equals(whole.items_of(found.ids_where()))
+    assert deaths >= 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "got no command, expected one of build, add, remove, stats, check before all"),
+        (["--index=a", "stats"], "got '--index=a', expected one of build"),
+        (["destroy"], "got 'destroy', expected one of"),
+        (["stats", "check"], "got 'check', expected only --flag=value"),
+        (["stats"], "needs --index=FOLDER"),
+        (["stats", "--index=nowhere"], "nowhere holds no index"),
+        (["add", "--index=nowhere"], "needs --codes=FOLDER"),
+        (["add", "--index=nowhere", "--codes=gone"], "gone holds no codes"),
+        (["build", "--index=x", "--kind=tree"], "tree"),
+        (["remove", "--index=x"], "needs either --ids, or --tag and --prefix, or --gone"),
+        (["remove", "--index=x", "--ids=1", "--gone"], "needs either --ids"),
+        (["remove", "--index=x", "--ids=1,b"], "--ids has 'b', expected the id of an item"),
+        (["remove", "--index=x", f"--ids=1,{'9' * 20}"], "9', expected the id of an item"),
+        (["remove", "--index=x", f"--ids=1,{'9' * 9999}"], "9', expected the id of an item"),
+        (["stats", "--index=redis://host/x"], "no engine for redis://"),
+    ],
+)
+def test_bad_commands(program, arguments, message):
+    line = program("index", *arguments).line
+    assert line.startswith("index: ")
+    assert message in line
+
+
+def test_an_index_that_is_there(program, collection, copy):
+    codes = f"--codes={collection}/image"
+    assert "holds an index already" in program("index", "build", codes, f"--index={copy}").line
+    outcome = program("index", "build", codes, f"--index={copy}", "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert len(HammingIndex.load(copy)) == 120
+
+
+def test_codes_of_other_encoders(program, collection, copy, tmp_path):
+    shutil.copytree(collection / "image", tmp_path / "codes")
+    path = tmp_path / "codes" / "codes.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "fingerprint": "0" * 64}))
+    outcome = program("index", "add", f"--codes={tmp_path}/codes", f"--index={copy}")
+    assert "is of other encoders than the index (fingerprint 000000000000" in outcome.line
+
+
+def test_help_names_the_commands(program):
+    said = program("index", "--help").out
+    for word in ("commands:", "build  ", "check  ", "--kind", "--gone"):
+        assert word in said

@@ -1,0 +1,128 @@
+"""Queries to an index: files of them, and their codes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from helpers import png_header
+from index_helpers import HashEncoder, image_items, random_codes, write_image
+
+from dsprh_tf.index.hamming import HammingIndex
+from dsprh_tf.index.queries import (
+    Query,
+    check_id,
+    encode_image,
+    encode_queries,
+    query_codes,
+    read_queries,
+)
+
+
+class Encoder(HashEncoder):
+    """An exported encoder as far as queries need it; the words "known" and "good" are known."""
+
+    info = {"fingerprint": "abc"}
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def encode(self, items, batch_size=32):
+        return super().encode(items, max(batch_size, len(items)))
+
+    def check_words(self, texts):
+        for text in texts:
+            if not {"known", "good"} & set(text.split()):
+                raise ValueError(f"{text!r} has no word of the vocabulary")
+
+    def unknown_words(self, text):
+        return {word: ["known"] for word in text.split() if word not in ("known", "good")}
+
+
+@pytest.fixture
+def index():
+    index = HammingIndex(64, fingerprint="abc")
+    index.add(random_codes(5), image_items(5))
+    return index
+
+
+def no_note(text, unknown):
+    raise AssertionError((text, unknown))
+
+
+class TestEncode:
+    def test_texts(self, index):
+        notes = []
+        texts = ["known", "known dgo", "good"]
+        codes = encode_queries(Encoder("text"), index, texts, lambda *note: notes.append(note))
+        np.testing.assert_array_equal(codes, Encoder("text").encode(texts))
+        assert notes == [("known dgo", {"dgo": ["known"]})]
+        with pytest.raises(ValueError, match="'dgo' has no word"):
+            encode_queries(Encoder("text"), index, ["known", "dgo"], no_note)
+
+    def test_images(self, index, tmp_path):
+        paths = [write_image(tmp_path / name, i) for i, name in enumerate(("a.png", "b.jpg"))]
+        codes = encode_queries(Encoder("image"), index, list(map(str, paths)), no_note)
+        expected = [Encoder("image").encode([path.read_bytes()])[0] for path in paths]
+        np.testing.assert_array_equal(codes, expected)
+        for content, problem in ((None, "No such file"), (b"", "is empty"), (b"x", "is no JPEG")):
+            path = tmp_path / "bad.jpg"
+            if content is not None:
+                path.write_bytes(content)
+            with pytest.raises(ValueError, match=f"image .*bad.jpg .*{problem}.*; choose another"):
+                encode_queries(Encoder("image"), index, [str(path)], no_note)
+
+    def test_an_image_that_only_pillow_reads(self, tmp_path):
+        path = write_image(tmp_path / "a.jpg", 4, comment=b"only Pillow")
+        encoder = Encoder("image")
+        assert encode_image(encoder, path.read_bytes(), "it").shape == (1, 8)
+        assert encoder.encoded[0].startswith(b"\x89PNG")
+
+    def test_an_image_that_is_too_large(self):
+        with pytest.raises(ValueError, match="it is too large .*60 x 40 pixels; at most 2,399"):
+            encode_image(Encoder("image"), png_header(60, 40), "it", 2399)
+
+    @pytest.mark.parametrize(
+        ("name", "subject"), [(None, "the text encoder"), ("my own", "my own")]
+    )
+    def test_other_encoders(self, name, subject):
+        other = HammingIndex(64, fingerprint="xyz")
+        with pytest.raises(ValueError, match=f"{subject} is of other encoders than the index"):
+            encode_queries(Encoder("text"), other, ["known"], no_note, name)
+        with pytest.raises(ValueError, match=f"{subject} makes codes of 64 bits, .* with 32"):
+            encode_queries(Encoder("text"), HammingIndex(32), ["known"], no_note, name)
+
+
+def test_codes_of_all_kinds(index):
+    calls = []
+
+    def encode(kind, values):
+        calls.append((kind, values))
+        return random_codes(len(values), seed=len(kind))
+
+    queries = [Query("text", "a"), Query("like", "20"), Query("image", "b"), Query("text", "c")]
+    codes = query_codes(index, queries, encode)
+    assert calls == [("text", ["a", "c"]), ("image", ["b"])]
+    np.testing.assert_array_equal(codes[[0, 3]], random_codes(2, seed=4))
+    np.testing.assert_array_equal(codes[1:2], index.codes_of([20]))
+    with pytest.raises(ValueError, match="no item of the index has the id 21"):
+        query_codes(index, [Query("like", "21")], encode)
+
+
+def test_files(tmp_path):
+    (tmp_path / "q.txt").write_text("a dog\n\n  \na cat\n")
+    assert read_queries(tmp_path / "q.txt") == [("text", "a dog"), ("text", "a cat")]
+    rows = [{"image": "sub/a.jpg"}, {"like": 12}, {"text": " red "}, {"image": "/b.jpg"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read_queries(tmp_path / "q.jsonl") == [
+        ("image", str(tmp_path / "sub/a.jpg")), ("like", "12"), ("text", "red"),
+        ("image", "/b.jpg"),
+    ]  # fmt: skip
+
+
+def test_ids():
+    check_id("12", "--like=12")
+    with pytest.raises(ValueError, match="--like=x, expected the id of an item"):
+        check_id("x", "--like=x")
