@@ -1,11 +1,11 @@
-"""How the ridge and the power of the references' canonical space were chosen.
+"""Chooses the ridge and the power of the baselines' canonical space.
 
-    python benchmarks/reference_choices.py --run_dir=runs/NAME
+    python benchmarks/baseline_choices.py --run_dir=runs/NAME
 
 Splits the training pairs of a run of scripts/train.py (its data, split, words and frozen backbone)
 into folds, fits on the others and looks for each held-out item's own partner among all held-out
 ones: mean reciprocal rank of both directions, by cosine and by ITQ codes. Neither labels nor test
-queries are used. Prints a table and writes benchmarks/results/reference_choices.csv.
+queries are used. Prints a table and writes benchmarks/results/baseline_choices.csv.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import itertools
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from dsprh_tf import codes, metrics  # noqa: E402
 from dsprh_tf.methods import baselines  # noqa: E402
+from dsprh_tf.run import Run  # noqa: E402
 from dsprh_tf.similarity import unit_rows  # noqa: E402
 
 
@@ -43,18 +43,12 @@ def main() -> None:
     parser.add_argument("--ridges", type=float, nargs="+", default=[0.1, 0.3, 1, 3, 10])
     parser.add_argument("--powers", type=float, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--folds", type=int, default=3)
-    results = Path(__file__).parent / "results" / "reference_choices.csv"
+    results = Path(__file__).parent / "results" / "baseline_choices.csv"
     parser.add_argument("--out", default=str(results))
     args = parser.parse_args()
-    run = common.load_run(args.run_dir)
-    train = np.random.default_rng(0).permutation(run.split.train)
-    images = run.dataset.image_features
-    if run.has_images:
-        run.backbone = run.build_backbone()
-        cache = run.cache()
-        cache.ensure(train)
-        images = cache.arrays["feature"]
-    images, texts = images[train], run.source.text_features(train)
+    data = Run.load(args.run_dir).data
+    train = np.random.default_rng(0).permutation(data.split.train)
+    images, texts = data.image_features(train)[train], data.source.text_features(train)
     folds = np.array_split(np.arange(len(train)), args.folds)
     print(f"{len(train):,} training pairs in {args.folds} folds")
     print(f"{'bits':>6}{'ridge':>7}{'power':>7}{'cosine':>9}{'ITQ codes':>11}")

@@ -1,9 +1,9 @@
-"""Seconds an epoch of training costs with the frozen trunk computed, cached, and not needed.
+"""Seconds of a training epoch with the frozen backbone computed, cached, and not needed.
 
     python benchmarks/cached_training.py
 
-Three ways over the same pictures and the same heads, interleaved in one run: pictures through
-the frozen backbone each time; the backbone's outputs from the cache on disk; ready float32
+Three ways over the same images and the same heads, interleaved in one run: images through the
+frozen backbone each time; the backbone's outputs from the cache on disk; ready float32
 tensors in memory, the floor. Ratios are medians over the rounds.
 """
 
@@ -25,13 +25,15 @@ import dsprh_tf  # noqa: F401 - before TensorFlow
 import numpy as np
 import tensorflow as tf
 
-from dsprh_tf import methods, training
 from dsprh_tf.backbones.architectures import build_backbone
 from dsprh_tf.backbones.feature_cache import FeatureCache
 from dsprh_tf.data.pairs import load_pairs
 from dsprh_tf.data.pipeline import PairSource
 from dsprh_tf.data.scenes.draw import write_scenes
 from dsprh_tf.data.text import BagOfWords
+from dsprh_tf.methods import METHODS, PAPER
+from dsprh_tf.model import CrossModalHashing
+from dsprh_tf.training.optimizers import make_optimizer
 
 BATCH = 32
 
@@ -41,7 +43,7 @@ def epoch_seconds(model, batches, steps: int) -> float:
     start = time.perf_counter()
     for _ in range(steps):
         terms = model.benchmark_step(next(batches))
-        float(terms["total"])
+        float(terms["loss"])
     return time.perf_counter() - start
 
 
@@ -55,8 +57,8 @@ def measure(name: str, dataset, words, folder: str, rounds: int) -> list[dict]:
         "feature": int(outputs["feature"].shape[-1]),
         "conv_map": tuple(map(int, outputs["conv_map"].shape[1:])),
     }
-    model = methods.dsprh(64, sizes, backbone, 224)
-    model.compile(training.make_optimizer("sgd", 1e-4), training.make_optimizer("sgd", 1e-4))
+    model = CrossModalHashing(METHODS[PAPER](64), sizes, backbone, 224)
+    model.compile(make_optimizer("sgd", 1e-4), make_optimizer("sgd", 1e-4))
     model.benchmark_step = tf.function(model.train_step, reduce_retracing=False)
     indices = np.arange(len(dataset) // BATCH * BATCH)
     plain = PairSource(dataset, words)
@@ -69,7 +71,7 @@ def measure(name: str, dataset, words, folder: str, rounds: int) -> list[dict]:
         source.keep_texts(indices)
     steps = len(indices) // BATCH
     ready = list(cached.training_batches(indices, BATCH, 0, range(1)))
-    # One iterator for all epochs, as training.fit has it.
+    # One iterator for all epochs, as training has it.
     ways = {
         "uncached": iter(plain.training_batches(indices, BATCH, 0, range(rounds + 1))),
         "cached": iter(cached.training_batches(indices, BATCH, 0, range(rounds + 1))),
@@ -90,15 +92,15 @@ def measure(name: str, dataset, words, folder: str, rounds: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=256, help="pictures an epoch")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs timed a way")
+    parser.add_argument("--images", type=int, default=256, help="images per epoch")
+    parser.add_argument("--rounds", type=int, default=5, help="epochs timed per way")
     parser.add_argument("--backbones", nargs="+", default=["alexnet", "MobileNetV2"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_scenes(Path(folder) / "scenes", arguments.pictures, 0, (256, 256))
+        manifest = write_scenes(Path(folder) / "scenes", arguments.images, 0, (256, 256))
         dataset = load_pairs(manifest)
         words = BagOfWords.fit(dataset.texts)
-        print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, {arguments.pictures} pictures")
+        print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, {arguments.images} images")
         print(f"{'backbone':<14}{'epoch from':<28}{'seconds':>9}{'x in memory':>13}")
         for name in arguments.backbones:
             for row in measure(name, dataset, words, folder, arguments.rounds):

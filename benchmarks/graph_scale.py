@@ -2,9 +2,9 @@
 
     python benchmarks/graph_scale.py
 
-Draws pairs from a mixture of topics (1,280 image values, 1,000 words, about 10 words a text),
+Draws pairs from a mixture of topics (1,280 image values, 1,000 words, about 10 words per text),
 builds the neighbour graph of dsprh_plus as training does and compares the neighbours of a sample
-of pairs with those found by comparing all. One process a size, so that each peak is its own.
+of pairs with those found by comparing all. One process per size, so that each peak is its own.
 Stops with exit code 1 where the memory passes --limit_gib.
 """
 
@@ -96,7 +96,7 @@ def main() -> None:
         lines.append(done.stdout.strip())
         print(" | ".join(f"{n} {v}" for n, v in zip(header.split(","), lines[-1].split(","))))
     Path(arguments.out).write_text("\n".join(lines) + "\n")
-    print(f"one row a size: {arguments.out}")
+    print(f"one row per size: {arguments.out}")
     sys.exit(any(float(line.split(",")[5]) > arguments.limit_gib for line in lines[1:]))
 
 

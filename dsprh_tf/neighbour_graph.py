@@ -180,7 +180,7 @@ def _nearest(joint, index, k: int, exact: bool, mean: float, deviation: float):
     """Sparse [n, n]: each row's k nearest, itself first, with max((similarity - mean) / dev, 0)."""
     n = len(joint)
     positions = np.empty((n, k), np.int32)
-    values = np.empty((n, k), np.float32)
+    values: np.ndarray = np.empty((n, k), np.float32)
     for rows, vectors in joint.blocks():
         own = np.arange(rows.start, rows.stop)
         if exact:

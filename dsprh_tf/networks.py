@@ -191,6 +191,17 @@ class TextNetwork(keras.layers.Layer):
         return {**super().get_config(), "bits": self.bits, "hidden": self.hidden}
 
 
+def plain_networks(bits: int, text_hidden: int) -> tuple[ImageNetwork, TextNetwork]:
+    """The networks of DJSRH and DSAH: a hash layer on the backbone's feature as it is.
+
+    Args:
+        bits: length K of the hash values.
+        text_hidden: size of the text network's hidden layer.
+    """
+    image = ImageNetwork(bits, fusion_weights=(0.0, 0.0, 1.0), normalize=False)
+    return image, TextNetwork(bits, hidden=text_hidden)
+
+
 def fused_image_network(
     bits: int, sizes: dict, fusion_weights, cov_channels: int, covariance: bool
 ) -> ImageNetwork:

@@ -101,10 +101,11 @@ def nearest_by_features(
         bool [q, n].
     """
     words = inverse_document_frequency(database[1])
-    total = 0.0
+    total: np.ndarray | float = 0.0
     for own, others in ((query[0], database[0]), (query[1] * words, database[1] * words)):
         own, others = unit_rows(own), unit_rows(others)
         among = others @ others.T
         total = total + (own @ others.T - mean_between(among)) / deviation_between(among)
+    total = np.asarray(total)
     nearest = max(1, round(share * total.shape[1]))
     return total >= np.partition(total, -nearest, axis=1)[:, [-nearest]]

@@ -6,18 +6,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from method_helpers import normal, unit_mean_square, values
 
+from dsprh_tf import layers
 from dsprh_tf.layers import (
     CovariancePooling,
     FeatureFusion,
+    PyramidPooling,
+    SeededDropout,
     StripPooling,
     l2_normalize,
     newton_schulz_sqrt,
 )
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def randomise(layer, seed=0):
@@ -129,9 +129,7 @@ def test_newton_schulz_converges_to_the_square_root():
     vectors, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))
     matrix = tf.constant((vectors * values @ vectors.T)[None])
     root = vectors * np.sqrt(values) @ vectors.T
-    errors = [
-        np.abs(newton_schulz_sqrt(matrix, n)[0].numpy() - root).max() for n in (1, 2, 5, 12)
-    ]
+    errors = [np.abs(newton_schulz_sqrt(matrix, n)[0].numpy() - root).max() for n in (1, 2, 5, 12)]
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < 0.05
     assert errors[3] < 1e-10
@@ -263,6 +261,47 @@ def test_a_zero_row_stays_zero_and_has_no_gradient():
     np.testing.assert_allclose(tape.gradient(loss, x), expected, rtol=1e-5)
 
 
+def test_unit_mean_square_equals_the_naive_computation():
+    x = normal(3, 5)
+    x[1] = 0
+    np.testing.assert_allclose(layers.unit_mean_square(x), unit_mean_square(x), rtol=1e-5)
+
+
+# Means over regions
+
+
+def test_pyramid_pooling_is_the_mean_of_each_region():
+    x = values(2, 8, 4, 3)
+    expected = [x.mean((1, 2))]
+    expected += [x[:, 4 * r : 4 * r + 4, 2 * c : 2 * c + 2].mean((1, 2)) for r in (0, 1)
+                 for c in (0, 1)]  # fmt: skip
+    found = PyramidPooling((1, 2))(x)
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-5)
+    with pytest.raises(ValueError, match="levels is \\(0,\\), expected regions per side"):
+        PyramidPooling((0,))
+
+
+# Dropout
+
+
+def test_seeded_dropout_sets_its_share_to_zero_and_scales_the_others():
+    x = np.ones((40, 50), np.float32)
+    layer = SeededDropout(0.2, seed=3)
+    np.testing.assert_array_equal(layer(x), x)
+    first, second = (layer(x, training=True).numpy() for _ in range(2))
+    for y in (first, second):
+        assert (y == 0).mean() == pytest.approx(0.2, abs=0.03)
+        np.testing.assert_allclose(y[y > 0], 1 / 0.8, rtol=1e-6)
+    assert (first != second).any()
+    again, other = SeededDropout(0.2, seed=3), SeededDropout(0.2, seed=4)
+    np.testing.assert_array_equal(again(x, training=True), first)
+    assert (other(x, training=True).numpy() != first).any()
+    # The masks go on from the counter.
+    again.counter.assign(layer.counter - 1)
+    np.testing.assert_array_equal(again(x, training=True), second)
+    np.testing.assert_array_equal(SeededDropout(0.0)(x, training=True), x)
+
+
 # Bad arguments and inputs
 
 PIXELS = np.zeros((2, 4, 4, 3), np.float32)
@@ -277,6 +316,8 @@ ROWS = np.zeros((2, 3), np.float32)
         (lambda: CovariancePooling(iterations=0), "iterations is 0, expected at least 1"),
         (lambda: CovariancePooling(epsilon=0), "epsilon is 0, expected a positive number"),
         (lambda: CovariancePooling(epsilon=float("nan")), "epsilon is nan, expected a positive"),
+        (lambda: SeededDropout(1.0), r"got the dropout rate 1.0, expected a number in \[0, 1\)"),
+        (lambda: SeededDropout(-0.1), "got the dropout rate -0.1"),
         (lambda: FeatureFusion(()), r"fusion weights are \(\), expected non-negative"),
         (lambda: FeatureFusion((1, -1)), r"fusion weights are \(1.0, -1.0\), expected non-neg"),
         (lambda: FeatureFusion((0, 0)), "not all zero"),

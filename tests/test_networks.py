@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from method_helpers import values
 
-from dsprh_tf.networks import ImageNetwork, TextNetwork
-
-
-def values(*shape, seed=0):
-    return np.random.default_rng(seed).random(shape, np.float32)
-
+from dsprh_tf.networks import (
+    ImageNetwork,
+    TextNetwork,
+    fused_image_network,
+    plain_networks,
+    straight_through_sign,
+)
 
 INPUTS = {"feature": values(3, 6), "conv_map": values(3, 4, 5, 4, seed=1)}
 
@@ -88,6 +91,34 @@ def test_text_network_equals_numpy():
     hashed = network(bow)["hash"]
     expected = dense(relu_dense(bow, network.hidden_layer), network.hash_layer)
     np.testing.assert_allclose(hashed, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_plain_networks_hash_the_feature_as_it_is():
+    image, text = plain_networks(8, 7)
+    fused, hashed = image({"feature": 3 * INPUTS["feature"]}).values()
+    np.testing.assert_array_equal(fused, 3 * INPUTS["feature"])
+    np.testing.assert_allclose(hashed, dense(fused.numpy(), image.hash_layer), rtol=1e-5)
+    assert (image.reads, text.bits, text.hidden) == (("feature",), 8, 7)
+
+
+@pytest.mark.parametrize("channels, kept", [(3, 3), (0, None)])
+def test_fused_networks_take_the_map_where_there_is_one(channels, kept):
+    weights = (0.2, 0.3, 0.5)
+    network = fused_image_network(8, {"conv_map": (4, 5, 4)}, weights, channels, True)
+    assert (network.fusion_weights, network.cov_channels) == (weights, kept)
+    for sizes in ({}, {"conv_map": None}):
+        network = fused_image_network(16, sizes, weights, channels, False)
+        assert (network.fusion_weights, network.covariance) == ((0, 0, 1), False)
+        assert network.bits == 16
+
+
+def test_straight_through_sign():
+    x = tf.Variable([-2.0, -0.0, 0.0, 0.3])
+    upstream = tf.constant([1.0, -2.0, 3.0, 0.5])
+    with tf.GradientTape() as tape:
+        y = straight_through_sign(x)
+    np.testing.assert_array_equal(y, [-1, 1, 1, 1])
+    np.testing.assert_array_equal(tape.gradient(y, x, output_gradients=upstream), upstream)
 
 
 @pytest.mark.parametrize("make, message", [

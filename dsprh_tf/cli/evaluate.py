@@ -11,17 +11,11 @@ from __future__ import annotations
 from absl import flags
 
 from dsprh_tf.cli.program import Program
+from dsprh_tf.cli.settings import define_run, load_run
 from dsprh_tf.evaluation.results import results_files
-from dsprh_tf.run import Run
 
 FLAGS = flags.FlagValues()
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder of `dsprh train`.", flag_values=FLAGS)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where the data lies now, if it was moved.", flag_values=FLAGS
-)
-_WEIGHTS = flags.DEFINE_string(
-    "backbone_weights", None, "Likewise for the backbone's weights.", flag_values=FLAGS
-)
+define_run(FLAGS)
 _TIES = flags.DEFINE_enum(
     "ties",
     "stable",
@@ -33,9 +27,7 @@ _TIES = flags.DEFINE_enum(
 
 def main() -> None:
     """Evaluates, and says where the results are."""
-    if not _RUN_DIR.value:
-        raise ValueError("needs --run_dir=FOLDER, a run folder of `dsprh train`")
-    run = Run.load(_RUN_DIR.value, _DATA_DIR.value, _WEIGHTS.value)
+    run = load_run(FLAGS)
     print(run.evaluate(_TIES.value))
     print(f"results: {run.folder.path}/{', '.join(results_files(_TIES.value))}")
 

@@ -65,7 +65,7 @@ GROUPS = {
 
 
 def request_of_flags() -> plan.Request:
-    """What the flags ask for."""
+    """The request that the flags describe."""
     typed = PROGRAM.typed
     for name in plan.SINGLE:
         if name in typed and name != "bits":

@@ -1,4 +1,4 @@
-"""Flags of runs, made from the settings of runs and methods: the only place that knows both."""
+"""Flags of runs: made from the settings of runs and methods, and those that name a finished run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 
 from absl import flags
 
+from dsprh_tf.methods.base import kind_of
+from dsprh_tf.run import Run
 from dsprh_tf.settings import GROUPS, RunSettings, as_text, method_fields
 
 
@@ -49,14 +51,35 @@ def given_settings(flag_values: flags.FlagValues) -> dict:
     return found
 
 
+def define_run(flag_values: flags.FlagValues) -> None:
+    """Defines the flags that name a finished run: run_dir, data_dir and backbone_weights."""
+    for name, text in (
+        ("run_dir", "Run folder of `dsprh train`."),
+        ("data_dir", "Where the data lies now, if it was moved."),
+        ("backbone_weights", "Likewise for the backbone's weights."),
+    ):
+        flags.DEFINE_string(name, None, text, flag_values=flag_values)
+
+
+def load_run(flag_values: flags.FlagValues) -> Run:
+    """The run that the flags of `define_run` name.
+
+    Raises:
+        ValueError: none is named, or there is none.
+    """
+    values = [flag_values[name].value for name in ("run_dir", "data_dir", "backbone_weights")]
+    if not values[0]:
+        raise ValueError("needs --run_dir=FOLDER, a run folder of `dsprh train`")
+    return Run.load(*values)
+
+
 def _define(flag_values: flags.FlagValues, field: dataclasses.Field, text: str) -> None:
-    kind = str(field.type).split(" ")[0]
     define = {
         "bool": flags.DEFINE_boolean,
         "int": flags.DEFINE_integer,
         "float": flags.DEFINE_float,
         "str": flags.DEFINE_string,
-    }.get(kind, flags.DEFINE_list)
+    }.get(kind_of(field), flags.DEFINE_list)
     define(field.name, None, text, flag_values=flag_values)
 
 

@@ -34,7 +34,9 @@ def load_coco(data_dir: str | os.PathLike, on_bad_image: str = "error") -> PairD
         ValueError: files are missing or broken; the line says what to download, and where to.
     """
     folder = require_folder(data_dir, _DOWNLOAD)
-    notes, images, captions, present, categories = [], {}, {}, {}, {}
+    notes: list[str] = []
+    images: dict[int, str] = {}
+    captions, present, categories = {}, {}, {}
     for part in _parts(folder):
         pictures = _image_folder(folder, part)
         if pictures is None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class PairDataset:
             indices = np.flatnonzero(indices)
         indices = indices.astype(np.int64)
         arrays = ("ids", "image_paths", "texts", "labels", "image_features", "text_features")
-        taken = {
+        taken: dict[str, Any] = {
             field: None if getattr(self, field) is None else getattr(self, field)[indices]
             for field in arrays
         }
@@ -117,7 +118,8 @@ class PairDataset:
         Raises:
             ValueError: a bad file under "error"; no readable file at all; an unknown value.
         """
-        keep, problems = check_images(self.image_paths, on_bad_image, where)
+        paths = () if self.image_paths is None else self.image_paths.tolist()
+        keep, problems = check_images(paths, on_bad_image, where)
         if keep.all():
             return self
         if not keep.any():

@@ -124,7 +124,7 @@ def check_picture(path: str | os.PathLike) -> None:
     Raises:
         ValueError: the array has no such picture; and as `array_type`.
     """
-    file, key, axes, index = _parts(path)
+    file, key, axes, index = _picture_parts(path)
     shape, _ = array_type(file, key)
     if len(shape) != len(axes) or index >= shape[axes.index("N")]:
         raise ValueError(f"{key} is {' x '.join(map(str, shape))}, without picture {index}")
@@ -133,7 +133,7 @@ def check_picture(path: str | os.PathLike) -> None:
 def read_picture(path: str | os.PathLike) -> np.ndarray:
     """A picture of an array: uint8 [height, width, 3]; raises as `check_picture` does."""
     check_picture(path)
-    file, key, axes, index = _parts(path)
+    file, key, axes, index = _picture_parts(path)
     at = tuple(index if axis == "N" else slice(None) for axis in axes)
     array = _kept(file, key)
     picture = read_array(file, key, at) if isinstance(array, tuple) else array[at]
@@ -146,10 +146,10 @@ def picture_mark(path: str | os.PathLike) -> int:
 
     For every `CHECKSUM_EVERY`-th picture the CRC-32 of its pixels, else the size of the file.
     """
-    file, _, _, index = _parts(path)
+    file, _, _, index = _picture_parts(path)
     if index % CHECKSUM_EVERY:
         return os.stat(file).st_size
-    return zlib.crc32(read_picture(path))
+    return zlib.crc32(read_picture(path).data)
 
 
 def _parts(path: str | os.PathLike) -> tuple[str, str, str, int] | None:
@@ -157,3 +157,10 @@ def _parts(path: str | os.PathLike) -> tuple[str, str, str, int] | None:
     if len(parts) != 4 or sorted(parts[2]) != list("CHNW") or not parts[3].isdecimal():
         return None
     return parts[0], parts[1], parts[2], int(parts[3])
+
+
+def _picture_parts(path: str | os.PathLike) -> tuple[str, str, str, int]:
+    parts = _parts(path)
+    if parts is None:
+        raise ValueError(f"{os.fspath(path)} names no picture of an array")
+    return parts

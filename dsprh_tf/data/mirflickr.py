@@ -45,21 +45,17 @@ def load_mirflickr25k(data_dir: str | os.PathLike, on_bad_image: str = "error") 
     folder = require_folder(data_dir, _DOWNLOAD)
     roots = [folder, folder / "mirflickr", folder / "mirflickr25k"]
     roots.append(folder / "mirflickr25k" / "mirflickr")
-    tag_dir = first_existing(root / "meta" / "tags" for root in roots)
-    common_file = first_existing(root / "doc" / "common_tags.txt" for root in roots)
-    annotations = first_existing(
-        parent / name / "animals.txt"
-        for parent in roots
-        for name in ("annotations", "mirflickr25k_annotations_v080", "")
+    tag_dir = _find(folder, "meta/tags", [root / "meta" / "tags" for root in roots])
+    common_file = _find(
+        folder, "doc/common_tags.txt", [root / "doc" / "common_tags.txt" for root in roots]
     )
-    for what, found in (
-        ("meta/tags", tag_dir),
-        ("doc/common_tags.txt", common_file),
-        ("annotations (animals.txt, ...)", annotations),
-    ):
-        if found is None:
-            raise ValueError(f"{folder} has no {what}; {_DOWNLOAD}")
-    root, annotations = tag_dir.parents[1], annotations.parent
+    places = ("annotations", "mirflickr25k_annotations_v080", "")
+    annotations = _find(
+        folder,
+        "annotations (animals.txt, ...)",
+        [root / place / "animals.txt" for root in roots for place in places],
+    ).parent
+    root = tag_dir.parents[1]
 
     vocabulary = _common_tags(common_file)
     common = set(vocabulary)
@@ -90,15 +86,22 @@ def load_mirflickr25k(data_dir: str | os.PathLike, on_bad_image: str = "error") 
         raise ValueError(f"{folder}: no image has both a common tag and a label; {_DOWNLOAD}")
     dataset = PairDataset(
         name="mirflickr25k",
-        ids=[f"im{numbers[i]}" for i in kept],
-        image_paths=[str(root / f"im{numbers[i]}.jpg") for i in kept],
-        texts=[" ".join(tags[i]) for i in kept],
+        ids=np.array([f"im{numbers[i]}" for i in kept]),
+        image_paths=np.array([str(root / f"im{numbers[i]}.jpg") for i in kept], object),
+        texts=np.array([" ".join(tags[i]) for i in kept], object),
         labels=labels[kept],
         label_names=LABELS,
         vocabulary=vocabulary,
         notes=tuple(notes),
     )
     return dataset.drop_bad_images(on_bad_image)
+
+
+def _find(folder: Path, what: str, candidates: list[Path]) -> Path:
+    found = first_existing(candidates)
+    if found is None:
+        raise ValueError(f"{folder} has no {what}; {_DOWNLOAD}")
+    return found
 
 
 def _tag(text: str) -> str:
@@ -112,7 +115,7 @@ def _tags(path: Path) -> list[str]:
 
 def _common_tags(path: Path) -> tuple[str, ...]:
     """The tags of `common_tags.txt` (lines "tag count") that are on enough images."""
-    tags = {}
+    tags: dict[str, None] = {}
     for row, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue

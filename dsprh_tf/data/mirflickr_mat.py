@@ -76,10 +76,13 @@ def load_mirflickr25k_mat(data_dir: str | os.PathLike, on_bad_image: str = "erro
     dataset = PairDataset(
         name="mirflickr25k_mat",
         ids=np.arange(count).astype(np.str_),
-        image_paths=[
-            mat_files.picture_path(files[IMAGES], keys[IMAGES], axes, i) for i in range(count)
-        ],
-        texts=[" ".join(vocabulary[t] for t in np.flatnonzero(row)) for row in tags],
+        image_paths=np.array(
+            [mat_files.picture_path(files[IMAGES], keys[IMAGES], axes, i) for i in range(count)],
+            object,
+        ),
+        texts=np.array(
+            [" ".join(vocabulary[t] for t in np.flatnonzero(row)) for row in tags], object
+        ),
         labels=labels,
         label_names=tuple(f"label{column:02}" for column in range(1, labels.shape[1] + 1)),
         vocabulary=vocabulary,
@@ -116,7 +119,7 @@ def _find(folder: Path) -> dict[str, Path]:
     missing = [_SEPARATE[kind] for kind, file in found.items() if file is None]
     if missing:
         raise ValueError(f"{folder} has no {' and no '.join(missing)}; {_PLACE}")
-    return found
+    return {kind: file for kind, file in found.items() if file is not None}
 
 
 def _in_any_case(folder: Path, name: str, within: str) -> Path | None:

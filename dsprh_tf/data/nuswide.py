@@ -56,20 +56,20 @@ def load_nuswide(data_dir: str | os.PathLike, on_bad_image: str = "error") -> Pa
     if len(tag_names) != TAGS:
         raise ValueError(f"{name_file} names {len(tag_names):,} tags, expected 1,000; {_DOWNLOAD}")
     labels, concepts, concept_notes = _labels(label_dir, len(images))
-    labelled = labels.any(axis=1)
-    texts = []
+    labelled = np.any(labels, axis=1)
+    texts: list[str] = []
     for block in _tag_blocks(tag_file, images):
         texts.extend(" ".join(tag_names[i] for i in np.flatnonzero(row)) for row in block)
-    tagged = np.array([bool(text) for text in texts], dtype=bool)
+    tagged = np.array(texts, object) != ""
     kept = np.flatnonzero(labelled & tagged)
     if not len(kept):
         raise ValueError(f"{folder}: no image has both a tag and a label; {_DOWNLOAD}")
     locate = _picture_layout(folder, [images[i] for i in kept])
     dataset = PairDataset(
         name="nuswide",
-        ids=[str(PurePosixPath(images[i]).with_suffix("")) for i in kept],
-        image_paths=[str(locate(images[i])) for i in kept],
-        texts=[texts[i] for i in kept],
+        ids=np.array([str(PurePosixPath(images[i]).with_suffix("")) for i in kept]),
+        image_paths=np.array([str(locate(images[i])) for i in kept], object),
+        texts=np.array([texts[i] for i in kept], object),
         labels=labels[kept],
         label_names=concepts,
         vocabulary=tuple(dict.fromkeys(tag_names)),
@@ -147,8 +147,9 @@ def _tag_blocks(path: Path, images: list[str]) -> Iterator[np.ndarray]:
             if not lines:
                 continue
             if width > TAGS:
-                ids, lines = zip(*((line.split(None, 1) + [b" "])[:2] for line in lines))
-                _compare_ids(path, ids, images[row:], row)
+                parts = [(line.split(None, 1) + [b" "])[:2] for line in lines]
+                _compare_ids(path, [number for number, _ in parts], images[row:], row)
+                lines = [columns for _, columns in parts]
             yield _zeros_and_ones(path, lines, row)
             row += len(lines)
     if row != len(images):

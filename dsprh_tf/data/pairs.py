@@ -56,9 +56,9 @@ def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> Pair
     labels, names, notes = _labels([label_set(record.get("labels")) for _, record in table])
     dataset = PairDataset(
         name="pairs",
-        ids=_ids(path, table, images) if "id" in columns else _image_ids(images, where),
-        image_paths=[str(path.parent / image) for image in images],
-        texts=[" ".join(text.split()) for text in texts],
+        ids=np.array(_ids(path, table) if "id" in columns else _image_ids(images, where)),
+        image_paths=np.array([str(path.parent / image) for image in images], object),
+        texts=np.array([" ".join(text.split()) for text in texts], object),
         labels=labels,
         label_names=names,
         given_split=_given_split(path, table) if "split" in columns else None,
@@ -187,9 +187,9 @@ def _needed(path: Path, table, column: str) -> list[str]:
     return values
 
 
-def _ids(path: Path, table, images: list[str]) -> list[str]:
+def _ids(path: Path, table) -> list[str]:
     ids = _needed(path, table, "id")
-    seen = {}
+    seen: dict[str, int] = {}
     for (row, _), name in zip(table, ids):
         if name in seen:
             raise ValueError(
@@ -235,7 +235,7 @@ def _labels(
 
 
 def _given_split(path: Path, table) -> dict[str, np.ndarray]:
-    given = {"query": [], "database": [], "train": []}
+    given: dict[str, list[int]] = {"query": [], "database": [], "train": []}
     for index, (row, record) in enumerate(table):
         value = str(record.get("split", "")).strip().lower()
         if value not in given:

@@ -170,7 +170,7 @@ class PairSource:
 
     def _fields(self, images: bool, texts: bool) -> dict:
         """name -> (rows of it for an index array, dtype, shape of a row)."""
-        fields = {}
+        fields: dict[str, tuple] = {}
         if texts:
             dtype = tf.float32 if self.bag_of_words is None else tf.uint8
             fields["bow"] = (self._texts, dtype, (self.text_size,))

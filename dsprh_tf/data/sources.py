@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from dsprh_tf.data import coco, features, mirflickr, mirflickr_mat, nuswide, pairs
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.scenes import draw
 
-LOADERS = {
+LOADERS: dict[str, Callable[[Path, str], PairDataset]] = {
     "coco": coco.load_coco,
     "features": lambda path, on_bad_image: features.load_features(path),
     "mirflickr25k": mirflickr.load_mirflickr25k,
@@ -38,10 +41,10 @@ def load_dataset(
     """
     if not data_dir:
         raise ValueError(f"--dataset={name} needs --data_dir=FOLDER")
-    folder = data_dir
+    folder = Path(data_dir)
     if name == "scenes":
         folder = draw.write_scenes(folder, scenes_count, seed).parent
-    dataset = LOADERS[name](folder, on_bad_image=on_bad_image)
+    dataset = LOADERS[name](folder, on_bad_image)
     for note in dataset.notes:
         print(f"data: {note}")
     return dataset

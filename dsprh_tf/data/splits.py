@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def make_split(
     )
 
 
-def save_split(path: str | os.PathLike, split: Split, ids: Sequence[str]) -> None:
+def save_split(path: str | os.PathLike, split: Split, ids: np.ndarray) -> None:
     """Writes a split as JSON lists of ids, atomically, so that it survives a reordering of files.
 
     Args:
@@ -97,8 +97,7 @@ def save_split(path: str | os.PathLike, split: Split, ids: Sequence[str]) -> Non
         split: the split.
         ids: [N] `PairDataset.ids` of the data that was split.
     """
-    ids = np.asarray(ids)
-    content = {"seed": split.seed, "fingerprint": split.fingerprint}
+    content: dict[str, Any] = {"seed": split.seed, "fingerprint": split.fingerprint}
     content.update({part: ids[getattr(split, part)].tolist() for part in PARTS})
     write_json(path, content)
 

@@ -181,14 +181,6 @@ class BagOfWords:
         hits = self._blocks(texts, lambda block, at: block.any(axis=1))
         return np.concatenate([np.zeros(0, bool), *hits])
 
-    def unknown_words(self, text: str) -> list[str]:
-        """The words of a text, as it spells them, that are not in the vocabulary."""
-        pieces = list(dict.fromkeys(text.split()))
-        if not pieces:
-            return []
-        unknown = self.layer(tf.constant(pieces)).numpy()[:, 0] > 0
-        return [piece for piece, is_unknown in zip(pieces, unknown) if is_unknown]
-
     def _blocks(self, texts, reduce):
         """`reduce(vectors, first row)` for each block of texts."""
         texts = _strings(texts)

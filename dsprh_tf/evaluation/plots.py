@@ -114,7 +114,7 @@ def is_cosine(record: Mapping) -> bool:
 
 
 def title(record: Mapping, with_chance: bool = True) -> str:
-    """Title of a table or plot: what the results are of."""
+    """Title of a table or plot: method, data, code length, seed and counts."""
     size = f"{record['bits']} {'dimensions' if is_cosine(record) else 'bits'}"
     title = (
         f"{record['method']} on {record['dataset']}, {size}, seed {record['seed']}: "

@@ -45,14 +45,14 @@ DATASETS = {
 """The paper's data sets: their names here and in the published tables."""
 
 NAMES = (*BASELINES, *methods.METHODS)
-"""What a comparison can hold, in the order of its rows."""
+"""The methods and baselines that can be compared, in the order of the rows."""
 
 
 class Row(NamedTuple):
     """A row of a table, or a point of a curve.
 
     Attributes:
-        label: what stands in front of it.
+        label: its name in the table or the legend.
         method: name of the method or baseline.
         changed: the settings that make the row.
         parameter: the setting that is swept, "" for tables.
@@ -71,10 +71,10 @@ class Experiment:
     """A table or figure.
 
     Attributes:
-        title: what it shows.
+        title: its subject, for the page.
         bits: the paper's code lengths.
         rows: `plan.Request` -> its `Row`s.
-        note: how it was read where the paper leaves it open.
+        note: the reading chosen where the paper leaves it open.
         needs_images: whether vectors alone are too little.
     """
 

@@ -34,7 +34,7 @@ _RUN_SETTINGS = {field.name for field in dataclasses.fields(RunSettings)}
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a plan is made for.
+    """The data, settings, code lengths and seeds that a plan is made for.
 
     Attributes:
         given: the settings that the user gave, for all trials, without those of a `SINGLE` run. A
@@ -44,7 +44,7 @@ class Request:
         methods: names of methods and baselines, in the order of the tables; None for all that
             the data can have.
         shared_space: as of `BaselineRun`.
-        marks: what else determines results: fingerprints of data and weights.
+        marks: fingerprints of data and weights, which determine results as well.
         has_images: False for precomputed features.
     """
 
@@ -260,11 +260,11 @@ def make_plans(names: Sequence[str], request: Request) -> dict[str, list[Entry]]
 
 
 def remarks(plans: Mapping[str, Sequence[Entry]], request: Request) -> list[str]:
-    """What readers of plans must know: methods left out, settings not applied, recipes overruled.
+    """Notes for readers of plans: methods left out, settings not applied, recipes overruled.
 
     Args:
         plans: experiment -> its entries.
-        request: what they were made for.
+        request: the request that they were made for.
     """
     comparing = any(EXPERIMENTS[name].compares for name in plans)
     left_out = request.left_out() if comparing else []
@@ -284,7 +284,7 @@ def unique_trials(entries: Iterable[Entry]) -> list[Trial]:
 
 
 def plan_table(plans: Mapping[str, Sequence[Entry]], out: str) -> str:
-    """What will run, for the screen: a line per experiment, and the sum of all.
+    """The trials that will run, for the screen: a line per experiment, and the sum of all.
 
     Args:
         plans: experiment -> its entries; a trial that several share counts for the first.

@@ -29,9 +29,9 @@ def make_plots(
 
     Args:
         name: the experiment.
-        results: what `results.read_trials` returned.
-        summary: what `results.summarise` returned.
-        curves: what `results.mean_curves` returned.
+        results: of `results.read_trials`.
+        summary: of `results.summarise`.
+        curves: of `results.mean_curves`.
     """
     done = summary[summary["done"] > 0]
     if not len(done):
@@ -58,7 +58,7 @@ def plot_bits(summary: pd.DataFrame, chance: float, styles: dict) -> Figure:
     """Every metric against the code length, all rows in one axes; bars are one deviation.
 
     Args:
-        summary: what `results.summarise` returned, finished rows only.
+        summary: of `results.summarise`, finished rows only.
         chance: the base rate.
         styles: row -> how its line looks.
     """
@@ -148,7 +148,7 @@ def plot_curves(curves: pd.DataFrame, bits: int, chance: float, styles: dict) ->
     """Precision-recall and precision@k of both directions, all rows in one axes each.
 
     Args:
-        curves: what `results.mean_curves` returned, of one code length.
+        curves: of `results.mean_curves`, of one code length.
         bits: the code length.
         chance: the base rate.
         styles: row -> how its line looks.

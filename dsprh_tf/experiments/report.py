@@ -56,7 +56,7 @@ class Table:
     """A table of text, with grouped columns.
 
     Attributes:
-        title: what stands above it.
+        title: the heading above it.
         groups: (label, column labels) from left to right.
         rows: (label, cells, whether all of it is published figures).
         marks: (row, column) -> "best" or "failed".
@@ -105,10 +105,10 @@ def write_report(
 
     Args:
         name: the experiment.
-        request: what its plan was made for.
+        request: the request that its plan was made for.
         entries: its plan.
         out: the output folder; the report is written to OUT/EXPERIMENT.
-        about: what to say about data and settings: name -> text.
+        about: facts about data and settings: name -> text.
 
     Returns:
         Path of the HTML page.
@@ -151,8 +151,8 @@ def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> 
     published one and the difference stand side by side, and the paper's other rows stand below.
 
     Args:
-        summary: what `summarise` returned.
-        printed: what `published` returned.
+        summary: of `summarise`.
+        printed: of `published`.
         backbone: name of the backbone here.
     """
     bits = list(dict.fromkeys(summary["bits"]))

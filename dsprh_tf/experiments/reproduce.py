@@ -1,4 +1,4 @@
-"""Whole experiments: their trials are run, then their reports are written."""
+"""Runs whole experiments: first their trials, then their reports."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def reproduce(
     trials again.
 
     Args:
-        plans: what `plan.make_plans` returned.
-        request: what the plans were made for.
-        dataset: the data, for what the reports say of it.
+        plans: of `plan.make_plans`.
+        request: the request that they were made for.
+        dataset: the data; the reports show its notes.
         out: the output folder.
 
     Returns:

@@ -67,8 +67,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     """Mean and standard deviation over seeds, beside what was printed.
 
     Args:
-        results: what `read_trials` returned.
-        printed: what `published` returned.
+        results: of `read_trials`.
+        printed: of `published`.
         backbone: name of the backbone here: a row is set beside the printed one with it, else
             beside that with AlexNet, the paper's main one.
 

@@ -94,11 +94,11 @@ class Trial:
         return read_results(folder / "results.json")
 
     def failure(self, out: str | os.PathLike) -> str | None:
-        """Why it failed when it was last tried; None where it did not."""
+        """The reason of its failure when it was last tried; None where it did not fail."""
         return (_read(self.folder(out) / "failed.json") or {}).get("reason")
 
     def seconds(self, out: str | os.PathLike) -> float:
-        """How long it has run so far, interruptions left out; 0 where that is not known."""
+        """Time that it has run so far, interruptions left out; 0 where that is not known."""
         return float((_read(self.folder(out) / "seconds.json") or {}).get("seconds", 0))
 
     def command(self, out: str | os.PathLike) -> list[str]:

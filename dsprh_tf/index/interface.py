@@ -11,7 +11,7 @@ import pyarrow as pa
 
 MODALITIES = ("image", "text")
 ItemsLike = Union[pa.Table, np.ndarray, Sequence[int], None]
-"""What `Index.add` takes beside codes: an items table, ids, or None."""
+"""The `items` of `Index.add`: an items table, ids, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Index(Protocol):
     fingerprint: str | None
 
     def __len__(self) -> int:
-        """How many items there are."""
+        """Number of items."""
 
     def add(self, codes: np.ndarray, items: ItemsLike = None) -> Changes:
         """Adds items, which replace those with the same ids; repeating it changes nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -17,7 +17,7 @@ from dsprh_tf import codes
 def setting(
     default: Any,
     help: str,  # noqa: A002 - as absl calls it
-    choices: Iterable[str] = (),
+    choices: Collection[str] = (),
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
@@ -26,11 +26,11 @@ def setting(
     Args:
         default: the default.
         help: one sentence; the text of the command-line flag.
-        choices: allowed strings; () allows any.
+        choices: allowed strings, looked up when a value is checked; () allows any.
         low: smallest allowed number; None for no bound.
         high: largest allowed number; None for no bound.
     """
-    metadata = {"help": help, "choices": tuple(choices), "low": low, "high": high}
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -55,21 +55,36 @@ def checked(settings) -> None:
             )
 
 
+def kind_of(field: dataclasses.Field) -> str:
+    """The type of a setting: "bool", "int", "float", "str" or "tuple"; None may be allowed too.
+
+    Annotations are strings under `from __future__ import annotations`, and types without it.
+
+    Raises:
+        ValueError: another type.
+    """
+    kind = getattr(field.type, "__name__", str(field.type)).split(" ")[0].split("[")[0]
+    if kind not in ("bool", "int", "float", "str", "tuple"):
+        raise ValueError(
+            f"the setting {field.name} has the type {field.type}, expected bool, int, float, str "
+            "or a tuple of floats"
+        )
+    return kind
+
+
 def _expected(field: dataclasses.Field, value) -> str | None:
     """What a field expects, or None where the value is that."""
     low, high = field.metadata["low"], field.metadata["high"]
-    kind = str(field.type).split(" ")[0]
+    kind = kind_of(field)
     if kind == "bool":
         return None if isinstance(value, bool) else "True or False"
     if kind == "str":
         return None if isinstance(value, str) else "a string"
-    if kind.startswith("tuple"):
+    if kind == "tuple":
         return _expected_weights(field, value)
-    if kind not in ("int", "float"):
-        return None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = _is_number(value) and (kind == "float" or value == int(value))
     noun = "a whole number" if kind == "int" else "a finite number"
-    if not number or (kind == "int" and value != int(value)) or not math.isfinite(value):
+    if not number:
         return noun
     if (low is not None and value < low) or (high is not None and value > high):
         if low is not None and high is not None:
@@ -80,14 +95,16 @@ def _expected(field: dataclasses.Field, value) -> str | None:
 
 def _expected_weights(field: dataclasses.Field, value) -> str | None:
     count = str(field.type).count("float")
-    numbers = len(value) == count and all(
-        isinstance(x, (int, float)) and math.isfinite(x) and x >= 0 for x in value
-    )
-    return (
-        None
-        if numbers and any(value)
-        else f"{count} numbers from 0, not all 0, such as 0.25,0.25,0.5"
-    )
+    numbers = isinstance(value, (list, tuple)) and len(value) == count
+    if numbers and all(_is_number(x) and x >= 0 for x in value) and any(value):
+        return None
+    return f"{count} numbers from 0, not all 0, such as 0.25,0.25,0.5"
+
+
+def _is_number(value) -> bool:
+    """Whether a value is a finite number and no bool."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 class Method:
@@ -228,6 +245,20 @@ class Method:
     def from_config(cls, config: Mapping) -> Method:
         """The method of a `get_config`."""
         return cls(**config)
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionSettings:
+    """Settings of DSPRH's networks, which DSPRH+ shares (`networks.fused_image_network`)."""
+
+    fusion_weights: tuple[float, float, float] = setting(
+        (0.25, 0.25, 0.5),
+        "w1,w2,w3 of strip pooling, covariance and backbone feature; 0 leaves a branch out.",
+    )
+    cov_channels: int = setting(128, "Channels before the covariance; 0 keeps all.", low=0)
+    covariance: bool = setting(True, "iSQRT-COV; --nocovariance pools by the mean instead.")
+    text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
+    decoder_input: str = setting("tanh", "What the decoders read.", ("tanh", "sign"))
 
 
 # Recipes that several methods share.

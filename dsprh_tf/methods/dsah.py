@@ -14,7 +14,7 @@ from dsprh_tf.losses import (
     pairwise_loss,
 )
 from dsprh_tf.methods.base import SGD, Method, setting
-from dsprh_tf.networks import ImageNetwork, TextNetwork
+from dsprh_tf.networks import plain_networks
 
 
 class DSAH(Method):
@@ -57,10 +57,7 @@ class DSAH(Method):
     def networks(self, sizes):
         """A dense layer on the feature, and a network of one hidden layer on the bag of words."""
         del sizes
-        return (
-            ImageNetwork(self.bits, fusion_weights=(0.0, 0.0, 1.0), normalize=False),
-            TextNetwork(self.bits, hidden=self.settings.text_hidden),
-        )
+        return plain_networks(self.bits, self.settings.text_hidden)
 
     def loss(self, batch, outputs):
         """Scalars "L_F", "L_R", "L_W", their sum "total", and DSPRH's "L_2" and "L_3"."""

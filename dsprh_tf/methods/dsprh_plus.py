@@ -17,7 +17,7 @@ from dsprh_tf.losses import (
     ranking_loss,
     reconstruction_loss,
 )
-from dsprh_tf.methods.base import ADAMW_ON_FEATURES, SGD, Method, setting
+from dsprh_tf.methods.base import ADAMW_ON_FEATURES, SGD, FusionSettings, Method, setting
 from dsprh_tf.neighbour_graph import NeighbourGraph, build_graph
 from dsprh_tf.networks import TextNetwork, fused_image_network
 
@@ -41,17 +41,9 @@ class DSPRHPlus(Method):
     terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
 
     @dataclasses.dataclass(frozen=True)
-    class Settings:
+    class Settings(FusionSettings):
         """Settings of DSPRH+, chosen on validation pairs without labels (RESULTS.md)."""
 
-        fusion_weights: tuple[float, float, float] = setting(
-            (0.25, 0.25, 0.5),
-            "w1,w2,w3 of strip pooling, covariance and backbone feature; 0 leaves a branch out.",
-        )
-        cov_channels: int = setting(128, "Channels before the covariance; 0 keeps all.", low=0)
-        covariance: bool = setting(True, "iSQRT-COV; --nocovariance pools by the mean instead.")
-        text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
-        decoder_input: str = setting("tanh", "What the decoders read.", ("tanh", "sign"))
         alpha: float = setting(1.0, "Weight of L_1 = L_F + L_R + L_W.")
         beta: float = setting(0.1, "Weight of the cosine triplet loss L_2.")
         gamma: float = setting(0.01, "Weight of the pairwise loss L_3.")

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from dsprh_tf import methods
+from dsprh_tf import methods, settings
+from dsprh_tf.cli import reproduce as reproduce_program
+from dsprh_tf.cli import train as train_program
+from dsprh_tf.cli.settings import given_settings
 from dsprh_tf.data.files import Lock
 from dsprh_tf.experiments.paper import NAMES
 from dsprh_tf.experiments.plan import SINGLE
@@ -130,6 +134,24 @@ def test_a_flag_file_of_a_single_run_makes_the_whole_table(reproduce, program, f
     assert line == (
         "note: settings go to the methods that have them: --cov_channels not to DJSRH, DSAH"
     )
+
+
+@pytest.mark.parametrize("frozen", [(), ("--freeze_backbone",)])
+@pytest.mark.parametrize("name", ["mir", "nus", "coco"])
+def test_a_flag_file_means_the_same_to_train_and_to_reproduce(monkeypatch, name, frozen):
+    monkeypatch.setattr(settings, "check_backbone", lambda *arguments: None)  # nor its weights
+    words = [f"--flagfile={ROOT / name}.flags", *frozen]
+    reproduce_program.FLAGS.unparse_flags()
+    reproduce_program.FLAGS(["reproduce", "--experiment=table2", *words])
+    request = reproduce_program.request_of_flags()
+    reproduce_program.FLAGS.unparse_flags()
+    for method in methods.METHODS:
+        train_program.FLAGS.unparse_flags()
+        train_program.FLAGS(["train", *words, f"--method={method}", "--bits=16", "--seed=1"])
+        effective = settings.effective_settings(given_settings(train_program.FLAGS)).values
+        train_program.FLAGS.unparse_flags()
+        expected = {n: value for n, value in effective.items() if n not in settings.NEUTRAL}
+        assert request.trial(method, 16, 1).settings == expected
 
 
 def test_help_lists_no_flag_of_a_single_run(program):

@@ -113,12 +113,6 @@ def test_one_string_is_refused():
         BagOfWords(["a"]).encode("a")
 
 
-def test_unknown_words():
-    bag = BagOfWords(["dog", "sofa"])
-    assert bag.unknown_words("Dog, Zebra! -- sofa zebu Zebra!") == ["Zebra!", "zebu"]
-    assert bag.unknown_words("") == []
-
-
 def test_save_and_load(tmp_path):
     bag = BagOfWords(["c++", "été"], standardize="lower")
     path = tmp_path / "run" / "vocabulary.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dsprh_tf import codes, metrics
 from dsprh_tf.evaluation import results
-from dsprh_tf.evaluation.plots import plot_curves
+from dsprh_tf.evaluation.plots import COLOURS, line_styles, plot_curves
 from dsprh_tf.evaluation.results import (
     format_table,
     read_results,
@@ -235,6 +236,12 @@ def test_table_counts_queries_without_relevant_items(record):
     sparse = copy.deepcopy(record)
     sparse["image_to_text"]["queries_without_relevant"] = 2
     assert "2 queries have no relevant item" in format_table(sparse)
+
+
+def test_line_styles_differ_in_colour_or_dashes():
+    styles = list(itertools.islice(line_styles(), 4 * len(COLOURS)))
+    assert len({(style["color"], str(style["ls"])) for style in styles}) == len(styles)
+    assert [style["color"] for style in styles[: len(COLOURS)]] == list(COLOURS)
 
 
 def test_curves_show_both_directions_and_chance(record):

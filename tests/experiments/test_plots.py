@@ -11,10 +11,11 @@ import pytest
 from experiment_helpers import Page, finish, make, request
 from PIL import Image
 
+from dsprh_tf.evaluation.plots import CURVES
 from dsprh_tf.experiments import plan
 from dsprh_tf.experiments.plots import make_plots
 from dsprh_tf.experiments.published import published
-from dsprh_tf.experiments.results import TITLES, read_trials, summarise
+from dsprh_tf.experiments.results import TITLES, mean_curves, read_trials, summarise
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,35 @@ def test_the_bits_plot_has_every_metric_in_both_directions(tmp_path):
     (legend,) = figure.legends
     shown = {text.get_text() for text in legend.get_texts()}
     assert shown == {"DSAH", "DSPRH", "published", "chance 0.100 (MAP)"}
+
+
+def test_figure6_draws_the_mean_curves_of_all_rows(tmp_path):
+    asked = request(bits=(16,), seeds=(0, 1), methods=("lsh", "dsah", "dsprh"))
+    entries = plan.plan("figure6", asked)
+    for number, trial in enumerate(plan.unique_trials(entries)):
+        if trial.method != "lsh":
+            finish(trial, tmp_path, 0.01 * number)
+    results = read_trials(entries, tmp_path)
+    summary = summarise(results, published("figure6", "coco"), "alexnet")
+    curves = mean_curves(entries, tmp_path)
+    (figure,) = make_plots("figure6", results, summary, curves).values()
+    panels = list(itertools.product(CURVES, ("image_to_text", "text_to_image")))
+    assert len(figure.axes) == len(panels)
+    colours = {}
+    for axes, (curve, direction) in zip(figure.axes, panels):
+        *lines, chance = axes.lines
+        assert [line.get_label() for line in lines] == ["DSAH", "DSPRH"]
+        assert chance.get_label() == "chance 0.100"
+        np.testing.assert_allclose(chance.get_ydata(), 0.1)
+        part = curves[(curves["curve"] == curve) & (curves["direction"] == direction)]
+        for line in lines:
+            expected = part[part["row"] == line.get_label()]
+            np.testing.assert_allclose(list(map(float, line.get_xdata())), expected["x"])
+            np.testing.assert_allclose(list(map(float, line.get_ydata())), expected["precision"])
+            colours.setdefault(line.get_label(), set()).add(line.get_color())
+        assert axes.get_ylabel() == {"precision_recall": "precision"}.get(curve, "precision@k")
+    assert all(len(used) == 1 for used in colours.values()), "a row has one colour in all axes"
+    assert colours["DSAH"] != colours["DSPRH"]
 
 
 @pytest.mark.parametrize(

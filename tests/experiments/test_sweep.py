@@ -1,4 +1,4 @@
-"""Cells: what names them, what counts as finished, resuming, failures, time left, TensorBoard.
+"""Trials: what names them, what counts as finished, resuming, failures, time left, TensorBoard.
 
 A few lines of Python stand for the training program, so that every way to end takes no time.
 """

@@ -179,7 +179,8 @@ def _expose(rng: np.random.Generator, image: Image.Image, mood: str) -> Image.Im
     """Reduces to the final size under the light of the hour, uneven and a little noisy."""
     pixels = np.asarray(image.reduce(_OVERSAMPLING), np.float32)
     slope = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :, None]
-    pixels = pixels * np.float32(_LIGHT.get(mood, (1, 1, 1))) * rng.uniform(0.85, 1.12)
+    light = np.array(_LIGHT.get(mood, (1, 1, 1)), np.float32)
+    pixels = pixels * light * rng.uniform(0.85, 1.12)
     pixels = pixels * (1 + rng.uniform(-0.12, 0.12) * slope)
     pixels = pixels + 4 * rng.standard_normal(pixels.shape[:2], dtype=np.float32)[..., None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

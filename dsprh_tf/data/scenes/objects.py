@@ -209,12 +209,12 @@ def draw_object(rng: np.random.Generator, thing: Thing, pixels: int) -> Image.Im
     axes = (unit[:, None], unit[None, :])
     upright = thing.pattern == "brick" or rng.random() < 0.5
     mask = pattern_mask(thing.pattern, *(axes if upright else axes[::-1]), rng.uniform(3.5, 6))
-    cover = np.where(mask[..., None], np.uint8(paints["alt"]), np.uint8(paints["body"]))
-    cover = Image.fromarray(cover)
+    alt, body = (np.array(paints[name], np.uint8) for name in ("alt", "body"))
+    cover = Image.fromarray(np.where(mask[..., None], alt, body))
     for shape, paint, numbers in _DRAWINGS[thing.kind]:
         width = max(1, round(numbers[0] * pixels))
         points = [n * pixels for n in numbers]
-        canvas, fill = pen, paints[paint]
+        canvas, fill = pen, paints[paint]  # type: tuple[ImageDraw.ImageDraw, tuple | int]
         if paint == "body" and thing.pattern != "plain":
             stencil = Image.new("L", tile.size)
             canvas, fill = ImageDraw.Draw(stencil), 255

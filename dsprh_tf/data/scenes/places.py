@@ -20,7 +20,7 @@ class Stage:
 
     def __init__(self, rng: np.random.Generator, width: int, height: int):
         self.rng = rng
-        self.art = np.zeros((3, height, width), np.float32)
+        self.art: np.ndarray = np.zeros((3, height, width), np.float32)
         self.y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
         self.x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
         self.textures: set[str] = set()  # texture labels of the background
@@ -50,7 +50,7 @@ class Stage:
 
     def blend(self, colour, share: np.ndarray) -> None:
         """Moves the picture towards a colour by a share per pixel: light, mist, clouds."""
-        self.art += (np.float32(colour)[:, None, None] - self.art) * share
+        self.art += (np.array(colour, np.float32)[:, None, None] - self.art) * share
 
     def image(self) -> Image.Image:
         """The picture so far."""
