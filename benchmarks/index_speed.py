@@ -128,7 +128,7 @@ def main() -> None:
             print(f"{name:<28}{1e3 * value:>9.1f} ms")
         print(f"{'save':<28}{1e3 * saving:>9.1f} ms")
         beside = size_of(folder / "bare", "ids", "items") / args.items
-        paths = (size_of(folder / "index", "items") - size_of(folder / "bare", "items"))
+        paths = size_of(folder / "index", "items") - size_of(folder / "bare", "items")
         print(f"{'ids and items, no paths':<28}{beside:>9.1f} bytes per item")
         print(f"{'paths':<28}{paths / args.items:>9.1f} bytes per item")
         if args.approximate:

@@ -211,11 +211,9 @@ class Run:
         )  # fmt: skip
 
     def _compiled(self, strategy) -> CrossModalHashing:
-        s = self.settings
+        s, train = self.settings, self.data.split.train  # refuses data before networks are built
         model = self.build()
-        steps = (
-            len(self.data.split.train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
-        )
+        steps = len(train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
         cosine = steps if s.lr_schedule == "cosine" else 0
         rate_image = s.lr_image
         if rate_image is None:

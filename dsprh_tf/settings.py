@@ -32,7 +32,7 @@ NEUTRAL = frozenset(
 class RunSettings:
     """What every run can set, beside the settings of its method."""
 
-    dataset: str = setting("pairs", f"Kind of data: {', '.join(sorted(LOADERS))}.", sorted(LOADERS))
+    dataset: str = setting("pairs", "Kind of data.", sorted(LOADERS))
     data_dir: str | None = setting(
         None, "Folder of the data (for pairs also a manifest, for features a file)."
     )

@@ -1,6 +1,6 @@
 """Converts PyTorch weights, without PyTorch and without running pickled code.
 
-    python scripts/convert_weights.py --input=alexnet-owt-7be5be79.pth --output=weights/alexnet.safetensors
+    python scripts/convert_weights.py --input=alexnet.pth --output=weights/alexnet.npz
 
 Also `dsprh convert_weights` where the package is installed; `--help` lists every flag.
 """

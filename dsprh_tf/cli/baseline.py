@@ -22,11 +22,10 @@ from absl import flags
 from dsprh_tf.baseline_run import SETTINGS, BaselineRun
 from dsprh_tf.cli.program import Program
 from dsprh_tf.cli.settings import define_settings, given_settings
-from dsprh_tf.cli.unlisted import FlagValuesWithUnlisted
 from dsprh_tf.evaluation.results import results_files
 from dsprh_tf.methods.baselines import BASELINES
 
-FLAGS = FlagValuesWithUnlisted()
+FLAGS = flags.FlagValues()
 _BASELINE = flags.DEFINE_enum("baseline", None, sorted(BASELINES), "See above.", flag_values=FLAGS)
 _SHARED_SPACE = flags.DEFINE_boolean(
     "shared_space",
@@ -35,7 +34,6 @@ _SHARED_SPACE = flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 _RUN = define_settings(FLAGS)
-FLAGS.unlist(name for names in _RUN.values() for name in names if name not in SETTINGS)
 GROUPS = {
     "baseline": ["baseline", "shared_space", "bits"],
     "data": [name for name in _RUN["data"] if name in SETTINGS],
@@ -54,4 +52,6 @@ def main() -> None:
     print(f"results: {run.folder.path}/{', '.join(results_files())}")
 
 
-PROGRAM = Program(__doc__, main, FLAGS, GROUPS)
+_TRAINING = [name for names in _RUN.values() for name in names if name not in SETTINGS]
+
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS, hidden=_TRAINING)

@@ -26,6 +26,7 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main() -> None:
+    """Converts the file, and lists the arrays in it."""
     source, target = _INPUT.value, _OUTPUT.value
     if not source or not target:
         raise ValueError("needs both --input=FILE and --output=FILE")

@@ -32,6 +32,7 @@ _SIZE = flags.DEFINE_list(
 
 
 def main() -> None:
+    """Draws the images, and says what was drawn."""
     if not _OUT.value:
         raise ValueError("got no folder, expected --out=FOLDER; see --help")
     if len(_SIZE.value) != 2 or not all(side.isdigit() for side in _SIZE.value):

@@ -39,6 +39,7 @@ class Program:
         flag_values: the program's own flags; absl's global ones are left alone.
         groups: title -> flag names, the order of `--help`; flags that are not named come last.
         commands: word -> what it does. One of them is then the program's first argument.
+        hidden: flags that flag files of other programs may hold, and that `--help` does not list.
 
     Attributes:
         typed: names of the flags that stand on the command line itself, not in a flag file.
@@ -51,6 +52,7 @@ class Program:
         flag_values: flags.FlagValues,
         groups: Mapping[str, Sequence[str]] | None = None,
         commands: Mapping[str, str] | None = None,
+        hidden: Sequence[str] = (),
     ):
         self.doc = doc
         self.typed: frozenset[str] = frozenset()
@@ -58,6 +60,7 @@ class Program:
         self._flags = flag_values
         self._groups = dict(groups or {})
         self._commands = dict(commands or {})
+        self._hidden = frozenset(hidden)
 
     def run(self, name: str, arguments: Sequence[str], called: str) -> int:
         """Parses the arguments and runs the program.
@@ -108,7 +111,7 @@ class Program:
 
     def _help(self) -> str:
         named = [name for names in self._groups.values() for name in names]
-        rest = [name for name in self._flags if name not in named]
+        rest = [n for n in self._flags if n not in named and n not in self._hidden]
         sections = dict(self._groups)
         if rest:
             sections["other" if self._groups else "flags"] = rest

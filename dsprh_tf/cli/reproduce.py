@@ -31,14 +31,13 @@ from absl import flags
 
 from dsprh_tf.cli.program import Program
 from dsprh_tf.cli.settings import define_settings, given_settings
-from dsprh_tf.cli.unlisted import FlagValuesWithUnlisted
 from dsprh_tf.data.sources import load_dataset
 from dsprh_tf.experiments import plan
 from dsprh_tf.experiments.paper import EXPERIMENTS, NAMES
 from dsprh_tf.experiments.reproduce import reproduce
 from dsprh_tf.settings import RunSettings
 
-FLAGS = FlagValuesWithUnlisted()
+FLAGS = flags.FlagValues()
 _EXPERIMENT = flags.DEFINE_list("experiment", None, ", ".join(EXPERIMENTS) + ".", flag_values=FLAGS)
 _BITS = flags.DEFINE_list("bits", None, "Code lengths; default the paper's.", flag_values=FLAGS)
 _SEEDS = flags.DEFINE_list(
@@ -57,7 +56,6 @@ _SHARED_SPACE = flags.DEFINE_boolean(
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan and stop.", flag_values=FLAGS)
 
 _RUN = define_settings(FLAGS, leave_out=("bits",))
-FLAGS.unlist(name for name in plan.SINGLE if name != "bits")
 GROUPS = {
     "experiment": ["experiment", "bits", "seeds", "methods", "out", "shared_space", "dry_run"],
     **{title: [n for n in names if n not in plan.SINGLE] for title, names in _RUN.items()},
@@ -108,4 +106,4 @@ def _numbers(name: str, texts: list) -> tuple:
         raise ValueError(f"--{name} is {','.join(texts)}, expected whole numbers") from None
 
 
-PROGRAM = Program(__doc__, main, FLAGS, GROUPS)
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS, hidden=plan.SINGLE)

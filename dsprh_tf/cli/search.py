@@ -78,8 +78,10 @@ _VERIFY = flags.DEFINE_boolean(
 
 TOP = 10
 SHEET_ROWS = 100  # most queries on a contact sheet, which is 20,000 pixels high then
-INDEX_ONLY = ("like", "queries", "find", "tag", "prefix", "json", "verify")
-RUN_ONLY = ("data_dir", "seed")
+ONLY_WITH = {
+    "--index": ("like", "queries", "find", "tag", "prefix", "json", "verify"),
+    "--run_dir": ("data_dir", "seed"),
+}
 GROUPS = {
     "where": ["index", "run_dir", "export_dir", "data_dir"],
     "query": ["text", "image", "like", "queries", "seed"],
@@ -93,10 +95,10 @@ def main() -> None:
         raise ValueError("got both --index and --run_dir, expected one of them")
     if not _INDEX.value and not _RUN_DIR.value:
         raise ValueError("needs --index=FOLDER, built with `dsprh index`, or --run_dir=FOLDER")
-    place, other, names = ("--index", "--run_dir", RUN_ONLY)
+    place, other = "--index", "--run_dir"
     if _RUN_DIR.value:
-        place, other, names = ("--run_dir", "--index", INDEX_ONLY)
-    wrong = [f"--{name}" for name in names if not FLAGS[name].using_default_value]
+        place, other = other, place
+    wrong = [f"--{name}" for name in ONLY_WITH[other] if not FLAGS[name].using_default_value]
     if wrong:
         raise ValueError(f"got {', '.join(wrong)} with {place}, expected only with {other}")
     if _RUN_DIR.value:

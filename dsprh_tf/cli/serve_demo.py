@@ -120,8 +120,8 @@ def serve(bound: socket.socket, loopback: bool) -> None:
 
     accounts = Accounts(_AUTH_FILE.value) if _AUTH_FILE.value else None
     index = open_index(_INDEX.value, verify=_VERIFY.value)
-    both = [load_encoder(_EXPORT_DIR.value, kind) for kind in ("text", "image")]
-    searcher = Searcher(index, *both, _NAME.value or short_name(_INDEX.value))
+    text, image = (load_encoder(_EXPORT_DIR.value, kind) for kind in ("text", "image"))
+    searcher = Searcher(index, text, image, _NAME.value or short_name(_INDEX.value))
     searcher.warm_up()
     app = create_app(searcher, accounts, loopback, _MAX_UPLOAD.value * 2**20)
     settings = uvicorn.Config(

@@ -74,6 +74,8 @@ def load_run(flag_values: flags.FlagValues) -> Run:
 
 
 def _define(flag_values: flags.FlagValues, field: dataclasses.Field, text: str) -> None:
+    if field.metadata["choices"]:
+        text = f"<{'|'.join(field.metadata['choices'])}>: {text}"
     define = {
         "bool": flags.DEFINE_boolean,
         "int": flags.DEFINE_integer,

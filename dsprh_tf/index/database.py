@@ -128,7 +128,7 @@ class Database(abc.ABC):
         """
         binary.check_bits(bits)
         checks.check_kind(kind, cls.KINDS, cls.ENGINE)
-        index = cls(location, write=True)
+        index = cls(location, write=True)  # type: ignore[arg-type] # subclasses take a location
         about = {"format": FORMAT, "bits": int(bits), "kind": kind, "fingerprint": fingerprint}
         index._adopt(about)
         index._make(about, overwrite)
@@ -142,7 +142,7 @@ class Database(abc.ABC):
             ValueError: there is no index, or it has another schema.
             OSError: the database cannot be reached, or failed.
         """
-        index = cls(location, write)
+        index = cls(location, write)  # type: ignore[arg-type] # as above
         fields, about = index._find()
         if fields is None or about is None:
             foreign = f"the {cls.PLACE} was not made by this program"
@@ -254,9 +254,9 @@ class Database(abc.ABC):
         """
         checks.check_writable(self._write)
         codes = checks.checked_codes("codes", codes, self.bits)
-        items = _normal(as_items(items, len(codes), self._highest))
-        self._check_items(items)
-        rows = items.append_column("code", code_column(codes))
+        table = _normal(as_items(items, len(codes), self._highest))
+        self._check_items(table)
+        rows = table.append_column("code", code_column(codes))
         known, same = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         for start, part in _batches(rows, "comparing"):
             new_ids = part["id"].to_numpy()
@@ -363,7 +363,8 @@ class Database(abc.ABC):
             return found
         own = recall.sampled(ids)
         query = self.codes_of(own)
-        least, read = np.zeros((len(own), 0), np.int32), 0
+        least: np.ndarray = np.zeros((len(own), 0), np.int32)
+        read = 0
         with tqdm(total=len(ids), desc="comparing", unit="item", delay=2) as bar:
             for part in self._scan(EVERYTHING, "code"):
                 distances = binary.hamming_distance(query, _codes(part["code"], self.bits))

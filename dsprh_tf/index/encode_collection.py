@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -105,7 +105,8 @@ def encode_source(
     start = time.perf_counter()
     bar = tqdm(total=len(todo), desc="encoding", unit=source.modality, smoothing=0.1)
     reading, encoding = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(_ENCODERS)
-    encoded, part, written = 0, [], time.monotonic()
+    part: list[_Row] = []
+    encoded, written = 0, time.monotonic()
 
     def write():
         nonlocal part, written
@@ -145,7 +146,7 @@ def encode_source(
 
 def _ahead(pool: Executor, function: Callable, values: Iterable, ahead: int) -> Iterator:
     """`map`, in order, by a pool that runs at most `ahead` values ahead."""
-    waiting = collections.deque()
+    waiting: collections.deque[Future] = collections.deque()
     for value in values:
         waiting.append(pool.submit(function, value))
         if len(waiting) >= ahead:

@@ -7,6 +7,7 @@ can remove none from a graph or a hash table.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import faiss
 import numpy as np
@@ -56,12 +57,13 @@ def build(kind: str, codes: np.ndarray, seed: int = 0):
     rows, bits = len(codes), codes.shape[1] * 8
     if kind == "flat" or rows < SMALLEST:
         return None
+    engine: Any
     if kind == "hnsw":
         engine = faiss.IndexBinaryHNSW(bits, _HNSW_LINKS)
         engine.hnsw.efConstruction = _HNSW_BUILD
     elif kind == "ivf":
         lists = int(min(4 * rows**0.5, rows // 39))
-        centres = faiss.IndexBinaryFlat(bits)
+        centres: Any = faiss.IndexBinaryFlat(bits)
         engine = faiss.IndexBinaryIVF(centres, bits, lists)
         engine.own_fields = True
         centres.this.disown()

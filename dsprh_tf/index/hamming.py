@@ -66,12 +66,13 @@ class HammingIndex:
         binary.check_bits(bits)
         checks.check_kind(kind, faiss_kinds.KINDS)
         self.bits, self.kind, self.fingerprint = int(bits), kind, fingerprint
-        self._codes = np.zeros((0, bits // 8), np.uint8)
-        self._ids = np.zeros(0, np.int64)
+        self._codes: np.ndarray = np.zeros((0, bits // 8), np.uint8)
+        self._ids: np.ndarray = np.zeros(0, np.int64)
         self._items = Items(SCHEMA.empty_table())
-        self._removed = np.zeros(0, bool)
+        self._removed: np.ndarray = np.zeros(0, bool)
         self._engine, self._built_rows, self._recall = None, 0, None
-        self._folder = self._lock = None
+        self._folder: Path | None = None
+        self._lock: Lock | None = None
         self._files: dict = {}
         self._changed = set(folder.ENDINGS)
         self._forget()
@@ -245,13 +246,13 @@ class HammingIndex:
         """
         self._check_writable()
         codes = checks.checked_codes("codes", codes, self.bits)
-        items = as_items(items, len(codes), lambda: int(self._by_id[0].max(initial=-1)))
-        ids = items["id"].to_numpy()
+        table = as_items(items, len(codes), lambda: int(self._by_id[0].max(initial=-1)))
+        ids = table["id"].to_numpy()
         rows = self._rows_of(ids)
         known = np.flatnonzero(rows >= 0)
         same = np.zeros(len(ids), bool)
         if len(known):
-            old, new = self._items.take(rows[known]), items.take(pa.array(known))
+            old, new = self._items.take(rows[known]), table.take(pa.array(known))
             checks.check_modalities(old, new)
             same[known] = unchanged(old, new)
             same[known] &= (self._codes[rows[known]] == codes[known]).all(axis=1)
@@ -262,8 +263,8 @@ class HammingIndex:
             fresh = np.flatnonzero(~same)
             self._codes = np.concatenate([self._codes, codes[fresh]])
             self._ids = np.concatenate([self._ids, ids[fresh]])
-            table = pa.concat_tables([self._items.table(), items.take(pa.array(fresh))])
-            self._items = Items(table)
+            new = table.take(pa.array(fresh))
+            self._items = Items(pa.concat_tables([self._items.table(), new]))
             self._removed = np.concatenate([self._removed, np.zeros(len(fresh), bool)])
             self._changed |= {"codes", "ids", "items", "engine"}
             self._forget()
@@ -342,8 +343,8 @@ class HammingIndex:
         order = np.lexsort((ids, np.where(ids < 0, self.bits + 1, distances)), axis=-1)
         distances, ids = (np.take_along_axis(values, order, -1) for values in (distances, ids))
         if k > ids.shape[1]:
-            fill = {"pad_width": ((0, 0), (0, k - ids.shape[1])), "constant_values": -1}
-            distances, ids = np.pad(distances, **fill), np.pad(ids, **fill)
+            width = ((0, 0), (0, k - ids.shape[1]))
+            distances, ids = (np.pad(v, width, constant_values=-1) for v in (distances, ids))
         return Results(distances, ids)
 
     def _search_engine(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -211,9 +211,11 @@ class Items:
     """
 
     def __init__(self, source: pa.Table | str | os.PathLike):
-        self._table = source if isinstance(source, pa.Table) else None
-        self._file = None
-        if self._table is None:
+        self._table: pa.Table = None
+        self._file: parquet.ParquetFile = None
+        if isinstance(source, pa.Table):
+            self._table = source
+        else:
             try:
                 self._file = parquet.ParquetFile(source, memory_map=True)
                 if not self._file.schema_arrow.equals(SCHEMA):

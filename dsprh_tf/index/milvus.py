@@ -325,7 +325,8 @@ def _address(location: str) -> tuple[Address, str, str]:
         )
     if lite:
         return address, file, name
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
     scheme = "https" if secure == "true" else "http"
     return address, f"{scheme}://{host}:{parts.port or _PORT}", name
 

@@ -60,6 +60,7 @@ class PgvectorIndex(Database):
 
     def __init__(self, location: str, write: bool):
         super().__init__(_address(location), write)
+        self._connection: psycopg.Connection = None
         self._names = tuple(self.address.options["table"].split("."))
         self._table = sql.Identifier(*self._names)
         self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
@@ -366,15 +367,12 @@ class PgvectorIndex(Database):
         }
 
     def _as_table(self, rows: list[tuple], columns: list[str]) -> pa.Table:
-        values = dict(zip(columns, zip(*rows))) if rows else dict.fromkeys(columns, ())
+        values = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
         if "code" in values:
             digits = np.frombuffer("".join(values["code"]).encode(), np.uint8) - ord("0")
             codes = np.packbits(digits.reshape(-1, self.bits), axis=1)
             values["code"] = [code.tobytes() for code in codes]
-        return pa.table(
-            {name: list(column) for name, column in values.items()},
-            stored_schema(self.bits, columns),
-        )
+        return pa.table(values, stored_schema(self.bits, columns))
 
 
 def _set(connection: psycopg.Connection, name: str, value) -> None:

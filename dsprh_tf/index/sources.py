@@ -120,7 +120,8 @@ class Source:
 
     def _unique(self, found: Iterator[Item]) -> list[Item]:
         """The items; of those with the same id and content one, with the tags of all."""
-        items, repeated = {}, 0
+        items: dict[int, Item] = {}
+        repeated = 0
         for item in found:
             other = items.setdefault(item.id, item)
             if other is item:

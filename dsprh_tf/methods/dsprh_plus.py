@@ -98,10 +98,11 @@ class DSPRHPlus(Method):
         self.graph = build_graph(
             features, texts, s.image_weight, s.neighbours, s.second_order, self.seed
         )
+        seconds = time.monotonic() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
             f"graph: {len(features):,} pairs, {s.neighbours} neighbours, "
-            f"{'exact' if self.graph.exact else 'approximate'}, {time.monotonic() - started:.1f} s, "
+            f"{'exact' if self.graph.exact else 'approximate'}, {seconds:.1f} s, "
             f"memory of the process at most {peak:.1f} GiB"
         )
         return {"graph_neighbours": self.graph.neighbours, "graph_weights": self.graph.weights}

@@ -69,6 +69,10 @@ class SDEH(Method):
 
     def networks(self, sizes):
         """The two attentive networks."""
+        if not sizes.get("labels"):
+            raise ValueError(
+                f"sizes has no 'labels', which {self.name} needs: give the number of labels"
+            )
         s = self.settings
         shared = {
             "width": s.width,

@@ -97,13 +97,14 @@ def create_app(
         top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,
     ):
         where = Where(tag=tag or None, modality=find or None)
-        given = {"text": (text or "").strip(), "like": like, "code": code}
-        given = [(kind, value) for kind, value in given.items() if value]
+        kinds = {"text": (text or "").strip(), "like": like, "code": code}
+        given = [(kind, value) for kind, value in kinds.items() if value]
         if len(given) > 1:
             raise HTTPException(400, "give one of text, like and code")
         if not given:
             return await ask(searcher.browse, where, top)
-        return await ask(searcher.search, Question(*given[0], where, top))
+        ((kind, value),) = given
+        return await ask(searcher.search, Question(kind, value, where, top))
 
     @app.post("/api/code")
     async def code_of(request: Request):

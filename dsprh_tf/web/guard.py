@@ -77,19 +77,17 @@ class Guard:
             if self._guesses > _WAITING:
                 line = "too many passwords are waiting to be checked: try again in a second"
                 return JSONResponse({"error": line}, 429, {"Retry-After": "1"})
-            known = await self._guess(sent)
+            known = await self._guess(self._accounts, sent)
         if known:
             return None
         asking = {"WWW-Authenticate": 'Basic realm="pictures", charset="UTF-8"'}
         return JSONResponse({"error": "name and password are needed"}, 401, asking)
 
-    async def _guess(self, sent: str) -> bool:
+    async def _guess(self, accounts: Accounts, sent: str | None) -> bool:
         if self._one_guess is None:
             self._one_guess = anyio.CapacityLimiter(1)
         self._guesses += 1
         try:
-            return await anyio.to_thread.run_sync(
-                self._accounts.knows, sent, limiter=self._one_guess
-            )
+            return await anyio.to_thread.run_sync(accounts.knows, sent, limiter=self._one_guess)
         finally:
             self._guesses -= 1

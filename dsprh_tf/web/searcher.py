@@ -103,7 +103,8 @@ class Searcher:
             LookupError: no item has the id.
             ValueError: the code is not of the index's length, or as `Index.search`.
         """
-        query, unknown, own = {"kind": question.kind}, [], None
+        query: dict = {"kind": question.kind}
+        unknown, own = [], None
         if question.kind == "text":
             words = self._text.unknown_words(question.value)
             unknown = [{"word": word, "near": near} for word, near in words.items()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
+from helpers import ROOT, SHARED
 
 from dsprh_tf import backbones
 from dsprh_tf.backbones import torch_files
@@ -19,8 +19,7 @@ from dsprh_tf.backbones.architectures import build_backbone, hold_statistics
 from dsprh_tf.backbones.weights import weights_fingerprint
 from dsprh_tf.layers import AdaptiveAveragePooling, SeededDropout
 
-ROOT = Path(__file__).parents[1]
-MOBILENET = Path(__file__).parents[2] / "shared" / "weights" / "mobilenet_v2_1.0_224_no_top.h5"
+MOBILENET = SHARED / "weights" / "mobilenet_v2_1.0_224_no_top.h5"
 needs_mobilenet = pytest.mark.skipif(
     not MOBILENET.is_file(), reason=f"{MOBILENET.name} is not in the shared weights folder"
 )
@@ -38,8 +37,9 @@ class NumpyOps:
 
     @staticmethod
     def max_pool2d(x, size, stride, padding=0):
-        x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)),
-                   constant_values=-np.inf)
+        x = np.pad(
+            x, ((0, 0), (0, 0), (padding, padding), (padding, padding)), constant_values=-np.inf
+        )
         windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (2, 3))
         return windows[:, :, ::stride, ::stride].max((4, 5))
 
@@ -60,8 +60,10 @@ class NumpyOps:
     def pool_to_6(x):
         n = x.shape[2]
         starts, stops = [i * n // 6 for i in range(6)], [-(-(i + 1) * n // 6) for i in range(6)]
-        rows = [[x[:, :, a:b, c:d].mean((2, 3)) for c, d in zip(starts, stops)]
-                for a, b in zip(starts, stops)]
+        rows = [
+            [x[:, :, a:b, c:d].mean((2, 3)) for c, d in zip(starts, stops)]
+            for a, b in zip(starts, stops)
+        ]
         return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
@@ -119,8 +121,13 @@ def random_norm(rng, name, n):
 def alexnet_state():
     rng = np.random.default_rng(0)
     state = {}
-    sizes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3),
-             10: (256, 256, 3, 3)}
+    sizes = {
+        0: (64, 3, 11, 11),
+        3: (192, 64, 5, 5),
+        6: (384, 192, 3, 3),
+        8: (256, 384, 3, 3),
+        10: (256, 256, 3, 3),
+    }
     for i, size in sizes.items():
         state[f"features.{i}.weight"] = random_conv(rng, *size)
         state[f"features.{i}.bias"] = random_conv(rng, size[0])
@@ -203,8 +210,10 @@ def test_fc6_columns(alexnet):
     state, model = alexnet
     kernel = model.get_layer("classifier_1").weights[0].numpy()
     for c, h, w, out in ((0, 0, 0, 0), (1, 0, 0, 5), (0, 1, 0, 7), (0, 0, 1, 9), (255, 5, 4, 4095)):
-        assert kernel[(h * 6 + w) * 256 + c, out] == state["classifier.1.weight"][
-            out, c * 36 + h * 6 + w]
+        assert (
+            kernel[(h * 6 + w) * 256 + c, out]
+            == state["classifier.1.weight"][out, c * 36 + h * 6 + w]
+        )
 
 
 def test_resnet34_equals_numpy(resnet34):
@@ -248,7 +257,8 @@ def test_adaptive_pooling():
     for n in (1, 4, 6, 7, 13):
         x = np.random.default_rng(n).normal(size=(2, n, n, 3)).astype(np.float32)
         expected = torch.nn.functional.adaptive_avg_pool2d(
-            torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), 6).numpy()
+            torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), 6
+        ).numpy()
         pooled = AdaptiveAveragePooling(6)(x).numpy()
         np.testing.assert_allclose(pooled, expected.transpose(0, 2, 3, 1), atol=1e-6)
 
@@ -314,18 +324,24 @@ def test_fine_tuning_keeps_the_statistics(name):
 
 def test_weights_of_another_architecture(tmp_path, resnet34):
     state, path, _ = resnet34
-    with pytest.raises(ValueError, match=(
-        r"not the weights of alexnet: missing: features\.0\.weight \(64, 3, 11, 11\).* and 9 more; "
-        r"unexpected: conv1\.weight \(64, 3, 7, 7\).* more$"
-    )) as caught:
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"not the weights of alexnet: missing: features\.0\.weight \(64, 3, 11, 11\).* and 9 more; "
+            r"unexpected: conv1\.weight \(64, 3, 7, 7\).* more$"
+        ),
+    ) as caught:
         build_backbone("alexnet", weights=str(path), image_size=64)
     assert "\n" not in str(caught.value)
 
     changed = dict(state)
     changed["conv1.weight"] = np.zeros((64, 3, 5, 5), np.float32)
     torch_files.write_weights(tmp_path / "a.safetensors", changed)
-    with pytest.raises(ValueError, match=r"resnet34: other shape: conv1\.weight \(64, 3, 5, 5\) "
-                       r"instead of \(64, 3, 7, 7\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"resnet34: other shape: conv1\.weight \(64, 3, 5, 5\) "
+        r"instead of \(64, 3, 7, 7\)$",
+    ):
         build_backbone("resnet34", weights=str(tmp_path / "a.safetensors"), image_size=32)
 
     changed["conv1.weight"] = np.full((64, 3, 7, 7), np.nan, np.float32)
@@ -467,18 +483,23 @@ def test_mobilenet_weights(mobilenet, capfd, recwarn):
     output = capfd.readouterr()
     assert output.out == output.err == "" and not recwarn.list
     plain = keras.applications.MobileNetV2(
-        include_top=False, weights=str(MOBILENET), input_shape=(96, 96, 3))
+        include_top=False, weights=str(MOBILENET), input_shape=(96, 96, 3)
+    )
     pixels = random_pixels(1, 96)
     np.testing.assert_allclose(
-        model(pixels)["conv_map"].numpy(), plain(pixels / 127.5 - 1).numpy(), atol=1e-4)
+        model(pixels)["conv_map"].numpy(), plain(pixels / 127.5 - 1).numpy(), atol=1e-4
+    )
     assert weights_fingerprint(model) != weights_fingerprint(mobilenet)
 
 
 @needs_mobilenet
 def test_keras_weights_of_another_architecture():
-    with pytest.raises(ValueError, match=r"not the weights of VGG16 \(without its top\): "
-                       r"missing: block1_conv1/kernel \(3, 3, 3, 64\).*unexpected: Conv1/kernel "
-                       r".*more$") as caught:
+    with pytest.raises(
+        ValueError,
+        match=r"not the weights of VGG16 \(without its top\): "
+        r"missing: block1_conv1/kernel \(3, 3, 3, 64\).*unexpected: Conv1/kernel "
+        r".*more$",
+    ) as caught:
         build_backbone("vgg16", weights=str(MOBILENET), image_size=32)
     assert "\n" not in str(caught.value)
 
@@ -490,18 +511,25 @@ def test_keras_formats(tmp_path, suffix):
     (trunk.save_weights if suffix == ".weights.h5" else trunk.save)(str(path))
     model = build_backbone("vgg16", weights=str(path), image_size=32)
     assert weights_fingerprint(model) == weights_fingerprint(trunk)
-    with pytest.raises(ValueError, match=r"not the weights of VGG19.*missing: .*conv2d_13/vars/0 "
-                       r"\(512,\)|missing: .*conv2d_13/vars/0 \(3, 3, 512, 512\)") as caught:
+    with pytest.raises(
+        ValueError,
+        match=r"not the weights of VGG19.*missing: .*conv2d_13/vars/0 "
+        r"\(512,\)|missing: .*conv2d_13/vars/0 \(3, 3, 512, 512\)",
+    ) as caught:
         build_backbone("vgg19", weights=str(path), image_size=32)
     assert "\n" not in str(caught.value)
 
 
 def test_mixed_precision_scales_in_float32():
-    policy = keras.mixed_precision.global_policy if hasattr(
-        keras.mixed_precision, "global_policy") else keras.mixed_precision.dtype_policy
+    policy = (
+        keras.mixed_precision.global_policy
+        if hasattr(keras.mixed_precision, "global_policy")
+        else keras.mixed_precision.dtype_policy
+    )
     before = policy()
     set_policy = getattr(keras.mixed_precision, "set_global_policy", None) or (
-        keras.mixed_precision.set_dtype_policy)
+        keras.mixed_precision.set_dtype_policy
+    )
     set_policy("mixed_float16")
     try:
         model = build_backbone("resnet34", image_size=32)
@@ -596,6 +624,10 @@ print("same masks")
 def test_dropout_on_two_replicas(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", REPLICAS, str(tmp_path / "checkpoint")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert result.returncode == 0 and "same masks" in result.stdout, result.stderr[-2000:]

@@ -10,16 +10,15 @@ import struct
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from dsprh_tf.backbones import torch_files
 from dsprh_tf.backbones.torch_files import read_weights, write_weights
 from dsprh_tf.data.files import file_sha256
 
-ROOT = Path(__file__).parents[1]
 FLOATS = np.arange(12, dtype="<f4")
 
 
@@ -70,8 +69,13 @@ def dumped(obj):
 def tensor(size, stride, offset=0, storage="FloatStorage", key="0", elements=12, legacy=False):
     reference = ("storage", Global("torch", storage), key, "cpu", elements)
     return Reduced(
-        Global("torch._utils", "_rebuild_tensor_v2"), Stored(*reference, *[None] * legacy),
-        offset, size, stride, False, collections.OrderedDict(),
+        Global("torch._utils", "_rebuild_tensor_v2"),
+        Stored(*reference, *[None] * legacy),
+        offset,
+        size,
+        stride,
+        False,
+        collections.OrderedDict(),
     )
 
 
@@ -93,15 +97,26 @@ def write_legacy(path, obj, raw=None, elements=12):
 
 
 def state(*tensors, **kwargs):
-    return collections.OrderedDict(
-        (f"t{i}", tensor(*t, **kwargs)) for i, t in enumerate(tensors))
+    return collections.OrderedDict((f"t{i}", tensor(*t, **kwargs)) for i, t in enumerate(tensors))
 
 
-VIEWS = (((3, 4), (4, 1)), ((4, 3), (1, 4)), ((2, 2), (8, 2), 1), ((), (), 5), ((0, 3), (3, 1)),
-         ((2, 3), (0, 1)))
+VIEWS = (
+    ((3, 4), (4, 1)),
+    ((4, 3), (1, 4)),
+    ((2, 2), (8, 2), 1),
+    ((), (), 5),
+    ((0, 3), (3, 1)),
+    ((2, 3), (0, 1)),
+)
 GRID = FLOATS.reshape(3, 4)
-EXPECTED = (GRID, GRID.T, np.array([[1, 3], [9, 11]]), np.array(5), np.zeros((0, 3)),
-            np.array([[0, 1, 2], [0, 1, 2]]))
+EXPECTED = (
+    GRID,
+    GRID.T,
+    np.array([[1, 3], [9, 11]]),
+    np.array(5),
+    np.zeros((0, 3)),
+    np.array([[0, 1, 2], [0, 1, 2]]),
+)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -115,9 +130,16 @@ def test_views_of_a_storage(tmp_path, legacy):
 
 
 def test_element_types(tmp_path):
-    kinds = {"DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8",
-             "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",
-             "ByteStorage": "u1", "BoolStorage": "?"}
+    kinds = {
+        "DoubleStorage": "<f8",
+        "HalfStorage": "<f2",
+        "LongStorage": "<i8",
+        "IntStorage": "<i4",
+        "ShortStorage": "<i2",
+        "CharStorage": "i1",
+        "ByteStorage": "u1",
+        "BoolStorage": "?",
+    }
     content = {k: tensor((3,), (1,), storage=k, key=k, elements=3) for k in kinds}
     raw = {k: np.array([0, 1, 1]).astype(d).tobytes() for k, d in kinds.items()}
     content["BFloat16Storage"] = tensor((3,), (1,), 0, "BFloat16Storage", "b", 3)
@@ -135,11 +157,17 @@ def test_big_endian(tmp_path):
 
 
 def test_old_parameters(tmp_path):
-    data = Reduced(Global("torch._utils", "_rebuild_tensor"),
-                   Stored("storage", Global("torch", "FloatStorage"), "0", "cpu", 12, None),
-                   0, (12,), (1,))
-    content = {"a": Reduced(Global("torch.nn.parameter", "Parameter"), data),
-               "b": Reduced(Global("torch._utils", "_rebuild_parameter"), data, True, {})}
+    data = Reduced(
+        Global("torch._utils", "_rebuild_tensor"),
+        Stored("storage", Global("torch", "FloatStorage"), "0", "cpu", 12, None),
+        0,
+        (12,),
+        (1,),
+    )
+    content = {
+        "a": Reduced(Global("torch.nn.parameter", "Parameter"), data),
+        "b": Reduced(Global("torch._utils", "_rebuild_parameter"), data, True, {}),
+    }
     arrays = read_weights(write_legacy(tmp_path / "w.pth", content))
     assert np.array_equal(arrays["a"], FLOATS) and np.array_equal(arrays["b"], FLOATS)
 
@@ -164,8 +192,12 @@ class Attack:
 def test_code_is_refused(tmp_path, attack, place):
     touched = tmp_path / "touched"
     evil = attack(touched)
-    content = {"value": {"t0": evil}, "key": {"t0": tensor((1,), (1,)), "x": (evil,)},
-               "root": evil, "nested": {"state_dict": state(((1,), (1,))), "extra": [evil]}}[place]
+    content = {
+        "value": {"t0": evil},
+        "key": {"t0": tensor((1,), (1,)), "x": (evil,)},
+        "root": evil,
+        "nested": {"state_dict": state(((1,), (1,))), "extra": [evil]},
+    }[place]
     for write in (write_zip, write_legacy):
         if place == "nested" and write is write_legacy:
             content["state_dict"] = state(((1,), (1,)), legacy=True)
@@ -212,8 +244,9 @@ def test_lying_tensors(tmp_path, content):
 
 
 def test_compressed_archives_are_refused(tmp_path):
-    bomb = write_zip(tmp_path / "w.pth", state(((3,), (1,))), {"0": bytes(10**7)},
-                     zipfile.ZIP_DEFLATED)
+    bomb = write_zip(
+        tmp_path / "w.pth", state(((3,), (1,))), {"0": bytes(10**7)}, zipfile.ZIP_DEFLATED
+    )
     with pytest.raises(ValueError, match="compressed"):
         read_weights(bomb)
 
@@ -255,7 +288,11 @@ def test_unknown_extensions(tmp_path):
 def run_script(*arguments):
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "convert_weights.py"), *map(str, arguments)],
-        cwd="/", capture_output=True, text=True, timeout=60, check=False,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
 

@@ -1,11 +1,11 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import SHARED
 from PIL import Image
 
 from dsprh_tf.data import nuswide as nuswide_module
@@ -15,7 +15,7 @@ from dsprh_tf.data.mirflickr import LABELS, load_mirflickr25k
 from dsprh_tf.data.nuswide import load_nuswide
 from dsprh_tf.data.pairs import load_pairs
 
-COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
+COCO_MINI = SHARED / "data" / "coco-mini"
 LOADERS = [load_coco, load_mirflickr25k, load_nuswide, load_pairs]
 
 

@@ -3,10 +3,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 from dsprh_tf.data.pairs import load_pairs
@@ -14,7 +14,7 @@ from dsprh_tf.data.scenes import draw
 from dsprh_tf.data.scenes.objects import COLOURS, KINDS
 from dsprh_tf.data.scenes.places import PLACES
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "make_scenes.py"
+SCRIPT = ROOT / "scripts" / "make_scenes.py"
 SIZE = (64, 48)
 
 

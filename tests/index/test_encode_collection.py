@@ -294,9 +294,7 @@ class TestBad:
     def test_what_is_no_regular_file(self, album, tmp_path):
         """A pipe that nobody writes to would never be read to its end."""
         os.mkfifo(album / "a" / "pipe.jpg")
-        with pytest.raises(
-            ValueError, match=r"pipe.jpg is not a .* file; .*on_bad_image=skip"
-        ):
+        with pytest.raises(ValueError, match=r"pipe.jpg is not a .* file; .*on_bad_image=skip"):
             run(album, tmp_path / "codes")
         done = run(album, tmp_path / "codes", on_bad="skip")
         assert (done.count, len(done.skipped)) == (21, 1)

@@ -7,7 +7,15 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from method_helpers import check_small_gradients, codes, cosines, make_batch, mse, small_model
+from method_helpers import (
+    check_small_gradients,
+    codes,
+    cosines,
+    make_batch,
+    mse,
+    own_flags,
+    small_model,
+)
 
 from dsprh_tf.methods import DJSRH
 
@@ -77,9 +85,8 @@ def test_the_plain_feature_is_hashed_and_nothing_is_decoded():
 
 
 def test_the_recipe_is_used_where_nothing_is_given(program, small_flags, tmp_path):
-    flags = [flag for flag in small_flags if not flag.startswith("--cov_channels")]
     outcome = program(
-        "train", *flags, "--method=djsrh", "--epochs=1", "--lr_text=0.02",
+        "train", *own_flags("djsrh", small_flags), "--method=djsrh", "--epochs=1", "--lr_text=0.02",
         f"--run_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err[-2000:]

@@ -230,7 +230,8 @@ def test_a_target_deviation_of_zero_is_refused():
 
 
 def test_it_trains_and_resumes(program, small_flags, tmp_path):
-    flags = [*small_flags, "--method=dsprh_plus", "--neighbours=5", f"--run_dir={tmp_path / 'run'}"]
+    flags = [*small_flags, "--method=dsprh_plus", "--neighbours=5", "--epochs=1"]
+    flags.append(f"--run_dir={tmp_path / 'run'}")
     outcome = program("train", *flags)
     assert outcome.code == 0, outcome.err[-2000:]
     assert "graph: 72 pairs, 5 neighbours, exact" in outcome.out

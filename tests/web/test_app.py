@@ -452,9 +452,7 @@ class TestAccounts:
         import hashlib
 
         scrypt = hashlib.scrypt
-        monkeypatch.setattr(
-            hashlib, "scrypt", lambda *a, **k: calls.append(a) or scrypt(*a, **k)
-        )
+        monkeypatch.setattr(hashlib, "scrypt", lambda *a, **k: calls.append(a) or scrypt(*a, **k))
         for _ in range(3):
             assert accounts.knows(basic("bo:2")["authorization"])
         assert len(calls) == 1
@@ -527,6 +525,7 @@ class TestAccounts:
         [(None, "does not exist"), ("# nobody\n", "no account"), ("anna:secret", "line 1 is not"),
          (make_line("a", "b") + "\nbo:12:zz", "line 2 is not"),
          (make_line("a", "b")[:-2], "line 1 is not")],
+        ids=["missing", "empty", "no hash", "no numbers", "cut off"],  # accounts have random salts
     )  # fmt: skip
     def test_broken_files(self, tmp_path, content, problem):
         path = tmp_path / "people.txt"
@@ -601,5 +600,5 @@ def test_checked_bytes():
 def test_static_files_are_part_of_the_package():
     static = {path.name for path in (ROOT / "dsprh_tf/web/static").iterdir()}
     assert {"index.html", "page.css", "page.js", "bits.js", "icon.svg"} <= static
-    assert re.search(r'"?dsprh_tf\.web"? = \["static/\*"\]', (ROOT / "pyproject.toml").read_text())
+    assert '"web/static/*"' in (ROOT / "pyproject.toml").read_text()
     assert (ROOT / "dsprh_tf/web/__init__.py").exists()
