@@ -96,6 +96,15 @@ def mean_over_pairs(image, text, function):
     return np.mean(found)
 
 
+def naive_soft_similarity(image, text, labels, scale):
+    """Mean squared error of code cosines against stretched label cosines."""
+
+    def error(a, b, i, j):
+        return (scale * cosine(labels[i], labels[j]) - cosine(a, b)) ** 2
+
+    return mean_over_pairs(image, text, error)
+
+
 # Batches
 
 

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "BUILD.md", "RESULTS.md")
+from dsprh_tf.cli.program import PROGRAMS, load
+
+PAGES = ("README.md", "BUILD.md", "RESULTS.md", "CONTRIBUTING.md", "docs/architecture.md")
 FLAG_FILES = sorted(ROOT.glob("*.flags"))
 
 
-def _defined_flags(script: str) -> set:
-    files = [ROOT / "scripts" / script]
-    if script in ("train.py", "reproduce.py", "reference.py"):
-        files.append(ROOT / "scripts/train_flags.py")
-    source = "\n".join(path.read_text() for path in files)
-    names = re.findall(r"(?:DEFINE_\w+|_[BEFIS])\(\s*\"(\w+)\"", source)
+def _defined_flags(program: str) -> set:
+    """The flags that a program's help lists."""
+    names = re.findall(r"^  --(\w+)", load(program).help(), re.MULTILINE)
     return {*names, *("no" + name for name in names), "flagfile", "help"}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_name_existing_scripts_and_flags(page):
+def _commands(page: str) -> list:
+    """(program, the rest of the line) of the commands that a page shows."""
     text = (ROOT / page).read_text().replace("\\\n", " ")
-    commands = re.findall(r"python (scripts|benchmarks)/(\w+\.py)([^\n`|]*)", text)
-    assert commands
-    for folder, script, rest in commands:
-        assert (ROOT / folder / script).is_file(), script
-        if folder == "scripts":
-            unknown = set(re.findall(r"--(\w+)", rest)) - _defined_flags(script)
-            assert not unknown, f"{page}: {script} has no {unknown}"
+    found = re.findall(r"python scripts/(\w+)\.py([^\n`|]*)", text)
+    return found + re.findall(r"(?:^|`)dsprh (\w+)([^\n`|]*)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_existing_programs_and_flags(page):
+    commands = [(name, rest) for name, rest in _commands(page) if name != "NAME"]
+    assert commands or page == "CONTRIBUTING.md"
+    for name, rest in commands:
+        assert name in PROGRAMS and (ROOT / "scripts" / f"{name}.py").is_file(), name
+        unknown = set(re.findall(r"--(\w+)", rest)) - _defined_flags(name)
+        assert not unknown, f"{page}: {name} has no {unknown}"
+    text = (ROOT / page).read_text()
+    for folder, name in re.findall(r"python (benchmarks|tests)/(\w+\.py)", text):
+        assert (ROOT / folder / name).is_file(), name
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_has_a_script_with_help_worth_reading(name):
+    script = (ROOT / "scripts" / f"{name}.py").read_text()
+    assert f"python scripts/{name}.py" in script and f'start("{name}")' in script
+    text = load(name).help()
+    assert f"dsprh {name} " in text and "--flagfile=FILE" in text
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -45,7 +59,7 @@ def test_make_targets_exist(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_linked_files_exist(page):
     for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
-        assert (ROOT / link).exists(), link
+        assert ((ROOT / page).parent / link).exists(), link
 
 
 @pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.name)
@@ -53,7 +67,7 @@ def test_flag_files_hold_known_flags(path):
     lines = [line.strip() for line in path.read_text().splitlines()]
     names = [re.match(r"--(\w+)", line)[1] for line in lines if line and line[0] != "#"]
     assert names
-    assert not set(names) - _defined_flags("train.py")
+    assert not set(names) - _defined_flags("train")
 
 
 def test_every_dependency_is_explained():
@@ -61,7 +75,7 @@ def test_every_dependency_is_explained():
     for name in ("requirements.txt", "requirements-tfa.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text().splitlines():
             if line and line[0] != "#":
-                package, _, version = line.partition("==")
+                package, _, version = line.split(";")[0].strip().partition("==")
                 assert version, f"{name}: {line} has no exact version"
                 assert re.search(rf"\b{re.escape(package)}\b", build), f"BUILD.md misses {package}"
 

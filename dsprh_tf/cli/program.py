@@ -77,7 +77,7 @@ class Program:
         python_logging.getLogger("tensorflow").setLevel("ERROR")
         arguments, chosen = list(arguments), []
         if any(a in ("--help", "-h", "-help", "--helpshort") for a in arguments):
-            print(self._help().replace(f"dsprh {name}", called))
+            print(self.help().replace(f"dsprh {name}", called))
             return 0
         try:
             if self._commands:
@@ -109,7 +109,8 @@ class Program:
         names = (a.lstrip("-").split("=")[0] for a in arguments if a.startswith("-"))
         self.typed = frozenset(names)
 
-    def _help(self) -> str:
+    def help(self) -> str:
+        """The text of `--help`."""
         named = [name for names in self._groups.values() for name in names]
         rest = [n for n in self._flags if n not in named and n not in self._hidden]
         sections = dict(self._groups)
