@@ -1,8 +1,13 @@
-# make demo: train, evaluate, export and query on drawn pictures, from nothing, in minutes
+# make demo:         train, evaluate, export and search on drawn images, from nothing, in minutes
+# make check:        linter, types and the fast tests, before every commit
+# make test:         the whole test suite on the default stack; make test-tfa: on the second one
 # make test-engines: one suite over FAISS, Milvus and PostgreSQL, without TensorFlow
-# make test: the whole test suite on the default stack; make test-tfa: on the second one
+# make format:       formats all files
 PYTHON ?= python3
-.PHONY: demo test test-tfa test-engines lint clean
+# Processes that run tests. Each builds the shared fixtures (a trained run, its export) for itself.
+JOBS ?= 2
+PYTEST = -m pytest -n $(JOBS) --dist=worksteal
+.PHONY: demo check test test-tfa test-engines lint types format clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -30,11 +35,14 @@ demo: .venv/.installed
 	@echo "contact sheet: runs/demo/queries.png"
 	@echo "encoders:      savedmodels/demo/{image_encoder,text_encoder}"
 
+check: lint types
+	.venv/bin/python $(PYTEST) -m "not slow"
+
 test: .venv/.installed
-	.venv/bin/python -m pytest
+	.venv/bin/python $(PYTEST)
 
 test-tfa: .venv-tfa/.installed
-	.venv-tfa/bin/python -m pytest
+	.venv-tfa/bin/python $(PYTEST)
 
 # Without conftest.py, which needs TensorFlow.
 test-engines: .venv-engines/.installed
@@ -42,6 +50,14 @@ test-engines: .venv-engines/.installed
 
 lint: .venv/.installed
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/.installed
+	.venv/bin/mypy
+
+format: .venv/.installed
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
 
 clean:
 	rm -rf .venv .venv-tfa .venv-engines runs data/scenes cache savedmodels/demo

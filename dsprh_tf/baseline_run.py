@@ -147,7 +147,8 @@ class BaselineRun:
         images = data.image_features(np.concatenate(list(items.values())))
         pairs = {part: (images[i], data.source.text_features(i)) for part, i in items.items()}
         fitted = baselines.fit(self.baseline, *pairs["train"], s.bits, s.seed, self.shared_space)
-        results = evaluate_directions(
-            *(fitted.encoded(*pairs[part], labels[items[part]]) for part in ("query", "database"))
+        query, database = (
+            fitted.encoded(*pairs[part], labels[items[part]]) for part in ("query", "database")
         )
+        results = evaluate_directions(query, database)
         return results_record(self.baseline, s.bits, s.dataset, s.seed, results)

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def check_bits(bits: int) -> None:
-    """Check of a code length, so that codes always fill whole bytes.
+    """Checks a code length: codes fill whole bytes.
 
     Args:
         bits: Length of a code.
@@ -26,10 +26,10 @@ def check_bits(bits: int) -> None:
 
 
 def check_packed(name: str, packed: np.ndarray) -> np.ndarray:
-    """Check that an array holds packed codes.
+    """Checks that an array holds packed codes.
 
     Args:
-        name: How the error message calls the array.
+        name: Name of the array in the error message.
         packed: uint8 `[n, bits / 8]`.
 
     Returns:
@@ -92,7 +92,7 @@ def unpack(packed: np.ndarray) -> np.ndarray:
 
 
 def to_words(packed: np.ndarray) -> np.ndarray:
-    """Packed bits as 64-bit words, word by word, for `count_pairs`.
+    """Packed bits as 64-bit words, the layout that `count_pairs` reads.
 
     Args:
         packed: uint8 `[n, bytes]`.
@@ -108,8 +108,8 @@ def count_pairs(operation: np.ufunc, query: np.ndarray, database: np.ndarray) ->
     """Number of set bits of `operation(query, database)` for all pairs.
 
     `numpy.bitwise_xor` gives Hamming distances, `numpy.bitwise_and` the number of common bits. A
-    BLAS product of signs would do as well, but its own threads wait for each other and starve
-    under the threads of a caller or on a busy machine.
+    matrix product of signs would give the same, but the threads of BLAS slow down next to the
+    threads of a caller and on a busy machine.
 
     Args:
         operation: A bitwise function of two arrays.
@@ -121,7 +121,7 @@ def count_pairs(operation: np.ufunc, query: np.ndarray, database: np.ndarray) ->
     """
     words, rows = query.shape
     counts = np.zeros((rows, database.shape[1]), np.min_scalar_type(64 * words))
-    for row in range(rows):  # row by row, so that all of it stays in the cache
+    for row in range(rows):  # row by row, so that a row stays in the cache
         for word in range(words):
             counts[row] += _count_bits(operation(query[word, row], database[word]))
     return counts
@@ -160,7 +160,7 @@ def hamming_distance(query: np.ndarray, database: np.ndarray) -> np.ndarray:
 
 
 def check_same_width(query: np.ndarray, database: np.ndarray) -> None:
-    """Check that two arrays hold packed codes of one width.
+    """Checks that two arrays hold packed codes of one width.
 
     Args:
         query: uint8 `[nq, bits / 8]`.

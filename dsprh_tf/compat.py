@@ -1,4 +1,4 @@
-"""What differs between the two supported stacks (Keras 3 and Keras 2), and nothing else."""
+"""Differences between the two supported stacks, Keras 3 and Keras 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def lamb(learning_rate: float, weight_decay: float):
     """Builds a LAMB optimizer (You et al., 2020): Keras 3's own, TensorFlow Addons' on Keras 2.
 
     Args:
-        learning_rate: step size.
+        learning_rate: learning rate.
         weight_decay: decoupled weight decay, 0 for none.
     """
     if KERAS_3:
@@ -26,14 +26,14 @@ def lamb(learning_rate: float, weight_decay: float):
 
 
 def current_learning_rate(optimizer) -> float:
-    """The step size of the next step, also where it follows a schedule."""
+    """Learning rate of the next step, also if it follows a schedule."""
     # Keras 2's public attribute is the rate of the last step, the private one the schedule.
     rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
     return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
 
 
 def has_fixed_rate(optimizer) -> bool:
-    """Whether the step size is a number, which can be set, and no schedule."""
+    """Whether the learning rate is a number, which can be set, and not a schedule."""
     # Keras 2's public attribute is the rate of the last step, the private one the schedule.
     return not callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate))
 
@@ -47,20 +47,20 @@ def build_optimizer(optimizer, variables) -> None:
 
 
 def build_attention(layer, shape: tuple) -> None:
-    """Creates the variables of a MultiHeadAttention over tokens of this shape, with themselves."""
+    """Creates the variables of a MultiHeadAttention, for self-attention over such tokens."""
     if KERAS_3:
         layer.build(shape, shape)
         return
     layer._build_from_signature(query=tf.TensorShape(shape), value=tf.TensorShape(shape))
     for part in (layer._query_dense, layer._key_dense, layer._value_dense):
-        part.build(shape)  # else at the first call, too late for an optimizer to know of them
+        part.build(shape)  # the first call would be too late for an optimizer that is built before
     layer._output_dense.build((*shape[:2], layer._num_heads, layer._value_dim))
 
 
 def keep_metric_means(model) -> None:
-    """Makes `fit` report metrics under a strategy as they are.
+    """Makes `fit` report the metrics of one replica under a strategy.
 
-    Keras 2 would add up the replicas' results, which are equal already.
+    Keras 2 would add up the replicas' results, which are equal.
     """
     if not KERAS_3:
         model.distribute_reduction_method = "first"
@@ -74,7 +74,7 @@ def checkpoint_variables(layer) -> list[tf.Variable]:
     """
     if not KERAS_3:
         return list(layer.weights)
-    # Counters that layers keep as plain tf.Variables are no Keras weights there.
+    # Layers keep counters as plain tf.Variables, which are not among the weights in Keras 3.
     counters = [
         value
         for part in layer._flatten_layers()

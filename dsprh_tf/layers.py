@@ -1,6 +1,6 @@
-"""Keras layers: strip pooling, iSQRT-COV covariance pooling, fusion; region means, dropout.
+"""Keras layers: strip pooling, iSQRT-COV covariance pooling, fusion, region means, dropout.
 
-All of them take and give channels-last tensors, round-trip through `get_config`, and keep their
+All layers take and return channels-last tensors, round-trip through `get_config`, and keep
 sensitive arithmetic in float32 under a mixed-precision policy.
 """
 
@@ -33,8 +33,8 @@ def _static(value, name: str, layer: str) -> int:
 def l2_normalize(x: tf.Tensor) -> tf.Tensor:
     """Rows of x [..., n] divided by their l2 norm, in float32; a zero row stays zero.
 
-    Its gradient is zero too. `tf.math.l2_normalize` would multiply it by 1e6: one text without
-    a known word, whose first hash value is 0, would throw the whole text network away.
+    The gradient of a zero row is zero too. `tf.math.l2_normalize` would multiply it by 1e6: one
+    text without a known word, whose first hash value is 0, would ruin the whole text network.
     """
     x = tf.cast(x, tf.float32)
     square = tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)
@@ -43,9 +43,9 @@ def l2_normalize(x: tf.Tensor) -> tf.Tensor:
 
 
 def unit_mean_square(x: tf.Tensor) -> tf.Tensor:
-    """Rows of x [..., n] scaled to a mean square of 1, so that what follows learns at one rate.
+    """Rows of x [..., n] scaled to a mean square of 1; a zero row stays zero.
 
-    A zero row stays zero.
+    The next layer then learns at the same rate whatever the scale of its input.
     """
     return tf.cast(l2_normalize(x) * x.shape[-1] ** 0.5, x.dtype)
 
@@ -60,12 +60,12 @@ class StripPooling(keras.layers.Layer):
         y = x * sigmoid(conv1x1(relu(bn(conv3x1(mean_w x)) + bn(conv1x3(mean_h x)))))
 
     This is the strip pooling block of SPNet (Hou et al., CVPR 2020), the "tensor decomposition"
-    of DSPRH section 3.2: each channel's gate is built from the outer sum of two vectors.
+    of DSPRH section 3.2: the gate of each channel is built from the outer sum of two vectors.
 
     Args:
-        channels: channels of the strips after their convolutions, at most; None for as many as
-            the input has. 64 is a quarter of AlexNet's conv5, the ratio of SPNet's mixed pooling
-            module; on a map of 1,280 channels wider strips cost time and brought nothing
+        channels: largest number of channels of the strips after their convolutions; None for as
+            many as the input has. 64 is a quarter of AlexNet's conv5, the ratio of SPNet's mixed
+            pooling module; on a map of 1,280 channels wider strips cost time and brought nothing
             (RESULTS.md, "Tried once").
         momentum: of the two batch normalisations.
 
@@ -129,10 +129,10 @@ class StripPooling(keras.layers.Layer):
 
 
 def _three_taps(strip: tf.Tensor) -> tf.Tensor:
-    """Each position beside its two neighbours, zeros beyond the ends: [batch, n, C] -> [.., 3 C].
+    """Each position and its two neighbours, zeros beyond the ends: [batch, n, C] -> [.., 3 C].
 
-    A dense layer on it is a 3-tap convolution, several times faster on a CPU than TensorFlow's
-    own over so short a strip.
+    A dense layer on it is a 3-tap convolution. For strips as short as these it is several times
+    faster on a CPU than TensorFlow's convolution.
     """
     padded = tf.pad(strip, [[0, 0], [1, 1], [0, 0]])
     return tf.concat([padded[:, :-2], strip, padded[:, 2:]], axis=-1)
@@ -142,7 +142,7 @@ def newton_schulz_sqrt(matrix: tf.Tensor, iterations: int) -> tf.Tensor:
     """Square root of symmetric positive matrices by coupled Newton-Schulz steps.
 
     Y <- Y T, Z <- T Z with T = (3 I - Z Y) / 2, from Y = A, Z = I (Li et al., CVPR 2018, Eq. 4).
-    Converges for eigenvalues in (0, 1], hence the division by the trace before it.
+    It converges for eigenvalues in (0, 1], hence the division by the trace in `CovariancePooling`.
 
     Args:
         matrix: [batch, n, n] float32, symmetric, eigenvalues in (0, 1].
@@ -166,20 +166,21 @@ def newton_schulz_sqrt(matrix: tf.Tensor, iterations: int) -> tf.Tensor:
 class CovariancePooling(keras.layers.Layer):
     """Global covariance pooling with a fast matrix square root (iSQRT-COV).
 
-    Channel statistics of second order instead of a mean: the covariance of the channels over
-    all positions, its square root by Newton-Schulz iteration, its upper triangle as the feature
+    Second-order statistics of the channels instead of their means: the covariance over all
+    positions, its square root by Newton-Schulz iteration, and its upper triangle as the feature
     (Li et al., "Towards Faster Training of Global Covariance Pooling Networks by Iterative
     Matrix Square Root Normalization", CVPR 2018; DSPRH section 3.2).
 
         A = cov(x) + epsilon I,  y = sqrt(trace A) * NewtonSchulz(A / trace A),  triu(y) row-major
 
-    The arithmetic after the channel reduction runs in float32 whatever the policy.
+    After the channel reduction the arithmetic is float32 under every policy.
 
     Args:
         channels: channels C' after a 1x1 convolution with batch normalisation and ReLU;
             None keeps all channels and adds no convolution.
         iterations: Newton-Schulz steps (N = 5 in the paper).
-        epsilon: added to the diagonal: a constant map has covariance 0 and no square root.
+        epsilon: added to the diagonal; a constant map has covariance 0, whose root has no
+            gradient.
         momentum: of the batch normalisation.
 
     Input shape: [batch, height, width, channels].
@@ -210,9 +211,7 @@ class CovariancePooling(keras.layers.Layer):
         size = _static(input_shape[-1], "channels", "CovariancePooling")
         if self.channels is not None:
             size = self.channels
-            self.reduce_conv = keras.layers.Conv2D(
-                size, 1, use_bias=False, dtype=self.dtype_policy
-            )
+            self.reduce_conv = keras.layers.Conv2D(size, 1, use_bias=False, dtype=self.dtype_policy)
             self.reduce_norm = keras.layers.BatchNormalization(
                 momentum=self.momentum, epsilon=1e-5, dtype=self.dtype_policy
             )
@@ -268,7 +267,7 @@ class FeatureFusion(keras.layers.Layer):
     Without the normalisation the weights would depend on the features' scales.
 
     Args:
-        fusion_weights: one non-negative number a feature, not all zero; (.25, .25, .5) for
+        fusion_weights: one non-negative number per feature, not all zero; (.25, .25, .5) for
             MIRFlickr-25K and (.125, .125, .75) for NUS-WIDE in the paper.
 
     Input shape: a list of as many tensors [batch, size] as there are weights.
@@ -288,11 +287,11 @@ class FeatureFusion(keras.layers.Layer):
         self.fusion_weights = weights
 
     def build(self, input_shape):
-        """Checks that there are as many features as weights, all of one size."""
+        """Checks that there are as many features as weights, all of the same size."""
         if len(input_shape) != len(self.fusion_weights):
             raise ValueError(
                 f"FeatureFusion received {len(input_shape)} features, expected "
-                f"{len(self.fusion_weights)}, one a weight"
+                f"{len(self.fusion_weights)}, one per weight"
             )
         sizes = [shape[-1] for shape in input_shape]
         if len(set(sizes)) != 1:
@@ -315,13 +314,13 @@ class FeatureFusion(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class AdaptiveAveragePooling(keras.layers.Layer):
-    """Mean over a fixed grid of cells, whatever the map's size (torchvision's AlexNet, pool5).
+    """Means over a grid of fixed size, for maps of any size (pool5 of torchvision's AlexNet).
 
-    Cell i of s covers rows floor(i·n/s) to ceil((i+1)·n/s) of n; cells overlap where s does
-    not divide n, and repeat where n < s.
+    Cell i of s covers rows floor(i·n/s) to ceil((i+1)·n/s) of n; cells overlap if s does not
+    divide n, and repeat if n < s.
 
     Args:
-        size: Cells per side.
+        size: cells per side.
 
     Input shape: [batch, height, width, channels]. Output shape: [batch, size, size, channels].
     """
@@ -339,16 +338,16 @@ class AdaptiveAveragePooling(keras.layers.Layer):
         return (input_shape[0], self.size, self.size, input_shape[3])
 
     def get_config(self):
-        """The arguments."""
+        """The constructor's arguments."""
         return {**super().get_config(), "size": self.size}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class PyramidPooling(keras.layers.Layer):
-    """Means of a map over ever finer grids of regions (Lazebnik et al., CVPR 2006).
+    """Means of a map over grids of regions, from coarse to fine (Lazebnik et al., CVPR 2006).
 
     Args:
-        levels: Regions per side of each grid; (1, 2, 4) are 1 + 4 + 16 regions.
+        levels: regions per side of each grid; (1, 2, 4) are 1 + 4 + 16 regions.
 
     Input shape: [batch, height, width, channels].
     Output shape: [batch, regions, channels]; the grids one after another, each row by row.
@@ -371,26 +370,26 @@ class PyramidPooling(keras.layers.Layer):
         return (input_shape[0], sum(n * n for n in self.levels), input_shape[3])
 
     def get_config(self):
-        """The arguments."""
+        """The constructor's arguments."""
         return {**super().get_config(), "levels": self.levels}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class SeededDropout(keras.layers.Layer):
-    """Dropout whose masks a resumed run draws again.
+    """Dropout whose masks are the same when a run is resumed.
 
-    Keras's dropout keeps its generator's state where a checkpoint does not look on both stacks.
-    Here the mask is a pure function of the seed, the replica and the number of training calls
-    so far; that counter is a variable that `tf.train.Checkpoint` saves.
+    Keras's dropout has a generator whose state is not in a checkpoint on both stacks. Here the mask
+    is a function of the seed, the replica and the number of training calls so far, a counter that
+    `tf.train.Checkpoint` saves.
 
     Args:
-        rate: Share of the entries set to 0, in [0, 1); the others are divided by 1 - rate.
-        seed: Integer seed of the masks.
+        rate: share of the entries set to 0, in [0, 1); the others are divided by 1 - rate.
+        seed: seed of the masks.
 
     Input and output shape: any.
 
     Raises:
-        ValueError: A rate outside [0, 1).
+        ValueError: a rate outside [0, 1).
     """
 
     def __init__(self, rate: float, seed: int = 0, **kwargs):
@@ -399,7 +398,7 @@ class SeededDropout(keras.layers.Layer):
             raise ValueError(f"got the dropout rate {rate!r}, expected a number in [0, 1)")
         self.rate = float(rate)
         self.seed = int(seed)
-        # Replicas count alike, so each keeps its own copy and the first one is saved.
+        # Replicas count the same, so each has its own copy, and the first one is saved.
         self.counter = tf.Variable(
             0,
             dtype=tf.int64,
@@ -410,7 +409,7 @@ class SeededDropout(keras.layers.Layer):
         )
 
     def call(self, inputs, training=False):
-        """Masks the inputs when training."""
+        """Masks the inputs while training."""
         if not training or not self.rate:
             return inputs
         self.counter.assign_add(1)
@@ -423,11 +422,11 @@ class SeededDropout(keras.layers.Layer):
         return tf.where(kept, inputs / (1.0 - self.rate), tf.zeros_like(inputs))
 
     def compute_output_shape(self, input_shape):
-        """The input shape."""
+        """The input's shape."""
         return input_shape
 
     def get_config(self):
-        """The arguments."""
+        """The constructor's arguments."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 

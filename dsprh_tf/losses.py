@@ -2,8 +2,8 @@
 
 Notation: M batch size, K bits, B codes while training [M, K] in (-1, 1), S similarity matrices
 [M, M], Y labels, multi-hot [M, L]. Equation numbers are those of DSPRH (Entropy 2020, 22(11),
-1266). All arithmetic is float32. Matrices are over the batch at hand: under `tf.distribute` over
-one replica's part.
+1266). All arithmetic is float32. Matrices are over one batch: under `tf.distribute` over one
+replica's part of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def cosine_matrix(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def feature_similarity(features: tf.Tensor) -> tf.Tensor:
-    """S^F = 2 cos - 1 of non-negative features [M, n] -> [M, M], in [-1, 1]."""
+    """S^F = 2 cos - 1, in [-1, 1] for non-negative features: [M, n] -> [M, M]."""
     return 2.0 * cosine_matrix(features, features) - 1.0
 
 
@@ -41,7 +41,7 @@ def reconstruction_loss(
     text_feature: tf.Tensor,
     image_feature: tf.Tensor,
 ) -> tf.Tensor:
-    """L_F = mse(F'_I, l2 F_T) + mse(F'_T, l2 F_I) (Eq. 8): each bottleneck rebuilds the other side.
+    """L_F = mse(F'_I, l2 F_T) + mse(F'_T, l2 F_I) (Eq. 8): a code rebuilds the other modality.
 
     Args:
         text_from_image: F'_I [M, D_T], decoded from the image code.
@@ -89,8 +89,8 @@ def similarity_loss(
     """L_W: code cosines follow feature similarities (Eq. 13).
 
     L_W = eta sum_X mse(k S^F_XX, S^B_XX) + sum_XY mse(k S~, S^B_XY), X in {I, T} and XY in
-    {II, TT, IT}. The paper prints S^B_IT in the first sum; S^B_XX is meant, and its mu = 10 on
-    the second sum is eta = .1 on the first, up to the common factor.
+    {II, TT, IT}. The paper prints S^B_IT in the first sum, where S^B_XX is meant. Its factor
+    mu = 10 of the second sum is, up to a common factor, eta = .1 of the first.
 
     Args:
         image_image: S^B_II [M, M].
@@ -111,7 +111,7 @@ def similarity_loss(
 def alignment_terms(
     batch: dict, outputs: dict, image: tf.Tensor, text: tf.Tensor, joint: tf.Tensor, settings
 ) -> dict:
-    """The three terms of L_1 = L_F + L_R + L_W, DSAH's loss and the first part of DSPRH's (Eq. 14).
+    """Terms of L_1 = L_F + L_R + L_W (Eq. 14): DSAH's loss, and the first family of DSPRH's.
 
     Args:
         batch: "bow" [M, D_T].
@@ -119,7 +119,7 @@ def alignment_terms(
         image: S^F_II [M, M].
         text: S^F_TT [M, M].
         joint: S~ [M, M].
-        settings: has `diagonal_target`, `symmetry_weight`, `scale` and `within_weight`.
+        settings: object with `diagonal_target`, `symmetry_weight`, `scale` and `within_weight`.
 
     Returns:
         Scalars "L_F", "L_R" and "L_W".
@@ -161,7 +161,7 @@ def cosine_triplet_loss(
 ) -> tf.Tensor:
     """L_2 = sum over (i, j+, k-) of max(cos(x_i, y_k-) - cos(x_i, y_j+) + nu, 0), both ways.
 
-    Eq. 15 to 17. Memory is 4 M^3 bytes a direction: 128 KiB at M = 32, 64 MiB at M = 256.
+    Eq. 15 to 17. Memory is 4 M^3 bytes per direction: 128 KiB at M = 32, 64 MiB at M = 256.
 
     Args:
         image_code: x [M, K].
@@ -186,7 +186,8 @@ def pairwise_loss(
 ) -> tf.Tensor:
     """L_3 = sum_ij softplus(Omega_ij) - s_ij Omega_ij, Omega = b_I^T b_T / 2.
 
-    The negative log-likelihood that Eq. 18 names; it prints neither the logarithm nor this sign.
+    The negative log-likelihood that Eq. 18 names; the paper prints it without the logarithm and
+    with the other sign.
 
     Args:
         image_code: b_I [M, K].
@@ -206,12 +207,12 @@ def shared_labels(labels: tf.Tensor) -> tf.Tensor:
 
 
 def label_similarity(labels: tf.Tensor) -> tf.Tensor:
-    """Cosines of label vectors, |Y_i and Y_j| / sqrt(|Y_i| |Y_j|): [M, L] -> [M, M], in [0, 1]."""
+    """Cosines of label vectors, |Y_i ∩ Y_j| / sqrt(|Y_i| |Y_j|): [M, L] -> [M, M], in [0, 1]."""
     return cosine_matrix(labels, labels)
 
 
 def code_pairs(image: tf.Tensor, text: tf.Tensor) -> tuple:
-    """Both sides of the comparisons within images, within texts and across."""
+    """Pairs of codes to compare: within images, within texts, and across."""
     return (image, image), (text, text), (image, text)
 
 
@@ -223,10 +224,10 @@ def soft_similarity_loss(image_code, text_code, labels, scale: float = 1.0) -> t
 
 
 def signs(x: tf.Tensor) -> tf.Tensor:
-    """sign(x), +1 at 0, as codes are packed; no gradient flows through it."""
+    """sign(x), +1 at 0 as in packed codes; no gradient flows through it."""
     return tf.where(x >= 0, 1.0, -1.0)
 
 
 def with_total(terms: dict, weights: tuple) -> dict:
-    """The terms, and their sum under these weights, in their order."""
+    """The terms, and their "total" under weights in the order of the terms."""
     return {**terms, "total": sum(w * term for w, term in zip(weights, terms.values()))}

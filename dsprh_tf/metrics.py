@@ -1,8 +1,8 @@
 """Retrieval metrics from packed codes, or from embeddings, and multi-hot labels.
 
 An item is relevant to a query if they share at least one label. The database is ranked by
-Hamming distance, embeddings by cosine. A code of K bits has only K + 1 distances, so ties are
-many; `ties` says how they are read:
+Hamming distance, embeddings by cosine. A code of K bits has only K + 1 distances, so there are
+many ties; `ties` says how they are counted:
 
 * `"stable"`: tied items keep the order of the database, as in the published evaluations.
 * `"average"`: the exact expectation over all orders of the tied items, which does not depend on
@@ -26,7 +26,7 @@ BYTES_PER_PAIR = 32
 """Peak working memory of one query-database pair (distance, order, shared labels, hits)."""
 
 COSINE_BYTES = 128 * 2**20
-"""Cosines held at once; a matrix product of few queries would wait for memory."""
+"""Size of a block of cosines: a matrix product of few queries would wait for memory."""
 
 
 def evaluate(
@@ -37,7 +37,7 @@ def evaluate(
     at: int = 50,
     ties: str = "stable",
 ) -> dict:
-    """All metrics of one retrieval direction; every one is a mean over the queries.
+    """All metrics of one retrieval direction, each a mean over the queries.
 
     With `rel(i)` the relevance (0 or 1) of the item at rank i, `hits(i) = rel(1) + ... + rel(i)`,
     `R = min(at, database)` and `S(n) = sum_{i <= n} rel(i) * hits(i) / i`:
@@ -125,8 +125,8 @@ def evaluate_cosine(
 ) -> dict:
     """The metrics of `evaluate` for embeddings ranked by cosine similarity.
 
-    What rests on a Hamming radius differs: there is no `precision@radius2`, and `precision_recall`
-    has a point per rank of `recall_ranks` (`rank` in place of `radius`): the mean precision of all
+    Embeddings have no Hamming radius: there is no `precision@radius2`, and `precision_recall` has
+    a point per rank of `recall_ranks` (`rank` in place of `radius`): the mean precision of all
     queries, and the mean recall of those that have a relevant item.
 
     Cosines are computed in float64 and rounded to multiples of 2^-30, so that equal embeddings
@@ -182,7 +182,7 @@ def evaluate_cosine(
 def chance(query_labels: np.ndarray, database_labels: np.ndarray) -> float:
     """Base rate: the probability that a random database item is relevant to a random query.
 
-    It is what precision and, for a large database, MAP give for random codes.
+    Random codes have this precision and, in a large database, this MAP.
 
     Args:
         query_labels: `[nq, labels]` of 0 and 1.
@@ -264,7 +264,7 @@ def _cosine_keys(query: np.ndarray, database: np.ndarray, first: int = 0) -> np.
 
 
 def _unit(name: str, rows: np.ndarray, first: int) -> np.ndarray:
-    """Rows of length 1 in float64; zero rows stay zero, rows that are not finite are refused."""
+    """Rows of length 1 in float64; zero rows stay zero, and rows must be finite."""
     rows = rows.astype(np.float64)
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
@@ -277,7 +277,7 @@ def _unit(name: str, rows: np.ndarray, first: int) -> np.ndarray:
 
 
 def _scores(ranked: dict, shared: np.ndarray, total: np.ndarray, cut: int, grid) -> dict:
-    """What each query gets from its ranked sums; `total` counts its relevant items."""
+    """Scores of each query from its ranked sums; `total` counts its relevant items."""
     return {
         "ap": ranked["sum"] / np.maximum(total, 1),
         "ap_hits": ranked["ap_hits"],
@@ -477,14 +477,14 @@ def pair_reciprocal_rank(image_codes: np.ndarray, text_codes: np.ndarray) -> flo
     ranks r + (t + 1) / 2, so that constant codes score no better than chance.
 
     Args:
-        image_codes: uint8 [n, bits / 8], packed.
-        text_codes: uint8 [n, bits / 8], packed, row i the partner of image i.
+        image_codes: uint8 `[n, bits / 8]`, packed.
+        text_codes: uint8 `[n, bits / 8]`, packed, row i the partner of image i.
 
     Returns:
         A number in (0, 1].
 
     Raises:
-        ValueError: no rows, or not as many of one as of the other.
+        ValueError: If there are no rows, or not as many of one as of the other.
     """
     if len(image_codes) != len(text_codes) or not len(image_codes):
         raise ValueError(

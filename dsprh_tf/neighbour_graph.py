@@ -16,9 +16,9 @@ from dsprh_tf.similarity import (
 )
 
 EXACT_LIMIT = 20_000  # pairs up to which every pair is compared
-_REDUCED = 512  # dimensions that the approximate search keeps: of half as many it misses far more
-_PROBED = 64  # inverted lists that it looks into
-_CANDIDATES = 4  # candidates a neighbour, which are then compared exactly
+_REDUCED = 512  # dimensions that the approximate search keeps; with half of them it misses more
+_PROBED = 64  # inverted lists that a search visits
+_CANDIDATES = 4  # candidates per neighbour, which are then compared exactly
 _WIDTH = 4  # entries of a row at most, in multiples of the neighbours: hubs keep their strongest
 _BLOCK_VALUES = 32_000_000  # float32 held at once while comparing: 128 MB
 _SAMPLE = 2000  # items over whose pairs similarities are standardised
@@ -26,24 +26,26 @@ _SAMPLE = 2000  # items over whose pairs similarities are standardised
 
 @dataclasses.dataclass(frozen=True)
 class NeighbourGraph:
-    """Each training pair's neighbours and what turns their overlap into a similarity target.
+    """Neighbours of each training pair, and the constants that turn them into similarity targets.
 
-    Two items are similar if their pictures and words are (first order), and if they have the
-    same neighbours (second order). With S^I and S^T the cosines of pictures and of weighted
-    words, g_i the unit rows of the graph, and z(.) standardised over pairs of different items:
+    Two items are similar if their images and texts are (first order), and if they have the same
+    neighbours (second order). With S^I the cosines of image features, S^T those of weighted bags
+    of words, g_i the unit rows of the graph, and z(.) standardised over pairs of different items:
 
         F_ij = z(l z(S^I_ij) + (1 - l) z(S^T_ij)),    R_ij = z((1 - w) F_ij + w z(g_i . g_j))
 
-    which is `first` (m S^I + (1 - m) S^T) + `second` g_i . g_j - `offset` with m = `image_weight`.
+    l and w are the arguments of `build_graph`. The same, as a batch computes it:
+
+        R_ij = first (m S^I_ij + (1 - m) S^T_ij) + second g_i . g_j - offset,   m = image_weight
 
     Attributes:
-        neighbours: int32 [n, m], positions among the n training pairs; -1 fills short rows.
-        weights: float32 [n, m], the entries of g_i; 0 where `neighbours` is -1.
+        neighbours: int32 [n, width], positions among the n training pairs; -1 fills short rows.
+        weights: float32 [n, width], the entries of g_i; 0 where `neighbours` is -1.
         word_weights: float32 [D_T], the inverse document frequency of each word.
-        image_weight: see above.
-        first: see above.
-        second: see above.
-        offset: see above.
+        image_weight: m, the images' share among cosines that are not standardised.
+        first: factor of the first-order similarity.
+        second: factor of the second-order similarity.
+        offset: constant that makes the mean of R zero.
         exact: whether every pair was compared.
     """
 
@@ -75,15 +77,15 @@ def build_graph(
     Args:
         image_features: [n, D_I], any float type, for instance a memory map.
         text_features: [n, D_T] bags of words, or other features.
-        image_weight: l, the pictures' share of the first-order similarity.
-        neighbours: how many a row has before symmetrisation, itself included.
+        image_weight: l, the images' share of the first-order similarity.
+        neighbours: entries of a row before symmetrisation, the item itself included.
         second_order: w, the share of common neighbours in R.
         seed: of the sample over which similarities are standardised.
         exact_limit: see above.
 
     Returns:
-        The graph; an edge is there if either end found it, weighs max(F, 0), and rows are of unit
-        length.
+        The graph. Two items have an edge if either is among the other's nearest; its weight is
+        max(F, 0) before rows are scaled to unit length.
 
     Raises:
         ValueError: fewer than 3 pairs, weights outside [0, 1], fewer than 2 neighbours.
@@ -128,8 +130,10 @@ def build_graph(
 
 
 class _JointVectors:
-    """Rows sqrt(lambda) l2(image), sqrt(1 - lambda) l2(weighted words): their inner products are
-    the first-order similarity."""
+    """Rows [sqrt(m) l2(image), sqrt(1 - m) l2(weighted words)], computed when they are read.
+
+    Their inner products are the first-order similarities.
+    """
 
     def __init__(self, image, text, words, image_weight):
         self._image, self._text, self._words = image, text, words
@@ -147,7 +151,7 @@ class _JointVectors:
         )
 
     def blocks(self):
-        """(rows, vectors) from first to last."""
+        """Yields (rows, vectors) from first to last."""
         for start in range(0, len(self), self.step):
             rows = slice(start, min(start + self.step, len(self)))
             yield rows, self[rows]
@@ -161,7 +165,7 @@ def _exact_index(joint: _JointVectors):
 
 
 def _approximate_index(joint: _JointVectors, seed: int):
-    """Vectors are of unit length, so that the nearest in L2 have the largest inner product."""
+    """An index by L2: of unit vectors the nearest have the largest inner product."""
     lists = int(4 * np.sqrt(len(joint)))
     size = min(_REDUCED, joint.size)
     index = faiss.index_factory(joint.size, f"PCA{size},IVF{lists},Flat", faiss.METRIC_L2)
@@ -205,7 +209,7 @@ def _nearest(joint, index, k: int, exact: bool, mean: float, deviation: float):
 
 
 def _compare(joint: _JointVectors, vectors: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Exact inner products of rows with their candidates; -inf for none."""
+    """Exact inner products of rows with their candidates; -inf where there is no candidate."""
     values = np.empty(found.shape, np.float32)
     step = max(1, _BLOCK_VALUES // (joint.size * found.shape[1]))
     for start in range(0, len(found), step):
@@ -216,7 +220,7 @@ def _compare(joint: _JointVectors, vectors: np.ndarray, found: np.ndarray) -> np
 
 
 def _fixed_width(rows: sparse.csr_matrix, width: int) -> sparse.csr_matrix:
-    """Rows with more than `width` entries keep the strongest."""
+    """The rows, each with its `width` strongest entries at most."""
     lengths = np.diff(rows.indptr)
     for row in np.flatnonzero(lengths > width):
         entries = slice(rows.indptr[row], rows.indptr[row + 1])

@@ -1,4 +1,4 @@
-"""Image and text networks: what turns backbone outputs and bags of words into hash values."""
+"""Image and text networks: from backbone outputs and bags of words to hash values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _PACKAGE = "dsprh_tf"
 def torch_uniform():
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels of linear layers.
 
-    What the parents' released code starts from. It is narrower than Keras' Glorot uniform where a
-    layer has more inputs than outputs, as hash layers have: there tanh saturates less at first.
+    The released code of DJSRH and DSAH starts from it. For layers with more inputs than outputs,
+    such as hash layers, it is narrower than Keras' Glorot uniform, so that tanh saturates less at
+    first.
     """
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
 def relu_dense(size: int, policy) -> keras.layers.Dense:
-    """A dense layer with ReLU, which keeps the mean square of what it gets."""
+    """A dense layer with ReLU, initialised to keep the mean square of its input."""
     return keras.layers.Dense(
         size, activation="relu", kernel_initializer="he_uniform", dtype=policy
     )
@@ -33,17 +34,17 @@ class ImageNetwork(keras.layers.Layer):
         f1 = relu(Dense(iSQRT-COV(StripPooling(X)))),  f2 = relu(Dense(iSQRT-COV(X)))
         F_I = w1 l2(f1) + w2 l2(f2) + w3 l2(f3),  H_I = Dense(sqrt(D_I) F_I)
 
-    The root brings the entries of F_I to the size of a backbone's own, which the parents hash, and
-    with it the learning rate: without it the hash layer learns too slowly (RESULTS.md, "Tried
-    once"). A branch of weight 0 is not built, so (0, 0, 1) is a hash layer on the backbone's
-    feature alone, which is what DJSRH and DSAH use, and what precomputed embeddings need.
+    The factor sqrt(D_I) gives the entries of F_I the size of those of a backbone's feature, for
+    which the learning rates were chosen; without it the hash layer learns too slowly (RESULTS.md,
+    "Tried once"). A branch of weight 0 is not built: (0, 0, 1) is a hash layer on the backbone's
+    feature alone, as in DJSRH and DSAH, and for precomputed embeddings.
 
     Args:
         bits: length K of the hash value.
         fusion_weights: (w1, w2, w3).
         cov_channels: channels kept before the covariance; None keeps all.
         covariance: False replaces iSQRT-COV by global average pooling (an ablation).
-        normalize: False hands f3 to the hash layer as it is; only with weights (0, 0, w3).
+        normalize: False passes f3 to the hash layer as it is; only with weights (0, 0, w3).
 
     Inputs: a dict with "feature" f3 [batch, D_I] and, where w1 or w2 is not 0, "conv_map" X
     [batch, height, width, channels].
@@ -66,7 +67,10 @@ class ImageNetwork(keras.layers.Layer):
                 f"fusion_weights is {weights}, expected three non-negative numbers, not all zero"
             )
         if not normalize and any(weights[:2]):
-            raise ValueError("normalize=False needs fusion weights (0, 0, w3): f1, f2 would dwarf")
+            raise ValueError(
+                f"normalize=False needs fusion weights (0, 0, w3), received {weights}: features of "
+                "different scales cannot be added"
+            )
         self.bits = bits
         self.fusion_weights = weights
         self.cov_channels = cov_channels
@@ -75,7 +79,7 @@ class ImageNetwork(keras.layers.Layer):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the inputs: a convolution map beside the feature only where it is needed."""
+        """Names of the inputs: the feature, and the convolution map if a branch needs it."""
         return ("feature", "conv_map") if any(self.fusion_weights[:2]) else ("feature",)
 
     def build(self, input_shape):
@@ -179,7 +183,7 @@ class TextNetwork(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Projects bags of words to `bits` values."""
-        del training  # No layer behaves differently while training.
+        del training  # no layer behaves differently while training
         return {"hash": tf.cast(self.hash_layer(self.hidden_layer(inputs)), tf.float32)}
 
     def compute_output_shape(self, input_shape):
@@ -205,14 +209,14 @@ def plain_networks(bits: int, text_hidden: int) -> tuple[ImageNetwork, TextNetwo
 def fused_image_network(
     bits: int, sizes: dict, fusion_weights, cov_channels: int, covariance: bool
 ) -> ImageNetwork:
-    """DSPRH's image network; without a convolution map the backbone's feature alone.
+    """DSPRH's image network; without a convolution map it reads the backbone's feature alone.
 
     Args:
         bits: length K of the hash value.
         sizes: {"conv_map": (height, width, channels) or None}.
-        fusion_weights: (w1, w2, w3); (0, 0, 1) takes their place without a map.
+        fusion_weights: (w1, w2, w3); replaced by (0, 0, 1) without a map.
         cov_channels: channels kept before the covariance; 0 keeps all.
-        covariance: as of `ImageNetwork`.
+        covariance: see `ImageNetwork`.
     """
     if sizes.get("conv_map") is None:
         fusion_weights = (0.0, 0.0, 1.0)

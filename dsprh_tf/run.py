@@ -122,7 +122,7 @@ class Run:
         """The model, not compiled; call it within the strategy's scope."""
         s = self.settings
         keras.utils.set_random_seed(s.seed)
-        sizes = {"bow": self.data.source.text_size, "conv_map": None}
+        sizes: dict = {"bow": self.data.source.text_size, "conv_map": None}
         if self.data.dataset.labels is not None:
             sizes["labels"] = self.data.dataset.labels.shape[1]
         backbone = None
@@ -222,11 +222,11 @@ class Run:
                 f"learning rate of the image side {rate_image:g}, for features of "
                 f"{model.feature_size:,} values"
             )
-        optimizers = [
+        image, text = (
             make_optimizer(s.optimizer, rate, s.momentum, s.weight_decay, cosine, s.nesterov)
             for rate in (rate_image, s.lr_text)
-        ]
-        model.compile(*optimizers, l2_weight=s.weight_decay if s.optimizer == "sgd" else 0.0)
+        )
+        model.compile(image, text, s.weight_decay if s.optimizer == "sgd" else 0.0)
         return model
 
     def _prepare(self, model: CrossModalHashing) -> None:
@@ -320,15 +320,11 @@ class Run:
             export_dir: folder that receives image_encoder/VERSION and text_encoder/VERSION.
         """
         model = self.restore()
-        samples = self.data.split.train[:4]
-        images = ()
+        data, samples = self.data.dataset, self.data.split.train[:4]
+        images: list[bytes] = []
         if self.data.has_images:
-            images = [image_bytes(path) for path in self.data.dataset.image_paths[samples]]
-        texts = (
-            ()
-            if self.data.words is None
-            else [str(text) for text in self.data.dataset.texts[samples]]
-        )
+            images = [image_bytes(path) for path in data.image_paths[samples]]
+        texts = [] if self.data.words is None else [str(text) for text in data.texts[samples]]
         return export_encoders(
             model,
             export_dir,

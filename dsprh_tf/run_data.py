@@ -106,8 +106,10 @@ class RunData:
                 f"words in at least {s.min_word_pairs} training texts, the first is {first}: give "
                 "it other words, lower --min_word_pairs, or leave them out with --on_bad_text=skip"
             )
-        print(f"data: {len(bad):,} pairs dropped, no known word in their text; first is {first}")
-        parts = {part: np.setdiff1d(getattr(split, part), bad) for part in splits.PARTS}
+        print(
+            f"data: {len(bad):,} pairs dropped, no known word in their text; the first is {first}"
+        )
+        parts: dict = {part: np.setdiff1d(getattr(split, part), bad) for part in splits.PARTS}
         return dataclasses.replace(split, **parts)
 
     def _with_labels(self, split: Split) -> Split:

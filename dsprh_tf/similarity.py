@@ -16,7 +16,7 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
 def neighbour_thresholds(
     image_features: np.ndarray, text_features: np.ndarray, image_weight: float, share: float
 ) -> np.ndarray:
-    """How large S~ must be for an item to be among another's nearest `share` of the training set.
+    """Thresholds of S~ from which an item is among another's nearest `share` of the training set.
 
     Args:
         image_features: [n, D_I] of the training pairs.
@@ -26,11 +26,11 @@ def neighbour_thresholds(
 
     Returns:
         float32 [n]: the (1 - share) quantile of each row of S~ without its diagonal, half-way
-        between the last neighbour and the next item: a batch rounds S~ in another way, and would
-        lose every other neighbour that stands exactly on the threshold.
+        between the last neighbour and the next item. S~ of a batch differs from it by rounding, so
+        a neighbour that was the threshold itself could be missed.
 
     Raises:
-        ValueError: for a share outside (0, 1), or fewer than 2 pairs.
+        ValueError: a share outside (0, 1), or fewer than 2 pairs.
     """
     if not 0 < share < 1:
         raise ValueError(f"neighbour share is {share}, expected a number between 0 and 1")
@@ -52,9 +52,9 @@ def neighbour_thresholds(
 
 
 def inverse_document_frequency(text_features: np.ndarray) -> np.ndarray:
-    """log(n / number of texts with the word), float32 [D_T]; ones for features that are no words.
+    """log(n / number of texts with the word), float32 [D_T]; ones if features are not words.
 
-    A word that every text has says nothing and weighs 0, and so does one that no text has.
+    A word that every text has, or none, says nothing: its weight is 0.
     """
     n, size = text_features.shape
     count = np.zeros(size, np.int64)
@@ -68,17 +68,17 @@ def inverse_document_frequency(text_features: np.ndarray) -> np.ndarray:
 
 
 def _different(matrix: np.ndarray) -> np.ndarray:
-    """The entries of pairs of different items."""
+    """Entries of pairs of different items."""
     return matrix[~np.eye(len(matrix), dtype=bool)]
 
 
 def mean_between(matrix: np.ndarray) -> float:
-    """Mean over the pairs of different items of similarities [n, n]."""
+    """Mean of similarities [n, n] over the pairs of different items."""
     return float(_different(matrix).mean(dtype=np.float64))
 
 
 def deviation_between(matrix: np.ndarray) -> float:
-    """Standard deviation over the same pairs, at least 1e-6."""
+    """Standard deviation of similarities [n, n] over the same pairs, at least 1e-6."""
     return float(max(_different(matrix).std(dtype=np.float64), 1e-6))
 
 
@@ -87,10 +87,11 @@ def nearest_by_features(
     database: tuple[np.ndarray, np.ndarray],
     share: float = 0.05,
 ) -> np.ndarray:
-    """Which items are near a query by pictures and words: a stand-in for labels.
+    """Items near a query by image and text features: a stand-in for labels.
 
-    The cosines of pictures and of words weighted by their inverse document frequency, each
-    standardised over the database, are added; the largest `share` of each row is near.
+    The cosines of image features and those of text features, words weighted by their inverse
+    document frequency, are standardised over the database and added; the items with the largest
+    `share` of each row's sums are near.
 
     Args:
         query: image features [q, D_I] and text features [q, D_T].

@@ -1,6 +1,6 @@
 """Real databases that tests and benchmarks start, stop and kill: PostgreSQL, Milvus Lite on TCP.
 
-What is missing is a word of what to install: `missing(engine)`.
+`missing(engine)` says what has to be installed for one.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,9 +31,15 @@ def missing(engine: str) -> str | None:
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """A free port that stays free while its server is down.
+
+    Those from 32768 on may be given to any outgoing connection meanwhile.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 def _package(name: str) -> Path:

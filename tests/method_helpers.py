@@ -188,6 +188,22 @@ def check_small_gradients(method, size, blank):
         assert gradient is None or np.abs(gradient).max() < 10
 
 
+def features_flags(folder) -> list:
+    """Flags of a training of seconds on 90 vectors of 4 classes, which this writes."""
+    rng, classes = np.random.default_rng(0), np.arange(90) % 4
+    np.savez(
+        folder / "features.npz",
+        image=np.float32(rng.normal(size=(4, 16))[classes] + 0.5 * rng.normal(size=(90, 16))),
+        text=np.float32(rng.random((90, 12)) < 0.1 + 0.6 * np.eye(4).repeat(3, axis=1)[classes]),
+        labels=np.eye(4, dtype=np.uint8)[classes],
+    )
+    return [
+        "--dataset=features", f"--data_dir={folder}/features.npz", "--queries=10",
+        "--train_pairs=80", "--validation=8", "--bits=16", "--text_hidden=8", "--epochs=1",
+        "--batch_size=16", f"--run_dir={folder}/run",
+    ]  # fmt: skip
+
+
 # Supervised methods
 
 

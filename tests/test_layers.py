@@ -324,7 +324,7 @@ ROWS = np.zeros((2, 3), np.float32)
         (lambda: FeatureFusion((float("nan"), 1)), "fusion weights are"),
         (lambda: StripPooling()(ROWS), r"StripPooling received an input of shape \(2, 3\)"),
         (lambda: CovariancePooling()(ROWS), r"CovariancePooling received .* before any global"),
-        (lambda: FeatureFusion((1, 1))([ROWS]), "received 1 features, expected 2, one a weight"),
+        (lambda: FeatureFusion((1, 1))([ROWS]), "received 1 features, expected 2, one per weight"),
         (lambda: FeatureFusion((1, 1))([ROWS, ROWS[:, :2]]), r"received sizes \[3, 2\]"),
         (
             lambda: StripPooling()(keras.Input((4, 4, None))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 
@@ -37,8 +38,22 @@ def test_commands_name_existing_programs_and_flags(page):
         unknown = set(re.findall(r"--(\w+)", rest)) - _defined_flags(name)
         assert not unknown, f"{page}: {name} has no {unknown}"
     text = (ROOT / page).read_text()
-    for folder, name in re.findall(r"python (benchmarks|tests)/(\w+\.py)", text):
+    for folder, name, rest in re.findall(r"\b(benchmarks|tests)/(\w+\.py)([^`\n|]*)", text):
         assert (ROOT / folder / name).is_file(), name
+        source = (ROOT / folder / name).read_text()
+        known = set(re.findall(r'(?:add_argument|DEFINE_\w+)\(\s*"(?:--)?(\w+)"', source))
+        if "define_settings(" in source:
+            known |= _defined_flags("train")
+        assert set(re.findall(r"--(\w+)", rest)) <= known, f"{page}: {name}{rest}"
+
+
+def test_the_quickstart_stands_in_readme():
+    example = ast.parse((ROOT / "examples" / "quickstart.py").read_text())
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "dsprh_tf.Run(" in block)
+    assert ast.get_docstring(example)
+    del example.body[0]
+    assert ast.dump(ast.parse(block)) == ast.dump(example)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -20,9 +20,7 @@ FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string(
     "out", None, "Folder to write: images/, manifest.csv, scenes.json.", flag_values=FLAGS
 )
-_COUNT = flags.DEFINE_integer(
-    "count", 2000, "Number of pictures, at least 1.", flag_values=FLAGS
-)
+_COUNT = flags.DEFINE_integer("count", 2000, "Number of pictures, at least 1.", flag_values=FLAGS)
 _SEED = flags.DEFINE_integer(
     "seed", 0, "From 0; the same seed gives the same pictures and texts.", flag_values=FLAGS
 )

@@ -136,7 +136,7 @@ def start(name: str) -> None:
     Args:
         name: one of `PROGRAMS`.
     """
-    called = f"python {os.path.relpath(sys.argv[0])}"
+    called = f"python {sys.argv[0]}"
     sys.exit(load(name).run(name, sys.argv[1:], called))
 
 

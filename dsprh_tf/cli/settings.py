@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from absl import flags
 
@@ -76,12 +77,13 @@ def load_run(flag_values: flags.FlagValues) -> Run:
 def _define(flag_values: flags.FlagValues, field: dataclasses.Field, text: str) -> None:
     if field.metadata["choices"]:
         text = f"<{'|'.join(field.metadata['choices'])}>: {text}"
-    define = {
+    kinds: dict[str, Callable] = {
         "bool": flags.DEFINE_boolean,
         "int": flags.DEFINE_integer,
         "float": flags.DEFINE_float,
         "str": flags.DEFINE_string,
-    }.get(kind_of(field), flags.DEFINE_list)
+    }
+    define = kinds.get(kind_of(field), flags.DEFINE_list)
     define(field.name, None, text, flag_values=flag_values)
 
 

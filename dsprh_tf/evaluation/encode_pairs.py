@@ -73,5 +73,6 @@ def validation_map(encode: PairEncoder, split: Split, image_features, seed: int)
     drawn = (split.validation, _QUERIES), (split.train, _DATABASE)
     parts = [np.sort(rng.permutation(items)[:most]) for items, most in drawn]
     images = image_features(np.concatenate(parts))
-    pairs = [(images[rows], encode.source.text_features(rows)) for rows in parts]
-    return neighbour_map(encode(parts[0]), encode(parts[1]), nearest_by_features(*pairs))
+    query, database = ((images[rows], encode.source.text_features(rows)) for rows in parts)
+    near = nearest_by_features(query, database)
+    return neighbour_map(encode(parts[0]), encode(parts[1]), near)

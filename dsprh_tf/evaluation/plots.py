@@ -15,7 +15,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito's, which colour-blind readers tell apart."""
 
 GREY = "0.35"
-CHANCE_LINE = {"color": GREY, "ls": ":", "lw": 1.5}
+CHANCE_LINE: dict = {"color": GREY, "ls": ":", "lw": 1.5}
 """Style of the line at the base rate."""
 
 CURVES = ("precision_recall", "precision_at_k")

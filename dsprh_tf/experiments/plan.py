@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class Request:
             flags["shared_space"] = self.shared_space
         else:
             effective = self._effective(name, {**changed, **single})
-            counting, own = effective.values, {}
+            counting, own = tuple(effective.values), {}
             # A sweep is some hundred trials: each keeps the checkpoint that it goes on from.
             flags = {"max_to_keep": 1, **self._given_to(name), **changed}
         result = {n: effective.values[n] for n in counting if n not in NEUTRAL}
@@ -283,7 +284,7 @@ def unique_trials(entries: Iterable[Entry]) -> list[Trial]:
     return first + [trial for trial in found if trial not in first]
 
 
-def plan_table(plans: Mapping[str, Sequence[Entry]], out: str) -> str:
+def plan_table(plans: Mapping[str, Sequence[Entry]], out: str | os.PathLike) -> str:
     """The trials that will run, for the screen: a line per experiment, and the sum of all.
 
     Args:

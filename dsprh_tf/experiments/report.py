@@ -180,7 +180,8 @@ def _beside(metric, direction, part, printed, bits, backbone) -> Table:
     part = part[part["direction"] == direction]
     printed = printed[printed["direction"] == direction]
     groups = [(f"{b} bits", ["here", "published", "difference"]) for b in bits]
-    rows, marks, used = [], {}, set()
+    rows, marks = [], {}
+    used: set[str] = set()
     for r, (row, lines) in enumerate(part.groupby("row", sort=False)):
         cells, by_bits = [], lines.set_index("bits")
         for c, line in enumerate(by_bits.loc[b] for b in bits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,7 @@ TITLES = {
 DIRECTIONS = {name: name.replace("_to_", " → ") for name in CROSS_MODAL}
 
 
-def read_trials(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+def read_trials(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFrame:
     """The state and the numbers of a plan's trials.
 
     Args:
@@ -78,7 +79,7 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
         metric "mean of four" the mean of their MAP and MAP@50 per seed, "mean map" and
         "mean ndcg@50" the means of both directions, and "validation_map".
     """
-    known = {}
+    known: dict[tuple, float] = {}
     for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
         lines = printed[printed["backbone"] == wanted]
         keys = zip(lines["row"], lines["bits"], lines["direction"], lines["metric"])
@@ -109,7 +110,7 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     return pd.DataFrame(rows)
 
 
-def mean_curves(entries: Sequence[Entry], out: str) -> pd.DataFrame:
+def mean_curves(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFrame:
     """Curves of the finished trials, averaged over seeds point by point.
 
     Points are the same Hamming radius, or rank where there are no codes; a point that not all

@@ -11,7 +11,7 @@ from dsprh_tf.methods.sdeh import SDEH
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (DJSRH, DSAH, DSPRH, DSPRHPlus, HSIDHN, SDEH)
 }
-"""The methods by name, in the order of the tables; a new one is a file and a line here."""
+"""The methods by name, in the order of the tables. A new method is a file, named here."""
 
 PAPER = DSPRH.name
-"""The method that the paper's ablations are of."""
+"""The method whose parts the paper's ablations take away; also the default of a run."""

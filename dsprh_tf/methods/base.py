@@ -1,4 +1,4 @@
-"""The contract of a method: networks, settings, recipes, preparation and loss, in one class."""
+"""The contract of a method: settings, recipes, networks, preparation and loss in one class."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def setting(
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A field of a settings class: its default, its help text, and what it may be.
+    """A field of a settings class: its default, its help text, and the values that it may have.
 
     Args:
         default: the default.
-        help: one sentence; the text of the command-line flag.
+        help: one sentence, the text of the command-line flag.
         choices: allowed strings, looked up when a value is checked; () allows any.
         low: smallest allowed number; None for no bound.
         high: largest allowed number; None for no bound.
@@ -38,7 +38,7 @@ def checked(settings) -> None:
     """Checks each field of a settings object against its type, choices and bounds.
 
     Raises:
-        ValueError: a value that cannot work, with what was expected.
+        ValueError: a value is not what its field expects.
     """
     for field in dataclasses.fields(settings):
         value, about = getattr(settings, field.name), field.metadata
@@ -48,7 +48,8 @@ def checked(settings) -> None:
             continue
         expected = _expected(field, value)
         if expected:
-            raise ValueError(f"--{field.name} is {value!r}, expected {expected}")
+            shown = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else repr(value)
+            raise ValueError(f"--{field.name} is {shown}, expected {expected}")
         if about["choices"] and value not in about["choices"]:
             raise ValueError(
                 f"--{field.name} is {value!r}, expected one of {', '.join(about['choices'])}"
@@ -73,7 +74,7 @@ def kind_of(field: dataclasses.Field) -> str:
 
 
 def _expected(field: dataclasses.Field, value) -> str | None:
-    """What a field expects, or None where the value is that."""
+    """Description of the values that a field expects, or None if the value is one of them."""
     low, high = field.metadata["low"], field.metadata["high"]
     kind = kind_of(field)
     if kind == "bool":
@@ -108,42 +109,42 @@ def _is_number(value) -> bool:
 
 
 class Method:
-    """A published system: a subclass in a file of its own is all that there is to it.
+    """A published system, as one subclass in one file.
 
     | part of a subclass | content |
     |---|---|
-    | docstring | title and source |
-    | `name`, `title` | as the command line and as tables have it |
+    | docstring | the system's name and its paper |
+    | `name`, `title` | its name on the command line, and in tables |
     | `supervised` | whether labels of the training pairs enter the loss |
     | `Settings` | a frozen dataclass of `setting`s: names, defaults and help, in one place |
-    | `recipes` | settings that replace defaults, see below |
-    | `networks` | the image and the text network |
-    | `prepare` | what batches need beside images and texts |
-    | `loss` | the terms of a batch's loss |
-    | `ablation` | row -> the settings that take one part away: an experiment of its own |
+    | `recipes` | settings that replace defaults on an occasion, see below |
+    | `networks` | the image network and the text network |
+    | `prepare` | what batches hold beside images and texts |
+    | `loss` | the loss of a batch and its terms |
+    | `ablation` | row of a table -> settings that take one part of the method away |
 
-    `recipes` maps an occasion to settings, those of training (`RunSettings`) included: "paper" for
-    all runs, "frozen" for a frozen backbone or given features, and the name of a data set for what
-    the paper says of it, or what was measured to serve it. A later one of these replaces an
-    earlier one, and what the user gives replaces them all.
+    `recipes` maps an occasion to settings of the method or of the run (`RunSettings`). Occasions
+    are "paper" (every run), "frozen" (a frozen backbone, or given features), and the name of a data
+    set. If several of them have a setting, the last one in this order wins; a value that the user
+    gives wins over all of them.
 
     Args:
         bits: code length K, a multiple of 8.
-        seed: of what networks draw while training, such as the masks of a dropout.
+        seed: seed of what networks draw while training, such as masks of a dropout.
         **settings: fields of `Settings`.
 
     Attributes:
-        name: as the command line has it.
+        name: name on the command line.
         terms: names of the loss's terms, without the "total".
-        hardening: whether codes harden by alpha_e while training; False where the loss pulls codes
-            to +-1 itself.
-        pyramid: whether the image network reads the backbone's last stages.
-        takes_features: whether features alone suffice; False for methods that read maps.
-        decoder_input: what the decoders read: "tanh", "sign", or "inert" for signs through which
-            no gradient flows; None where nothing is decoded.
+        hardening: whether codes harden by alpha_e while training; False if the loss itself pulls
+            them to +-1.
+        pyramid: whether the image network reads the last stages of the backbone.
+        takes_features: whether image features are enough; False for methods that read maps.
+        decoder_input: input of the decoders: "tanh", "sign", or "inert" for signs through which
+            no gradient flows; None for a method without decoders.
 
     Raises:
-        ValueError: bits that are no multiple of 8, or a setting that is unknown or cannot work.
+        ValueError: bits are not a multiple of 8, or a setting is unknown or not what is expected.
     """
 
     name: ClassVar[str] = ""
@@ -162,7 +163,7 @@ class Method:
         """The settings of a method that has none."""
 
     def __init_subclass__(cls, **kwargs):
-        """Makes models of the method loadable (`keras.saving`)."""
+        """Registers the class, so that saved models of the method can be loaded."""
         super().__init_subclass__(**kwargs)
         keras.saving.register_keras_serializable(package="dsprh_tf")(cls)
 
@@ -177,15 +178,15 @@ class Method:
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:
-        """Names of the method's own settings."""
+        """Names of the method's settings."""
         return tuple(field.name for field in dataclasses.fields(cls.Settings))
 
     @classmethod
     def refuse_unknown(cls, names: Iterable[str]) -> None:
-        """Refuses settings that the method does not have.
+        """Refuses names of settings that the method does not have.
 
         Raises:
-            ValueError: there is one; names those that look like it.
+            ValueError: there is one; the message has those that look like it.
         """
         own = cls.setting_names()
         for name in names:
@@ -197,30 +198,30 @@ class Method:
                 )
 
     def networks(self, sizes: Mapping) -> tuple:
-        """The image and the text network, not built yet.
+        """The image network and the text network, not built yet.
 
-        A network is a layer whose output is a dict with "hash" [batch, bits] and whatever else the
-        loss reads. An image network names its inputs in `reads`.
+        A network is a layer whose output is a dict with "hash" [batch, bits] and what else the loss
+        reads. The image network names its inputs in an attribute `reads`.
 
         Args:
             sizes: {"bow": D_T, "feature": D_I, "conv_map": (h, w, C) or None, "stage_1": (21, C_1),
-                ..., "labels": L}, as far as the data have them.
+                ..., "labels": L}; stages and labels only if there are any.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no networks")
 
     def prepare(
         self, features: np.ndarray | None, texts: np.ndarray, labels: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """What batches need beside images and texts, computed once before training.
+        """Rows that batches hold beside images and texts, computed once before training.
 
         Args:
             features: [n, D_I] image features of the training pairs by the untouched backbone, or
-                None where they are not kept.
+                None if they are not kept.
             texts: [n, D_T] text features of the training pairs.
             labels: [n, L] labels of the training pairs, or None.
 
         Returns:
-            Name -> [n, ...], one row per training pair; batches carry these names.
+            Name -> [n, ...], one row per training pair; a batch has its rows under these names.
         """
         del features, texts, labels
         return {}
@@ -233,7 +234,7 @@ class Method:
             outputs: of `CrossModalHashing.call`.
 
         Returns:
-            A dict of scalars: the `terms`, and the "total" that is minimised.
+            A dict of scalars: the `terms`, and "total", which is minimised.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
@@ -249,7 +250,7 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class FusionSettings:
-    """Settings of DSPRH's networks, which DSPRH+ shares (`networks.fused_image_network`)."""
+    """Settings of the networks that DSPRH and DSPRH+ share (`networks.fused_image_network`)."""
 
     fusion_weights: tuple[float, float, float] = setting(
         (0.25, 0.25, 0.5),
@@ -258,12 +259,12 @@ class FusionSettings:
     cov_channels: int = setting(128, "Channels before the covariance; 0 keeps all.", low=0)
     covariance: bool = setting(True, "iSQRT-COV; --nocovariance pools by the mean instead.")
     text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
-    decoder_input: str = setting("tanh", "What the decoders read.", ("tanh", "sign"))
+    decoder_input: str = setting("tanh", "Input of the decoders.", ("tanh", "sign"))
 
 
 # Recipes that several methods share.
 SGD = {"optimizer": "sgd", "weight_decay": 5e-4, "batch_size": 32, "epochs": 40}
-# For what stands on a frozen backbone; one that is trained would forget at this rate.
+# For networks on a frozen backbone; a backbone trained at this rate would lose what it has learned.
 ADAMW = {
     "optimizer": "adamw",
     "lr_image": 0.001,
@@ -272,19 +273,19 @@ ADAMW = {
     "text_hidden": 1024,
     "epochs": 25,
 }
-# Where the hash layer stands on the backbone's feature: see `image_rate`.
+# Where the hash layer reads the backbone's feature: see `image_rate`.
 ADAMW_ON_FEATURES = {**ADAMW, "lr_image": None}
 FINE_TUNING = {**ADAMW, "lr_image": 1e-4}
 
 
 def image_rate(features: int) -> float:
-    """Learning rate of the image side where the recipe leaves it open (`lr_image` None).
+    """Learning rate of the image side if `lr_image` is None.
 
     Adam moves every weight by about its rate, whatever the gradient, so an output of the hash
-    layer moves in proportion to the number of its inputs. The rate .001 was chosen for 1,280; at
-    5,120 it saturates all codes (RESULTS.md, "Wider features").
+    layer moves in proportion to the number of its inputs. The rate .001 was chosen for 1,280
+    inputs; with 5,120 it saturates all codes (RESULTS.md, "Wider features").
 
     Args:
-        features: values of a frozen backbone's feature, on which the hash layer stands.
+        features: size of the frozen backbone's feature, which the hash layer reads.
     """
     return 0.001 * min(1.0, 1280 / features)

@@ -1,4 +1,4 @@
-"""DJSRH: codes that reconstruct similarities of first and second order."""
+"""DJSRH: code similarities follow feature similarities of first and second order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DJSRH(Method):
         S~ = lambda S_II + (1 - lambda) S_TT,   S = k ((1 - w) S~ + w S~ S~^T / M)
         loss = eta (mse(S, S^B_II) + mse(S, S^B_TT)) + mse(S, S^B_IT)
 
-    The hash layer stands on the backbone's feature as it is; nothing is decoded.
+    The hash layer reads the backbone's feature as it is; there are no decoders.
     """
 
     name, title = "djsrh", "DJSRH"
@@ -33,11 +33,11 @@ class DJSRH(Method):
         """Settings of DJSRH; the defaults are the paper's on MIRFlickr-25K."""
 
         image_weight: float = setting(
-            0.9, "lambda: image share of the joint similarity.", low=0, high=1
+            0.9, "lambda: share of images in the joint similarity.", low=0, high=1
         )
         second_order: float = setting(0.4, "w: share of second-order similarity.", low=0, high=1)
-        scale: float = setting(1.5, "k: by which similarities are stretched.")
-        within_weight: float = setting(0.1, "eta: weight of the terms within a modality.")
+        scale: float = setting(1.5, "k: factor of the similarities.")
+        within_weight: float = setting(0.1, "eta: weight of the terms within one modality.")
         text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
 
     recipes = {
@@ -51,7 +51,7 @@ class DJSRH(Method):
         return plain_networks(self.bits, self.settings.text_hidden)
 
     def loss(self, batch, outputs):
-        """Scalars "L_W" and "total", which are the same."""
+        """Scalars "L_W" and "total", which are equal."""
         s = self.settings
         image_code, text_code = outputs["image_code"], outputs["text_code"]
         joint = joint_similarity(

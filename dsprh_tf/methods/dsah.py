@@ -1,4 +1,4 @@
-"""DSAH: similarities aligned within and between the modalities, and codes that are decoded."""
+"""DSAH: similarities aligned within and between modalities, and codes that are decoded."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class DSAH(Method):
 
         loss = L_F + L_R + L_W
 
-    in DSPRH's notation, with t = 1.5 and weight 2 in L_R. As released its decoders read sign(B),
-    through which no gradient reaches the encoders: `decoder_input="sign"` keeps that.
+    in DSPRH's notation, with t = 1.5 and weight 2 in L_R. In the released code the decoders read
+    sign(B), through which no gradient reaches the encoders: `decoder_input="sign"` does the same.
     """
 
     name, title = "dsah", "DSAH"
@@ -31,17 +31,17 @@ class DSAH(Method):
 
     @dataclasses.dataclass(frozen=True)
     class Settings:
-        """Settings of DSAH; the defaults are its released code's, but for the decoders' input."""
+        """Settings of DSAH; the defaults are those of its released code, except `decoder_input`."""
 
         image_weight: float = setting(
-            0.9, "lambda: image share of the joint similarity.", low=0, high=1
+            0.9, "lambda: share of images in the joint similarity.", low=0, high=1
         )
-        scale: float = setting(1.5, "k: by which similarities are stretched.")
-        within_weight: float = setting(0.1, "eta: weight of the single modalities in L_W.")
+        scale: float = setting(1.5, "k: factor of the similarities.")
+        within_weight: float = setting(0.1, "eta: weight of the terms within one modality in L_W.")
         diagonal_target: float = setting(1.5, "t of L_R.")
         symmetry_weight: float = setting(2.0, "Weight of L_R's second term.")
         decoder_input: str = setting(
-            "tanh", "What the decoders read; sign passes no gradient.", ("tanh", "sign")
+            "tanh", "Input of the decoders; sign passes no gradient.", ("tanh", "sign")
         )
         text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
 
@@ -51,7 +51,7 @@ class DSAH(Method):
 
     @property
     def decoder_input(self):
-        """What the decoders read: "tanh", or "inert" signs."""
+        """Input of the decoders: "tanh", or "inert" signs."""
         return "inert" if self.settings.decoder_input == "sign" else "tanh"
 
     def networks(self, sizes):
@@ -66,8 +66,8 @@ class DSAH(Method):
         text = feature_similarity(batch["bow"])
         joint = joint_similarity(image, text, s.image_weight)
         terms = alignment_terms(batch, outputs, image, text, joint, s)
-        # Watched beside DSPRH's, at weight 0; leaving them out would change how gradients round,
-        # and with it all numbers in their last digits.
+        # Shown for comparison with DSPRH, at weight 0. They stay in the total: without them
+        # gradients round differently, and all numbers change in their last digits.
         codes = outputs["image_code"], outputs["text_code"]
         terms["L_2"] = cosine_triplet_loss(*codes, tf.eye(tf.shape(joint)[0]) > 0)
         terms["L_3"] = pairwise_loss(*codes, tf.clip_by_value(0.5 * (joint + 1.0), 0.0, 1.0))

@@ -20,7 +20,7 @@ from dsprh_tf.methods.base import ADAMW_ON_FEATURES, SGD, FusionSettings, Method
 from dsprh_tf.networks import TextNetwork, fused_image_network
 from dsprh_tf.similarity import neighbour_thresholds
 
-# What the paper says of its method; on its data sets it stands above the frozen recipe.
+# The paper's constants; on its data sets they replace those of the frozen recipe.
 _SAID = {"alpha": 1.0, "beta": 0.03, "gamma": 1.0, "image_weight": 0.9, "margin": 0.001}
 _MIRFLICKR = {**_SAID, "fusion_weights": (0.25, 0.25, 0.5)}
 
@@ -38,42 +38,38 @@ class DSPRH(Method):
 
     @dataclasses.dataclass(frozen=True)
     class Settings(FusionSettings):
-        """Settings of DSPRH; the defaults are the paper's on MIRFlickr-25K, typos settled."""
+        """Settings of DSPRH; the defaults are the paper's on MIRFlickr-25K, corrected."""
 
         alpha: float = setting(1.0, "Weight of L_1 = L_F + L_R + L_W.")
         beta: float = setting(0.03, "Weight of the cosine triplet loss L_2.")
         gamma: float = setting(1.0, "Weight of the pairwise loss L_3.")
         image_weight: float = setting(
-            0.9, "lambda: image share of the joint similarity.", low=0, high=1
+            0.9, "lambda: share of images in the joint similarity.", low=0, high=1
         )
-        scale: float = setting(1.5, "k: by which similarities are stretched.")
-        within_weight: float = setting(0.1, "eta: weight of the single modalities in L_W.")
+        scale: float = setting(1.5, "k: factor of the similarities.")
+        within_weight: float = setting(0.1, "eta: weight of the terms within one modality in L_W.")
         diagonal_target: float = setting(1.0, "t of L_R.")
         symmetry_weight: float = setting(0.5, "Weight of L_R's second term.")
         similarity_source: str = setting(
-            "frozen", "F_I of the similarity: of the untouched backbone, or fused.",
+            "frozen", "Image feature of the similarity: the untouched backbone's, or fused.",
             ("frozen", "fused"),
         )  # fmt: skip
         related: str = setting(
-            "pair", "What is related in L_2; labels is a diagnostic.",
+            "pair", "Pairs that are related in L_2; labels is a diagnostic.",
             ("pair", "neighbours", "labels"),
         )  # fmt: skip
         pairwise_target: str = setting(
             "soft", "s_ij of L_3; labels is a diagnostic.", ("soft", "neighbours", "pair", "labels")
         )
         neighbour_share: float = setting(
-            0.02, "Share of the training set that neighbours means.", low=0, high=1
+            0.02, "Share of the training set that counts as neighbours.", low=0, high=1
         )
         margin: float = setting(0.001, "nu of L_2.")
-        triplet_reduction: str = setting(
-            "mean", "Of L_2; beta means nothing without it.", REDUCTIONS
-        )
-        pairwise_reduction: str = setting(
-            "mean", "Of L_3; gamma means nothing without it.", REDUCTIONS
-        )
+        triplet_reduction: str = setting("mean", "How triplets of L_2 are added up.", REDUCTIONS)
+        pairwise_reduction: str = setting("mean", "How pairs of L_3 are added up.", REDUCTIONS)
 
     recipes = {
-        # What the paper does not say follows DSAH, its parent; 40 epochs are ours.
+        # The paper leaves the optimizer open: it is that of DSAH, its parent, with 40 epochs.
         "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
         # Chosen on validation pairs without labels (RESULTS.md).
         "frozen": {
@@ -89,7 +85,7 @@ class DSPRH(Method):
         "mirflickr25k": _MIRFLICKR,
         "mirflickr25k_mat": _MIRFLICKR,
         "nuswide": {**_SAID, "fusion_weights": (0.125, 0.125, 0.75)},
-        # MobileNetV2's map has 1,280 channels: more than 64 cost time and brought nothing.
+        # Of MobileNetV2's 1,280 channels more than 64 cost time and brought nothing.
         "coco": {"cov_channels": 64},
     }
 
@@ -108,7 +104,7 @@ class DSPRH(Method):
 
     @property
     def decoder_input(self):
-        """What the decoders read: "tanh" or "sign"."""
+        """Input of the decoders: "tanh" or "sign"."""
         return self.settings.decoder_input
 
     def networks(self, sizes):
@@ -120,7 +116,7 @@ class DSPRH(Method):
         )
 
     def prepare(self, features, texts, labels):
-        """Each pair's "neighbour_threshold" and "labels", where the settings read them."""
+        """The "neighbour_threshold" and the "labels" of each pair, if the loss reads them."""
         found = {}
         if self._reads("neighbours"):
             if features is None:
@@ -180,6 +176,6 @@ class DSPRH(Method):
     def _target(self, batch, joint: tf.Tensor) -> tf.Tensor:
         """s of L_3 [M, M]."""
         if self.settings.pairwise_target == "soft":
-            # Features with negative entries (embeddings) have cosines below 0, targets not.
+            # Embeddings have cosines below 0, and targets must not be negative.
             return tf.clip_by_value(0.5 * (joint + 1.0), 0.0, 1.0)
         return tf.cast(self._related(self.settings.pairwise_target, batch, joint), tf.float32)

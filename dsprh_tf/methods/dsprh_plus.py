@@ -1,4 +1,4 @@
-"""DSPRH+, this project's recipe: DSPRH's networks and losses on a graph of the training set."""
+"""DSPRH+, a method of this project: DSPRH's networks and losses on a neighbour graph."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dsprh_tf.networks import TextNetwork, fused_image_network
 
 
 class DSPRHPlus(Method):
-    """DSPRH's networks and its three families of losses on a similarity from a neighbour graph.
+    """DSPRH's networks and its three families of losses, with targets from a neighbour graph.
 
-    Where DSPRH compares the features of two items, this compares features and neighbourhoods
-    (R of `dsprh_tf.neighbour_graph`), standardised, so that "unrelated" is 0 and not a constant
-    of the features:
+    DSPRH compares the features of two items. DSPRH+ compares their features and their neighbours in
+    the training set, as the standardised similarity R of `dsprh_tf.neighbour_graph`, in which
+    unrelated items are near 0 whatever the features:
 
         T = min(d R, t)
         L_W = mse(T, S^B_II) + mse(T, S^B_TT) + mse(T, S^B_IT),   L_F and L_R as in DSPRH
@@ -48,7 +48,7 @@ class DSPRHPlus(Method):
         beta: float = setting(0.1, "Weight of the cosine triplet loss L_2.")
         gamma: float = setting(0.01, "Weight of the pairwise loss L_3.")
         image_weight: float = setting(
-            0.5, "lambda: image share of the joint similarity.", low=0, high=1
+            0.5, "lambda: share of images in the joint similarity.", low=0, high=1
         )
         second_order: float = setting(0.5, "w: share of second-order similarity.", low=0, high=1)
         neighbours: int = setting(20, "Neighbours of an item in the training graph.", low=2)
@@ -61,7 +61,7 @@ class DSPRHPlus(Method):
     recipes = {
         "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
         "frozen": {**ADAMW_ON_FEATURES, "fusion_weights": (0.125, 0.125, 0.75), "epochs": 40},
-        # As DSPRH.
+        # As in DSPRH.
         "mirflickr25k": {"fusion_weights": (0.25, 0.25, 0.5)},
         "mirflickr25k_mat": {"fusion_weights": (0.25, 0.25, 0.5)},
         "nuswide": {"fusion_weights": (0.125, 0.125, 0.75)},
@@ -78,7 +78,7 @@ class DSPRHPlus(Method):
 
     @property
     def decoder_input(self):
-        """What the decoders read: "tanh" or "sign"."""
+        """Input of the decoders: "tanh" or "sign"."""
         return self.settings.decoder_input
 
     def networks(self, sizes):
@@ -90,7 +90,7 @@ class DSPRHPlus(Method):
         )
 
     def prepare(self, features, texts, labels):
-        """Builds the graph; returns each pair's "graph_neighbours" and "graph_weights"."""
+        """Builds the graph; returns "graph_neighbours" and "graph_weights" of each pair."""
         del labels
         if features is None:
             raise ValueError("neighbours need the features of all training pairs: drop --nocache")
@@ -111,7 +111,7 @@ class DSPRHPlus(Method):
         """T [M, M] from "target_feature", "bow", "graph_neighbours" and "graph_weights"."""
         if self.graph is None:
             raise ValueError(
-                f"{self.name} knows no graph yet: call prepare with the training pairs, and hand "
+                f"{self.name} knows no graph yet: call prepare with the training pairs, and add "
                 "what it returns to the batches"
             )
         image, words = batch["target_feature"], batch["bow"] * self.graph.word_weights

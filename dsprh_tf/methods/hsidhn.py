@@ -1,13 +1,13 @@
-"""HSIDHN: levels of several scales, their bilinear interaction, and two label similarities.
+"""HSIDHN: features of several levels, their bilinear interaction, and two label similarities.
 
 Only the abstract of the paper (Chen, Wu and Wang, "Hierarchical semantic interaction-based deep
-hashing network for cross-modal retrieval", PeerJ Computer Science 2021) is at hand. It names the
-three ideas; everything below is a reconstruction of them:
+hashing network for cross-modal retrieval", PeerJ Computer Science 2021) was available. It names
+three ideas; the rest of this file is a reconstruction:
 
 | the abstract says | here |
 |---|---|
-| "multi-scale and fusion operations ... applied to each layer of the network" | pictures: the last three stages of the backbone, each averaged over 1, 4 and 16 regions, a 1x1 convolution over the regions, a projection to `width` values. Texts: means over windows of 1, 2, 4 and 8 words of the bag, fused by a 1x1 convolution, then three dense layers, each projected to `width` |
-| "Bidirectional Bi-linear Interaction (BBI) policy ... among different layers" | Hadamard products of projected neighbours, once from the first level up and once from the last one down |
+| "multi-scale and fusion operations ... applied to each layer of the network" | images: the last three stages of the backbone, each averaged over 1, 4 and 16 regions, a 1x1 convolution over the regions, a projection to `width` values. Texts: means over windows of 1, 2, 4 and 8 words of the bag, fused by a 1x1 convolution, then three dense layers, each projected to `width` |
+| "Bidirectional Bi-linear Interaction (BBI) policy ... among different layers" | Hadamard products of projected neighbouring levels, once from the first level to the last and once back |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from dsprh_tf.methods.base import ADAMW, FINE_TUNING, Method, setting
 from dsprh_tf.networks import relu_dense, torch_uniform
 
 _PACKAGE = "dsprh_tf"
-_FUSED = 64  # channels a region keeps
-_WINDOWS = (1, 2, 4, 8)  # words a mean
+_FUSED = 64  # channels per region
+_WINDOWS = (1, 2, 4, 8)  # words per mean
 
 
 class HSIDHN(Method):
@@ -41,9 +41,9 @@ class HSIDHN(Method):
 
         w_h L_hard + w_s L_soft + w_q L_Q + w_b L_B
 
-    Supervised: dual similarity of multi-labels, quantisation with C = sign(B_X) of each modality,
-    and bit balance. Which losses there are is the abstract's, how each is computed and weighted is
-    a reconstruction. Nothing is decoded, and codes harden by L_Q, not by alpha_e.
+    Supervised: two similarities of multi-labels, quantisation with C = sign(B_X) of each modality,
+    and bit balance. The abstract names the losses; how each is computed and weighted is a
+    reconstruction. There are no decoders, and codes harden by L_Q instead of alpha_e.
     """
 
     name, title = "hsidhn", "HSIDHN"
@@ -56,16 +56,16 @@ class HSIDHN(Method):
 
         width: int = setting(128, "Values of a level.", low=1)
         multi_scale: bool = setting(
-            True, "Pyramid and windows; --nomulti_scale: means and words alone."
+            True, "Pyramid and windows; --nomulti_scale: one mean per stage, and words alone."
         )
         interaction: bool = setting(True, "Bilinear interaction of neighbouring levels, both ways.")
         hash_dropout: float = setting(0.0, "Rate before the hash layer.", low=0, high=0.99)
         text_hidden: int = setting(1024, "Hidden size of the text network.", low=1)
-        hard_weight: float = setting(0.1, "Weight of the pairwise likelihood of a shared label.")
-        soft_weight: float = setting(1.0, "Weight of the squared error on the labels' cosine.")
-        soft_scale: float = setting(2.0, "By which label cosines are stretched as targets.")
-        quantization_weight: float = setting(0.02, "Weight of the distance to binary codes.")
-        balance_weight: float = setting(0.1, "Weight of bits that are not +1 half the time.")
+        hard_weight: float = setting(0.1, "Weight of L_hard: whether two items share a label.")
+        soft_weight: float = setting(1.0, "Weight of L_soft: the cosine of their labels.")
+        soft_scale: float = setting(2.0, "Factor of the label cosines in L_soft.")
+        quantization_weight: float = setting(0.02, "Weight of L_Q, the distance to binary codes.")
+        balance_weight: float = setting(0.1, "Weight of L_B, the balance of +1 and -1 per bit.")
 
     recipes = {"paper": FINE_TUNING, "frozen": {**ADAMW, "epochs": 40, "width": 256}}
     ablation = {
@@ -112,17 +112,17 @@ class HSIDHN(Method):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class BilinearInteraction(keras.layers.Layer):
-    """Levels beside what neighbouring ones have in common, bottom-up and top-down (BBI).
+    """Levels, and products of neighbouring levels, bottom-up and top-down (BBI).
 
         up_1 = f_1,  up_s = (P_s up_{s-1}) * (Q_s f_s),   s = 2 ... S
         down_S = f_S,  down_s = (P'_s down_{s+1}) * (Q'_s f_s),   s = S - 1 ... 1
 
     with * the Hadamard product, which is a bilinear form of rank `size` (Kim et al., "Hadamard
-    product for low-rank bilinear pooling", ICLR 2017). A chain: up_s has met all levels up to s.
-    Every block is scaled to a mean square of 1.
+    product for low-rank bilinear pooling", ICLR 2017). up_s depends on all levels up to s, and
+    down_s on all from s on. Every block is scaled to a mean square of 1.
 
     Args:
-        enabled: False hands the levels on alone (an ablation).
+        enabled: False returns the levels alone (an ablation).
 
     Input: a list of S tensors [batch, size].
     Output shape: [batch, (3 S - 2) size], or [batch, S size] without the interaction.
@@ -152,7 +152,7 @@ class BilinearInteraction(keras.layers.Layer):
         ]
 
     def call(self, inputs):
-        """Concatenates levels and interactions."""
+        """Concatenates levels and products."""
         levels = [unit_mean_square(level) for level in inputs]
         blocks = list(levels)
         if self.enabled:
@@ -165,7 +165,7 @@ class BilinearInteraction(keras.layers.Layer):
         return tf.concat(blocks, axis=-1)
 
     def compute_output_shape(self, input_shape):
-        """The shape of all blocks side by side."""
+        """The shape of all blocks, concatenated."""
         levels = len(input_shape)
         blocks = 3 * levels - 2 if self.enabled else levels
         return (*input_shape[0][:-1], blocks * input_shape[0][-1])
@@ -176,7 +176,7 @@ class BilinearInteraction(keras.layers.Layer):
 
 
 class _Hierarchical:
-    """What both networks share: levels -> interaction -> dropout -> hash layer."""
+    """Shared part of both networks: levels -> interaction -> dropout -> hash layer."""
 
     def __init__(
         self,
@@ -220,13 +220,14 @@ class _Hierarchical:
 class HierarchicalImageNetwork(_Hierarchical, keras.layers.Layer):
     """Image hash value from the pooled stages of a backbone (HSIDHN).
 
-    Each stage [batch, regions, C]: a 1x1 convolution to 64 channels a region, its regions side by
-    side projected to a level of `width` values; then `BilinearInteraction` and the hash layer.
+    Each stage [batch, regions, C] gets a 1x1 convolution to 64 channels per region; its regions are
+    concatenated and projected to a level of `width` values. `BilinearInteraction` and the hash
+    layer follow.
 
     Args:
         bits: length K of the hash value.
         width: values of a level.
-        multi_scale: False reads the mean of each stage alone, its first region (an ablation).
+        multi_scale: False reads the first region of each stage alone, its mean (an ablation).
         interaction: see `BilinearInteraction`.
         hash_dropout: rate before the hash layer.
         seed: of the dropout's masks.
@@ -269,10 +270,10 @@ class HierarchicalImageNetwork(_Hierarchical, keras.layers.Layer):
 class HierarchicalTextNetwork(_Hierarchical, keras.layers.Layer):
     """Text hash value from a bag of words (HSIDHN).
 
-    Means over windows of 1, 2, 4 and 8 words of the vocabulary, each back at the bag's length, are
-    fused by a 1x1 convolution; three dense layers follow, each projected to a level of `width`
-    values; then `BilinearInteraction` and the hash layer. Neighbours in a vocabulary have little
-    in common, so that windows act as a random grouping of words.
+    Means over windows of 1, 2, 4 and 8 words of the vocabulary, repeated to the length of the bag,
+    are fused by a 1x1 convolution; three dense layers follow, each projected to a level of `width`
+    values. `BilinearInteraction` and the hash layer follow. Neighbouring words of a vocabulary have
+    little in common, so windows group words at random.
 
     Args:
         bits: length K of the hash value.
@@ -294,7 +295,7 @@ class HierarchicalTextNetwork(_Hierarchical, keras.layers.Layer):
         """Creates the layers."""
         policy = self.dtype_policy
         if self.multi_scale:
-            # The mean of all windows at first.
+            # Starts as the mean of all windows.
             start = keras.initializers.Constant(1 / len(_WINDOWS))
             self.fuse = keras.layers.Dense(
                 1, activation="relu", kernel_initializer=start, dtype=policy
@@ -333,7 +334,7 @@ class HierarchicalTextNetwork(_Hierarchical, keras.layers.Layer):
 
 
 def _window_means(x: tf.Tensor, window: int) -> tf.Tensor:
-    """Means of windows side by side, each repeated over its window: [batch, n] -> [batch, n]."""
+    """Means of adjacent windows, each repeated over its window: [batch, n] -> [batch, n]."""
     size = x.shape[-1]
     if window == 1:
         return x
@@ -348,15 +349,16 @@ def hard_similarity_loss(
     """Mean over pairs of softplus(O) - s O, O = steepness (cos(B_X, B_Y) - threshold).
 
     The negative log-likelihood of s = 1 for a shared label and 0 for none, within images, within
-    texts and across. On cosines, so that it is the same for all code lengths; above a threshold,
-    since without one it would ask unrelated codes to be opposite, which many cannot be at once.
+    texts and across. It reads cosines, so that it is the same for all code lengths, and has a
+    threshold, since without one it would ask unrelated codes to be opposite, which many codes
+    cannot be at once.
 
     Args:
         image_code: B_I [M, K].
         text_code: B_T [M, K].
         labels: Y [M, L].
-        steepness: how fast the probability rises with the cosine.
-        threshold: the cosine of even odds.
+        steepness: slope of the log-odds over the cosine.
+        threshold: cosine with a probability of 1/2.
     """
     target = tf.cast(shared_labels(labels), tf.float32)
     total = 0.0
@@ -367,6 +369,6 @@ def hard_similarity_loss(
 
 
 def balance_loss(image_code: tf.Tensor, text_code: tf.Tensor) -> tf.Tensor:
-    """Mean over bits and modalities of (mean over the batch)^2; 0: each bit is +1 half the time."""
+    """Mean over bits and modalities of (mean over the batch)^2, 0 for balanced bits."""
     means = [tf.reduce_mean(code, axis=0) for code in (image_code, text_code)]
     return sum(tf.reduce_mean(tf.square(mean)) for mean in means) / 2

@@ -1,14 +1,14 @@
-"""SDEH: attention over the parts of an item, its decomposition by labels, and four losses.
+"""SDEH: attention over the parts of an item, decomposition by labels, and four losses.
 
 Only the abstract of the paper (Fei et al., "Semantic decomposition and enhancement hashing for deep
-cross-modal retrieval", Pattern Recognition 160, 2025) is at hand. It names the ideas; everything
-below is a reconstruction of them:
+cross-modal retrieval", Pattern Recognition 160, 2025) was available. It names the ideas; the rest
+of this file is a reconstruction:
 
 | the abstract says | here |
 |---|---|
-| "two independent attention-based feature learning subnetworks ... both global and local details" | local: one block of multi-head self-attention over the positions of the convolution map, or over embeddings of the words that are there, with a class token. Global: a projection of the backbone's pooled feature, or of the bag of words |
-| "semantic features from multi-label vectors by decomposing the shared semantic information" | a learned prototype for each label attends over the tokens: one feature a label, and from it the label's logit |
-| "common hash code representations" | class token, global feature and the sum of the label features, each weighted by its predicted probability, side by side before the hash layer |
+| "two independent attention-based feature learning subnetworks ... both global and local details" | local: one block of multi-head self-attention over the positions of the convolution map, or over embeddings of the words that are present, with a class token. Global: a projection of the backbone's pooled feature, or of the bag of words |
+| "semantic features from multi-label vectors by decomposing the shared semantic information" | a learned prototype of each label attends over the tokens: one feature per label, and from it the label's logit |
+| "common hash code representations" | class token, global feature and the sum of the label features, each weighted by its predicted probability, concatenated before the hash layer |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dsprh_tf.methods.base import ADAMW, FINE_TUNING, Method, setting
 from dsprh_tf.networks import relu_dense, torch_uniform
 
 _PACKAGE = "dsprh_tf"
-_WORDS = 64  # words of a text that attention looks at
+_WORDS = 64  # words of a text that attention sees
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the mean squared distance
 
 
@@ -34,11 +34,11 @@ class SDEH(Method):
 
         w_s L_S + w_c L_C + w_d L_D + w_q L_Q
 
-    Supervised. L_S: soft similarity of the codes. L_C: classification of the decomposed features,
-    both modalities. L_D: discrepancy of the modalities' shared semantic parts, and alignment of
+    Supervised. L_S: soft similarity of the codes. L_C: classification by the decomposed features of
+    both modalities. L_D: discrepancy between the semantic parts of the modalities, and alignment of
     the features of each present label. L_Q: distance to the common code C = sign(H_I + H_T). The
-    abstract names quadruple losses; how each is computed and weighted is a reconstruction. Nothing
-    is decoded, and codes harden by L_Q, not by alpha_e.
+    abstract names quadruple losses; how each is computed and weighted is a reconstruction. There
+    are no decoders, and codes harden by L_Q instead of alpha_e.
     """
 
     name, title = "sdeh", "SDEH"
@@ -50,14 +50,14 @@ class SDEH(Method):
         """Settings of SDEH, chosen on labels of held-out training pairs (RESULTS.md)."""
 
         width: int = setting(128, "Values of a token, a multiple of --heads.", low=1)
-        heads: int = setting(4, "Heads of the self-attention; --width is a multiple.", low=1)
+        heads: int = setting(4, "Heads of the self-attention; --width must be a multiple.", low=1)
         hash_dropout: float = setting(0.0, "Rate before the hash layer.", low=0, high=0.99)
         text_hidden: int = setting(1024, "Hidden size of the text network.", low=1)
-        similarity_weight: float = setting(1.0, "Weight of the labels' cosine in L_S.")
-        classification_weight: float = setting(0.1, "Weight of the cross entropy.")
-        distribution_weight: float = setting(0.1, "Weight of MMD and alignment of modalities.")
-        quantization_weight: float = setting(0.02, "Weight of the distance to binary codes.")
-        soft_scale: float = setting(2.0, "By which label cosines are stretched as targets.")
+        similarity_weight: float = setting(1.0, "Weight of L_S: the cosine of the labels.")
+        classification_weight: float = setting(0.1, "Weight of L_C: cross entropy of the labels.")
+        distribution_weight: float = setting(0.1, "Weight of L_D: MMD and alignment of modalities.")
+        quantization_weight: float = setting(0.02, "Weight of L_Q, the distance to binary codes.")
+        soft_scale: float = setting(2.0, "Factor of the label cosines in L_S.")
 
     recipes = {"paper": FINE_TUNING, "frozen": ADAMW}
     ablation = {
@@ -94,7 +94,7 @@ class SDEH(Method):
 
         Args:
             batch: "labels" [M, L].
-            outputs: codes and hash values, and of both sides "logits", "decomposed", "semantic".
+            outputs: codes, hash values, "logits", "decomposed" and "semantic" of both modalities.
         """
         s = self.settings
         labels = batch["labels"]
@@ -125,7 +125,7 @@ class AttentionBlock(keras.layers.Layer):
         y = norm(x + MultiHead(norm(x))),   x = [class, tokens]
 
     Args:
-        heads: attention heads; they share the width.
+        heads: attention heads, among which the width is divided.
 
     Inputs: tokens [batch, n, width], and which of them are present, bool [batch, n], or None.
     Output shape: [batch, 1 + n, width], the class token first.
@@ -155,11 +155,11 @@ class AttentionBlock(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs, present=None):
-        """Looks at all tokens from each."""
+        """Attends from every token to all tokens."""
         batch = tf.shape(inputs)[0]
         token = tf.tile(tf.cast(self.class_token, self.compute_dtype), [batch, 1, 1])
         x = tf.concat([token, tf.cast(inputs, self.compute_dtype)], axis=1)
-        # The same for every query.
+        # The same mask for every token.
         mask = None if present is None else with_class_token(present)[:, None, :]
         normed = self.norm_before(x)
         return self.norm_after(x + self.attention(normed, normed, attention_mask=mask))
@@ -175,18 +175,18 @@ class AttentionBlock(keras.layers.Layer):
 
 
 def with_class_token(present: tf.Tensor) -> tf.Tensor:
-    """A mask [batch, n] with the class token, which is always there, before it."""
+    """A mask [batch, n], with the class token, which is always present, before it."""
     return tf.pad(present, [[0, 0], [1, 0]], constant_values=True)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class SemanticDecomposition(keras.layers.Layer):
-    """One feature and one logit a label from an item's tokens.
+    """One feature and one logit per label, from the tokens of an item.
 
         f_l = sum_t softmax_t(p_l . K x_t / sqrt(d)) V x_t,   logit_l = c_l . f_l + b_l
 
-    with a learned prototype p_l and a classifier c_l of each label. The prototypes are of one
-    modality: the two sides have optimizers of their own, and the loss aligns what they find.
+    with a learned prototype p_l and a classifier c_l of each label. Each modality has prototypes of
+    its own, as it has an optimizer of its own; the loss aligns the features that they find.
 
     Args:
         labels: number L of labels.
@@ -209,7 +209,7 @@ class SemanticDecomposition(keras.layers.Layer):
             return self.add_weight(name=name, shape=(self.labels, width), initializer=start)
 
         self.prototypes, self.classifiers = rows("prototypes"), rows("classifiers")
-        # Most labels are absent: a logit starts where one in fifty is present.
+        # Most labels are absent: this bias is the logit of one present label in fifty.
         self.bias = self.add_weight(
             name="bias", shape=(self.labels,), initializer=keras.initializers.Constant(-4.0)
         )
@@ -220,11 +220,11 @@ class SemanticDecomposition(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs, present=None):
-        """Attends from each label's prototype."""
+        """Attends from the prototype of each label."""
         width = inputs.shape[-1]
         prototypes = tf.cast(self.prototypes, self.compute_dtype)
         scores = tf.einsum("ld,btd->blt", prototypes, self.key(inputs))
-        # In float32, as logits and probabilities after it.
+        # In float32, like the logits and probabilities that follow.
         scores = tf.cast(scores, tf.float32) * width**-0.5
         if present is not None:
             scores = tf.where(present[:, None, :], scores, -1e9)
@@ -250,7 +250,7 @@ class SemanticDecomposition(keras.layers.Layer):
 
 
 class _Attentive:
-    """What both networks share: tokens -> attention -> decomposition -> hash layer."""
+    """Shared part of both networks: tokens -> attention -> decomposition -> hash layer."""
 
     def __init__(self, bits, labels, width=128, heads=4, hash_dropout=0.0, seed=0, **kwargs):
         super().__init__(**kwargs)
@@ -344,7 +344,7 @@ class AttentiveImageNetwork(_Attentive, keras.layers.Layer):
 class AttentiveTextNetwork(_Attentive, keras.layers.Layer):
     """Text hash value from the embeddings of a text's words and its bag of words (SDEH).
 
-    Attention looks at the first 64 words of the vocabulary that a text holds; the global feature
+    Attention sees the first 64 words of a text, in the order of the vocabulary; the global feature
     sees all of them.
 
     Args:
@@ -381,7 +381,7 @@ class AttentiveTextNetwork(_Attentive, keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Hashes the bags of words."""
-        # Ties come in the order of the vocabulary.
+        # Equal entries come in the order of the vocabulary.
         values, words = tf.math.top_k(inputs, k=min(_WORDS, inputs.shape[-1]))
         tokens = tf.cast(tf.gather(self.embeddings, words), self.compute_dtype)
         whole = unit_mean_square(tf.cast(inputs, self.compute_dtype))
@@ -398,31 +398,31 @@ class AttentiveTextNetwork(_Attentive, keras.layers.Layer):
 
 
 def quantization_loss(image_code: tf.Tensor, text_code: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-    """Mean of mse(B_X, C) over both modalities; no gradient flows into the binary code C."""
+    """Mean over both modalities of mse(B_X, C); no gradient flows into the binary code C."""
     code = tf.stop_gradient(code)
     return (mean_squared_error(image_code, code) + mean_squared_error(text_code, code)) / 2
 
 
 def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean over items of the summed binary cross entropies of their labels; logits [M, L]."""
+    """Binary cross entropies of logits [M, L], summed over labels, averaged over items."""
     losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
     return tf.reduce_mean(tf.reduce_sum(losses, axis=-1))
 
 
 def alignment_loss(image: tf.Tensor, text: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean over the labels that are present of 1 - cos of both modalities' features of them.
+    """Mean of 1 - cos between both modalities' features of a label, over the present labels.
 
     Args:
-        image: one feature a label, [M, L, d].
-        text: likewise.
-        labels: Y [M, L]; without any label the loss is 0.
+        image: features of the labels, [M, L, d].
+        text: features of the labels, [M, L, d].
+        labels: Y [M, L]; the loss is 0 if no label is present.
     """
     cosines = tf.reduce_sum(l2_normalize(image) * l2_normalize(text), axis=-1)
     return tf.math.divide_no_nan(tf.reduce_sum(labels * (1.0 - cosines)), tf.reduce_sum(labels))
 
 
 def maximum_mean_discrepancy(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Biased estimate of MMD^2 between the distributions of rows of a and b [M, d] -> scalar.
+    """Biased estimate of MMD^2 between the distributions of the rows of a and b [M, d].
 
     Mean over five Gaussian kernels exp(-|x - y|^2 / w), w from 1/4 to 4 of the mean squared
     distance of all rows (Gretton et al., JMLR 2012; Long et al., ICML 2015).

@@ -9,16 +9,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import png_header
+from helpers import ROOT, png_header
 
 from dsprh_tf.backbones.architectures import build_backbone
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def assert_line(outcome, *parts) -> None:
@@ -109,7 +106,12 @@ class TestFlags:
     def test_as_a_process(self, tmp_path):
         """What the operating system sees: one line on stderr, exit code 2."""
         found = subprocess.run(
-            [sys.executable, SCRIPTS / "train.py", "--bits=12", f"--run_dir={tmp_path / 'run'}"],
+            [
+                sys.executable,
+                ROOT / "scripts" / "train.py",
+                "--bits=12",
+                f"--run_dir={tmp_path / 'run'}",
+            ],
             capture_output=True,
             text=True,
         )

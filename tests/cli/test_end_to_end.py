@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT
 from PIL import Image
 
-from dsprh_tf import codes, evaluation, methods
+from dsprh_tf import codes
 from dsprh_tf.data.pairs import load_pairs
-from dsprh_tf.losses import DSPRHObjective
+from dsprh_tf.evaluation.encode_pairs import PairEncoder
+from dsprh_tf.evaluation.retrieval import DIRECTIONS
+from dsprh_tf.methods import DSPRH
+from dsprh_tf.run import Run
 from dsprh_tf.serving.encoder import Encoder
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def read_csv(path):
@@ -44,7 +46,7 @@ class TestResults:
     def test_table_and_plots(self, trained):
         run_dir, said = trained
         rows = read_csv(run_dir / "results.csv")
-        assert [row["direction"] for row in rows] == list(evaluation.DIRECTIONS)
+        assert [row["direction"] for row in rows] == list(DIRECTIONS)
         record = json.loads((run_dir / "results.json").read_text())
         assert float(rows[0]["map@50"]) == pytest.approx(record["image_to_text"]["map@50"])
         with Image.open(run_dir / "curves.png") as plot:
@@ -60,10 +62,10 @@ class TestResults:
         flags = json.loads((trained[0] / "flags.json").read_text())
         assert flags["bits"] == 16
         # The backbone is frozen, and nothing else was given: the recipe.
-        assert flags["fusion_weights"] == methods.METHODS["dsprh"].frozen["fusion_weights"]
+        assert flags["fusion_weights"] == list(DSPRH.recipes["frozen"]["fusion_weights"])
 
     def test_progress_is_one_bar_with_the_terms(self, trained):
-        terms = r"epoch 2: +100%\|.*L_F .* L_R .* L_W .* L_2 .* L_3 .* total"
+        terms = r"epoch 2: +100%\|.*L_F .* L_R .* L_W .* L_2 .* L_3 .* loss"
         assert re.search(terms, trained[1].err)
 
     def test_evaluating_again_elsewhere_gives_the_same(
@@ -107,7 +109,7 @@ class TestResults:
 class TestTensorBoard:
     def test_every_tag_in_every_epoch(self, trained, events):
         found = events(trained[0])
-        tags = [f"loss/{name}" for name in (*DSPRHObjective.terms, "total")]
+        tags = [f"loss/{name}" for name in (*DSPRH.terms, "total")]
         for side in ("image", "text"):
             tags += [f"training/learning_rate_{side}", f"codes/balance_{side}"]
             tags += [f"codes/bit_correlation_{side}"]
@@ -117,7 +119,7 @@ class TestTensorBoard:
             assert [step for step, _ in found[tag]] == [1, 2], tag
             assert np.isfinite([value for _, value in found[tag]]).all(), tag
         np.testing.assert_allclose([v for _, v in found["training/alpha"]], [1, 2**0.5], rtol=1e-6)
-        first = {name: found[f"loss/{name}"][0][1] for name in (*DSPRHObjective.terms, "total")}
+        first = {name: found[f"loss/{name}"][0][1] for name in (*DSPRH.terms, "total")}
         flags = json.loads((trained[0] / "flags.json").read_text())
         total = first["L_F"] + first["L_R"] + first["L_W"]
         total += flags["beta"] * first["L_2"] + flags["gamma"] * first["L_3"]
@@ -174,27 +176,18 @@ class TestExport:
         assert outcome.code == 0, outcome.err
         assert outcome.out.count("_encoder/2") == 2
         infos = [
-            json.loads(
-                (folder / f"image_encoder/{v}/assets.extra/encoder.json").read_text()
-            )["fingerprint"]
+            json.loads((folder / f"image_encoder/{v}/assets.extra/encoder.json").read_text())[
+                "fingerprint"
+            ]
             for v in (1, 2)
         ]
         assert infos[0] == infos[1]
 
 
 def model_codes(run_dir, items):
-    """Codes by the run's model in this process, from pictures and not from the cache."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import common
-
-        from dsprh_tf.evaluation.encode_pairs import PairEncoder
-
-        run = common.load_run(run_dir)
-        encoded = PairEncoder(run.restore(), run.source)(items)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-        sys.modules.pop("common", None)
+    """Codes by the run's model in this process, from images and not from the cache."""
+    run = Run(run_dir)
+    encoded = PairEncoder(run.restore(), run.data.source)(items)
     return encoded.image_codes, encoded.text_codes
 
 
@@ -328,15 +321,20 @@ def test_pairs_without_labels_train_but_are_not_evaluated(
 
 
 class TestHelp:
-    def test_train_as_a_process_is_silent_on_stderr_and_grouped(self):
+    def test_train_as_a_process_is_silent_on_stderr_and_grouped(self, tmp_path):
         found = subprocess.run(
-            [sys.executable, SCRIPTS / "train.py", "--help"], capture_output=True, text=True
+            [sys.executable, ROOT / "scripts" / "train.py", "--help"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
         )
         assert found.returncode == 0
         assert found.stderr == ""
-        titles = re.findall(r"^(\w+):$", found.stdout, re.M)
-        assert titles == ["data", "networks", "loss", "training", "run"]
-        assert "python scripts/train.py --flagfile=mir.flags" in found.stdout
+        titles = re.findall(r"^(\w[^:\n]*):$", found.stdout, re.M)
+        named = ["data", "networks", "training", "run", "settings of methods, with their defaults"]
+        assert titles == named
+        assert re.search(r"python \S*scripts/train.py --flagfile=mir.flags", found.stdout)
         assert "--bits " in found.stdout
 
     @pytest.mark.parametrize("name", ["train", "evaluate", "export", "search"])
@@ -344,7 +342,7 @@ class TestHelp:
         outcome = program(name, "--help")
         assert outcome.code == 0
         assert outcome.err == ""
-        assert f"python scripts/{name}.py" in outcome.out
+        assert f"dsprh {name} --" in outcome.out
         for flag in re.findall(r"^  --(\w+)", outcome.out, re.M):
             assert re.search(rf"^  --{flag} +\S", outcome.out, re.M), f"{flag} is not explained"
         assert "--run_dir" in outcome.out

@@ -11,9 +11,9 @@ from method_helpers import (
     check_small_gradients,
     codes,
     cosines,
+    features_flags,
     make_batch,
     mse,
-    own_flags,
     small_model,
 )
 
@@ -84,11 +84,8 @@ def test_the_plain_feature_is_hashed_and_nothing_is_decoded():
     assert model.image_decoder is None and model.text_decoder is None
 
 
-def test_the_recipe_is_used_where_nothing_is_given(program, small_flags, tmp_path):
-    outcome = program(
-        "train", *own_flags("djsrh", small_flags), "--method=djsrh", "--epochs=1", "--lr_text=0.02",
-        f"--run_dir={tmp_path / 'run'}",
-    )  # fmt: skip
+def test_the_recipe_is_used_where_nothing_is_given(program, tmp_path):
+    outcome = program("train", *features_flags(tmp_path), "--method=djsrh", "--lr_text=0.02")
     assert outcome.code == 0, outcome.err[-2000:]
     flags = json.loads((tmp_path / "run" / "flags.json").read_text())
     assert flags["momentum"] == 0.9 and flags["nesterov"] is False

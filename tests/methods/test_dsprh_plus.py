@@ -12,6 +12,7 @@ from method_helpers import (
     clustered,
     codes,
     cosines,
+    features_flags,
     mse,
     naive_pairwise,
     naive_triplet,
@@ -229,9 +230,8 @@ def test_a_target_deviation_of_zero_is_refused():
 # Runs
 
 
-def test_it_trains_and_resumes(program, small_flags, tmp_path):
-    flags = [*small_flags, "--method=dsprh_plus", "--neighbours=5", "--epochs=1"]
-    flags.append(f"--run_dir={tmp_path / 'run'}")
+def test_it_trains_and_resumes(program, tmp_path):
+    flags = [*features_flags(tmp_path), "--method=dsprh_plus", "--neighbours=5"]
     outcome = program("train", *flags)
     assert outcome.code == 0, outcome.err[-2000:]
     assert "graph: 72 pairs, 5 neighbours, exact" in outcome.out

@@ -19,9 +19,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from dsprh_tf import codes, export, methods
+from dsprh_tf import codes
 from dsprh_tf.data import preprocess
 from dsprh_tf.data.text import BagOfWords
+from dsprh_tf.methods import DSPRH
+from dsprh_tf.model import CrossModalHashing
+from dsprh_tf.serving import export, suggestions
+from dsprh_tf.serving.encoder import KINDS, Encoder
 
 BITS, SIZE, RESIZE = 16, 24, 28
 WORDS = ("dog", "grass", "red", "beach", "boat")
@@ -177,7 +181,7 @@ def test_zero_is_a_set_bit():
     np.testing.assert_array_equal(export._outputs(tf.constant(h), 8)["code"], codes.pack(h))
 
 
-@pytest.mark.parametrize("kind", export.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_warmup_requests_run(kind, exported):
     path = exported[1][f"{kind}_encoder"]
     loaded = tf.saved_model.load(str(path))
@@ -205,7 +209,7 @@ def test_server_files(exported):
     assert "max_batch_size { value: 32 }" in paths["batching_parameters"].read_text()
     infos = [
         json.loads((paths[f"{kind}_encoder"] / "assets.extra" / "encoder.json").read_text())
-        for kind in export.KINDS
+        for kind in KINDS
     ]
     assert [info.pop("encoder") for info in infos] == ["image", "text"]
     assert infos[0] == infos[1]
@@ -250,7 +254,7 @@ def test_loads_without_this_package(small, exported, tmp_path):
         (tmp_path / "images" / f"{i}.jpg").write_bytes(content)
     # -I: neither the current folder nor PYTHONPATH is searched; an installed copy is hidden.
     script = "import sys; sys.modules['dsprh_tf'] = None\n" + FOREIGN
-    paths = [str(exported[1][f"{kind}_encoder"]) for kind in export.KINDS]
+    paths = [str(exported[1][f"{kind}_encoder"]) for kind in KINDS]
     done = subprocess.run(
         [sys.executable, "-I", "-c", script, *paths, str(tmp_path / "images"), json.dumps(TEXTS)],
         cwd=tmp_path,
@@ -274,7 +278,7 @@ def test_versions_count_up_together(small, tmp_path):
     assert paths["image_encoder"] == tmp_path / "image_encoder" / "5"
     assert listing(tmp_path) == ["image_encoder/5", "text_encoder/4", "text_encoder/5"]
     # Without examples of the caller's there are warm-up requests all the same.
-    for kind in export.KINDS:
+    for kind in KINDS:
         file = paths[f"{kind}_encoder"] / "assets.extra" / "tf_serving_warmup_requests"
         loaded = tf.saved_model.load(str(paths[f"{kind}_encoder"]))
         (record,) = tf.data.TFRecordDataset(str(file))
@@ -328,7 +332,7 @@ def test_features_model(tmp_path):
     model = SmallModel(image_size=None)
     export.export_encoders(model, tmp_path)
     features = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    image, text = (export.Encoder(tmp_path, kind) for kind in export.KINDS)
+    image, text = (Encoder(tmp_path, kind) for kind in KINDS)
     np.testing.assert_array_equal(
         image.encode(features, batch_size=2),
         codes.pack(model.encode_image({"feature": features}).numpy()),
@@ -344,7 +348,7 @@ def test_features_model(tmp_path):
 
 def test_encoder(small, exported):
     model, bag = small
-    image, text = (export.Encoder(exported[0], kind) for kind in export.KINDS)
+    image, text = (Encoder(exported[0], kind) for kind in KINDS)
     assert (image.bits, image.version) == (BITS, 1)
     assert image.info["fingerprint"] == text.info["fingerprint"]
     expected = codes.pack(image_hash(model, IMAGES))
@@ -362,10 +366,12 @@ def test_encoder(small, exported):
 
 
 def test_few_unknown_words_are_compared_with_the_vocabulary(exported, monkeypatch):
-    text, compared = export.Encoder(exported[0], "text"), []
-    find = export.difflib.get_close_matches
+    text, compared = Encoder(exported[0], "text"), []
+    find = suggestions.difflib.get_close_matches
     monkeypatch.setattr(
-        export.difflib, "get_close_matches", lambda w, all_: compared.append(w) or find(w, all_)
+        suggestions.difflib,
+        "get_close_matches",
+        lambda w, all_: compared.append(w) or find(w, all_),
     )
     words = [*(f"boat{i}" for i in range(5)), "beech", "grasp"]
     for _ in range(2):
@@ -383,10 +389,11 @@ def test_whole_model_with_covariance_branches(tmp_path):
     feature = keras.layers.GlobalAveragePooling2D()(conv_map)
     backbone = keras.Model(pixels, {"conv_map": conv_map, "feature": feature})
     sizes = {"bow": len(WORDS), "feature": 6, "conv_map": tuple(conv_map.shape[1:])}
-    model = methods.dsprh(BITS, sizes, backbone, SIZE, cov_channels=4, text_hidden=8)
+    method = DSPRH(BITS, cov_channels=4, text_hidden=8)
+    model = CrossModalHashing(method, sizes, backbone, SIZE)
     bag = BagOfWords(WORDS)
     export.export_encoders(model, tmp_path, bag, resize=RESIZE)
-    image, text = (export.Encoder(tmp_path, kind) for kind in export.KINDS)
+    image, text = (Encoder(tmp_path, kind) for kind in KINDS)
     np.testing.assert_array_equal(image.encode(IMAGES), codes.pack(image_hash(model, IMAGES)))
     np.testing.assert_array_equal(
         text.encode(TEXTS), codes.pack(model.encode_text(bag(TEXTS)).numpy())
@@ -395,17 +402,17 @@ def test_whole_model_with_covariance_branches(tmp_path):
 
 def test_encoder_of_a_missing_or_damaged_export(tmp_path):
     with pytest.raises(ValueError, match="no exported image encoder in"):
-        export.Encoder(tmp_path, "image")
+        Encoder(tmp_path, "image")
     with pytest.raises(ValueError, match="kind must be 'image' or 'text', received 'picture'"):
-        export.Encoder(tmp_path, "picture")
+        Encoder(tmp_path, "picture")
     (tmp_path / "image_encoder" / "3").mkdir(parents=True)
     with pytest.raises(ValueError, match="is not a complete export"):
-        export.Encoder(tmp_path, "image")
+        Encoder(tmp_path, "image")
     extra = tmp_path / "image_encoder" / "3" / "assets.extra"
     extra.mkdir()
     (extra / "encoder.json").write_text('{"bits": 16}')
     with pytest.raises(ValueError, match="is not a complete export") as caught:
-        export.Encoder(tmp_path, "image")
+        Encoder(tmp_path, "image")
     assert "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Training: devices, checkpoints, resuming, and the ways in which it may stop."""
+"""Training: checkpoints, resuming, and the ways in which it may stop."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT
 
-from dsprh_tf import compat, methods, training
+from dsprh_tf import compat
 from dsprh_tf.data.pipeline import PairSource
-from dsprh_tf.run_folder import RunFolder
+from dsprh_tf.methods import DSPRH
+from dsprh_tf.model import CrossModalHashing
+from dsprh_tf.training.checkpoints import Checkpoints
+from dsprh_tf.training.fit import fit as fit_model
+from dsprh_tf.training.optimizers import make_optimizer
 
 SIZES = {"bow": 6, "feature": 12, "conv_map": (4, 4, 8)}
 TRAIN = np.arange(24)
@@ -27,7 +31,7 @@ BATCH = 6  # four steps an epoch
 
 @pytest.fixture(autouse=True)
 def deterministic():
-    """As scripts/train.py sets it before it makes a model."""
+    """As `Run.train` sets it before it makes a model."""
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
 
@@ -39,76 +43,21 @@ def source(pictures, words):
 
 def make_model(backbone, rate=0.01, text_hidden=8):
     keras.utils.set_random_seed(0)
-    model = methods.dsprh(
-        16, SIZES, backbone, 16, fusion_weights=(0, 0.5, 0.5), cov_channels=4,
-        text_hidden=text_hidden,
-    )  # fmt: skip
-    model.compile(training.make_optimizer("sgd", rate), training.make_optimizer("sgd", rate))
+    method = DSPRH(16, fusion_weights=(0, 0.5, 0.5), cov_channels=4, text_hidden=text_hidden)
+    model = CrossModalHashing(method, SIZES, backbone, 16)
+    model.compile(make_optimizer("sgd", rate), make_optimizer("sgd", rate))
     return model
 
 
 def fit(model, source, folder, epochs, **changed):
-    checkpoints = training.Checkpoints(model, folder, changed.pop("max_to_keep", 3))
-    first = training.fit(model, source, TRAIN, checkpoints, epochs, BATCH, 0, **changed)
+    checkpoints = Checkpoints(model, folder, changed.pop("max_to_keep", 3))
+    first = fit_model(model, source, TRAIN, checkpoints, epochs, BATCH, 0, **changed)
     return checkpoints, first
 
 
 def frozen(backbone):
     backbone.trainable = False
     return backbone
-
-
-class TestStrategy:
-    @pytest.mark.parametrize("devices", ["gpu", "cpu", "cpu:", "cpu:0", "cpu:two", "gpu:2", ""])
-    def test_unknown_devices(self, devices):
-        with pytest.raises(ValueError, match=f"--devices is {devices!r}, expected auto or cpu:N"):
-            training.make_strategy(devices)
-
-    def test_one_device_needs_no_strategy(self):
-        for devices in ("auto", "cpu:1"):
-            strategy = training.make_strategy(devices)
-            assert strategy.num_replicas_in_sync == 1
-            assert training.shard_of(strategy) == (0, 1)
-
-    def test_logical_devices_come_before_tensors(self):
-        tf.zeros(1)
-        with pytest.raises(ValueError, match="--devices=cpu:2 must be set before TensorFlow st"):
-            training.make_strategy("cpu:2")
-
-    @pytest.mark.skipif(not compat.KERAS_3, reason="Keras 2 trains on several machines")
-    def test_several_machines_are_refused_on_keras_3(self, monkeypatch):
-        monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["127.0.0.1:1"]}}')
-        with pytest.raises(ValueError, match=r"TF_CONFIG.*install requirements-tfa\.txt") as error:
-            training.make_strategy()
-        assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", training.OPTIMIZERS)
-def test_optimizers_step(name):
-    variable = tf.Variable([1.0, 2.0])
-    variables = [keras.Variable([1.0, 2.0])] if compat.KERAS_3 else [variable]
-    optimizer = training.make_optimizer(name, 0.1, weight_decay=0.01)
-    compat.build_optimizer(optimizer, variables)
-    optimizer.apply_gradients([(tf.constant([1.0, 1.0]), variables[0])])
-    assert (np.asarray(variables[0]) < [1.0, 2.0]).all()
-
-
-@pytest.mark.parametrize("name", training.OPTIMIZERS)
-def test_cosine_schedule_falls_from_the_rate_to_zero(name):
-    optimizer = training.make_optimizer(name, 0.5, cosine_steps=4)
-    variable = tf.Variable(1.0)
-    compat.build_optimizer(optimizer, [variable])
-    rates = []
-    for _ in range(5):
-        rates.append(compat.current_learning_rate(optimizer))
-        optimizer.apply_gradients([(tf.constant(0.1), variable)])
-    naive = [0.5 * (1 + np.cos(np.pi * step / 4)) / 2 for step in range(5)]
-    np.testing.assert_allclose(rates, naive, atol=1e-6)
-
-
-def test_unknown_optimizer():
-    with pytest.raises(ValueError, match="optimizer is 'adam', expected one of sgd, adamw, lamb"):
-        training.make_optimizer("adam", 0.1)
 
 
 class TestResume:
@@ -137,7 +86,7 @@ class TestResume:
         other = make_model(tiny_backbone(seed=5))
         for variable in other.image_variables + other.text_variables:
             variable.assign(tf.zeros(variable.shape))
-        training.Checkpoints(other, tmp_path).restore_selected()
+        Checkpoints(other, tmp_path).restore_selected()
         for part in ("backbone", "image_network", "text_network", "image_decoder", "text_decoder"):
             for a, b in zip(getattr(model, part).weights, getattr(other, part).weights):
                 np.testing.assert_array_equal(a, b)
@@ -150,22 +99,22 @@ class TestResume:
         assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
     def test_checkpoint_of_another_model(self, tiny_backbone, tmp_path):
-        training.Checkpoints(make_model(tiny_backbone()), tmp_path).save(0, None)
+        Checkpoints(make_model(tiny_backbone()), tmp_path).save(0, None)
         other = make_model(tiny_backbone(), text_hidden=9)
         with pytest.raises(ValueError, match="ckpt-1 is damaged or of another model") as error:
-            training.Checkpoints(other, tmp_path).resume()
+            Checkpoints(other, tmp_path).resume()
         assert "\n" not in str(error.value)
 
     def test_damaged_checkpoint(self, tiny_backbone, tmp_path):
         model = make_model(tiny_backbone())
-        training.Checkpoints(model, tmp_path).save(0, None)
+        Checkpoints(model, tmp_path).save(0, None)
         data = tmp_path / "checkpoints" / "ckpt-1.data-00000-of-00001"
         data.write_bytes(data.read_bytes()[:100])
         with pytest.raises(ValueError, match="ckpt-1 is damaged or of another model"):
-            training.Checkpoints(model, tmp_path).resume()
+            Checkpoints(model, tmp_path).resume()
 
     def test_no_checkpoint(self, tiny_backbone, tmp_path):
-        checkpoints = training.Checkpoints(make_model(tiny_backbone()), tmp_path)
+        checkpoints = Checkpoints(make_model(tiny_backbone()), tmp_path)
         assert checkpoints.resume() == 0
         with pytest.raises(ValueError, match="holds no checkpoint: train the run first"):
             checkpoints.restore_selected()
@@ -173,7 +122,7 @@ class TestResume:
 
 class TestSelection:
     def save(self, model, folder, scores, **changed):
-        checkpoints = training.Checkpoints(model, folder, **changed)
+        checkpoints = Checkpoints(model, folder, **changed)
         for epoch, score in enumerate(scores):
             model.epoch_variable.assign(float(epoch))  # a weight that tells the epochs apart
             checkpoints.save(epoch, score)
@@ -191,7 +140,7 @@ class TestSelection:
     def test_best_score_survives_resuming(self, tiny_backbone, tmp_path):
         model = make_model(tiny_backbone())
         self.save(model, tmp_path, [0.9, 0.2])
-        checkpoints = training.Checkpoints(model, tmp_path)
+        checkpoints = Checkpoints(model, tmp_path)
         checkpoints.resume()
         checkpoints.save(2, 0.5)
         assert checkpoints.restore_selected() == 1
@@ -229,17 +178,15 @@ class TestStops:
             fit(make_model(frozen(tiny_backbone())), source, tmp_path, 1)
         assert not (tmp_path / "checkpoints").exists()
 
-    def test_infinite_weights_of_the_last_step_are_not_saved(
-        self, source, tiny_backbone, tmp_path
-    ):
+    def test_infinite_weights_of_the_last_step_are_not_saved(self, source, tiny_backbone, tmp_path):
         model = make_model(frozen(tiny_backbone()), rate=1e38)
-        checkpoints = training.Checkpoints(model, tmp_path)
+        checkpoints = Checkpoints(model, tmp_path)
         with pytest.raises(ValueError, match="weights of .* became infinite or NaN in the last"):
-            training.fit(model, source, TRAIN, checkpoints, 2, len(TRAIN), 0)
+            fit_model(model, source, TRAIN, checkpoints, 2, len(TRAIN), 0)
         assert checkpoints.latest is None
 
     def test_full_disk_keeps_the_last_good_checkpoint(self, tiny_backbone, weights, tmp_path):
-        checkpoints = training.Checkpoints(make_model(tiny_backbone()), tmp_path)
+        checkpoints = Checkpoints(make_model(tiny_backbone()), tmp_path)
         checkpoints.save(0, 0.5)
         before = weights(tmp_path)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -255,87 +202,11 @@ class TestStops:
         after = weights(tmp_path)
         for name in before:
             np.testing.assert_array_equal(before[name], after[name])
-        again = training.Checkpoints(make_model(tiny_backbone()), tmp_path)
+        again = Checkpoints(make_model(tiny_backbone()), tmp_path)
         assert again.restore_selected() == 1
         assert again.resume() == 1
         again.save(1, 0.9)  # with space again
         assert again.latest.endswith("ckpt-2")
-
-
-class TestRunFolder:
-    SETTINGS = {"bits": 16, "lr_image": 0.1, "data_dir": "here", "fusion_weights": [0.0, 0.0, 1.0]}
-
-    def begun(self, path):
-        """A run with a checkpoint."""
-        RunFolder(path).open(self.SETTINGS)
-        (path / "checkpoints").mkdir()
-        (path / "checkpoints" / "ckpt-1.index").touch()
-        return path
-
-    def test_settings_come_back(self, tmp_path):
-        folder = RunFolder(tmp_path / "a" / "b")
-        assert folder.open(self.SETTINGS) is False
-        assert folder.settings() == self.SETTINGS
-        versions = json.loads((tmp_path / "a" / "b" / "versions.json").read_text())
-        assert versions["tensorflow"] == tf.__version__
-
-    def test_same_flags_resume_wherever_the_data_lie(self, tmp_path):
-        self.begun(tmp_path)
-        assert RunFolder(tmp_path).open({**self.SETTINGS, "data_dir": "there"}) is True
-
-    def test_other_flags_are_named(self, tmp_path):
-        self.begun(tmp_path)
-        changed = {**self.SETTINGS, "bits": 32, "lr_image": 0.2}
-        with pytest.raises(
-            ValueError, match=r"--bits: was 16, is 32, --lr_image: was 0.1, is 0.2.*--overwrite"
-        ):
-            RunFolder(tmp_path).open(changed)
-        assert RunFolder(tmp_path).settings() == self.SETTINGS
-
-    def test_a_run_without_a_checkpoint_does_not_occupy_its_folder(self, tmp_path):
-        RunFolder(tmp_path).open(self.SETTINGS)
-        (tmp_path / "split.json").write_text("{}")
-        changed = {**self.SETTINGS, "bits": 32}
-        assert RunFolder(tmp_path).open(changed) is False
-        assert RunFolder(tmp_path).settings() == changed
-        assert not (tmp_path / "split.json").exists()
-
-    def test_overwrite_empties(self, tmp_path):
-        self.begun(tmp_path)
-        changed = {**self.SETTINGS, "bits": 32}
-        assert RunFolder(tmp_path).open(changed, overwrite=True) is False
-        assert not (tmp_path / "checkpoints").exists()
-        assert RunFolder(tmp_path).settings() == changed
-
-    def test_checkpoints_without_flags(self, tmp_path):
-        self.begun(tmp_path)
-        (tmp_path / "flags.json").unlink()
-        with pytest.raises(ValueError, match="holds checkpoints but no flags.json"):
-            RunFolder(tmp_path).open(self.SETTINGS)
-
-    def test_not_a_run_folder(self, tmp_path):
-        with pytest.raises(ValueError, match="is not a run folder.*check --run_dir"):
-            RunFolder(tmp_path).settings()
-
-    def test_a_second_process_is_refused(self, tmp_path):
-        holder = RunFolder(tmp_path)
-        holder.open(self.SETTINGS)
-        code = (
-            "from dsprh_tf.runs import RunFolder\n"
-            f"try: RunFolder({str(tmp_path)!r}).open({{}})\n"
-            "except ValueError as error: print(error)\n"
-        )
-        found = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parents[1],
-        ).stdout
-        assert "is in use by another process: wait for it" in found
-        assert holder.settings() == self.SETTINGS
-        del holder
-        assert RunFolder(tmp_path).open(self.SETTINGS) is False  # the lock went with its holder
 
 
 # Kills its own process as soon as a bar of that name has come so far: at the same point on any
@@ -360,7 +231,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def train_and_kill(bar: str, point: int, *flags) -> None:
     """Runs train.py until its bar of that name stands at `point`, where SIGKILL ends it."""
-    program = Path(__file__).parents[1] / "scripts" / "train.py"
+    program = ROOT / "scripts" / "train.py"
     command = [sys.executable, "-c", KILLER, bar, str(point), str(program), *flags]
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace")
     assert ended.returncode == -signal.SIGKILL, ended.stderr[-2000:]
@@ -381,6 +252,7 @@ FINE_TUNED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 class TestKilled:
     """Runs killed with SIGKILL and started again end as the uninterrupted run does."""
 
@@ -398,8 +270,8 @@ class TestKilled:
         assert (run_dir / "results.json").read_bytes() == (whole / "results.json").read_bytes()
 
     def test_frozen_and_cached(self, program, small_flags, weights, trained, tmp_path):
-        # In the trunk's first pass, in the first epoch, in the second after a whole checkpoint.
-        points = [("frozen trunk", 1), ("epoch 1", 2), ("epoch 2", 7)]
+        # In the backbone's first pass, in the first epoch, in the second after a whole checkpoint.
+        points = [("frozen backbone", 1), ("epoch 1", 2), ("epoch 2", 7)]
         self.check(program, weights, trained[0], small_flags, points, tmp_path)
 
     def test_fine_tuned_and_augmented(self, program, small_flags, weights, tmp_path):
@@ -428,6 +300,7 @@ def on_two_devices(process, small_flags, tmp_path_factory):
     return folder / "run", log.read_text()
 
 
+@pytest.mark.slow
 def test_two_devices_train(on_two_devices, events, trained):
     run_dir, said = on_two_devices
     assert "Traceback" not in said
@@ -441,6 +314,7 @@ def test_two_devices_train(on_two_devices, events, trained):
         assert 0.7 < ratio < 1.4, term
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compat.KERAS_3, reason="Keras 3 cannot train on several machines (20585)")
 def test_two_workers_get_the_losses_of_two_devices(
     process, small_flags, on_two_devices, events, weights, tmp_path
