@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
+
+os.environ["COLUMNS"] = "200"  # progress bars in one line, however tests are run
 
 # isort: split
 import keras

@@ -327,7 +327,8 @@ def test_weights_of_another_architecture(tmp_path, resnet34):
     with pytest.raises(
         ValueError,
         match=(
-            r"not the weights of alexnet: missing: features\.0\.weight \(64, 3, 11, 11\).* and 9 more; "
+            r"not the weights of alexnet: missing: features\.0\.weight \(64, 3, 11, 11\).* and 9 "
+            r"more; "
             r"unexpected: conv1\.weight \(64, 3, 7, 7\).* more$"
         ),
     ) as caught:

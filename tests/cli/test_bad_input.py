@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from helpers import ROOT, png_header
 
+from dsprh_tf import __version__
 from dsprh_tf.backbones.architectures import build_backbone
+from dsprh_tf.cli.program import PROGRAMS, main
 
 
 def assert_line(outcome, *parts) -> None:
@@ -65,36 +67,38 @@ class TestFlags:
             (["--bits=12"], ["bits must be a positive multiple of 8, received 12"]),
             (["--bits=0"], ["bits must be a positive multiple of 8, received 0"]),
             (["--bits=many"], ["--bits=many"]),
-            (["--dataset=imagenet"], ["--dataset=imagenet", "coco|features|mirflickr25k"]),
-            (["--method=dcmh"], ["--method=dcmh", "dsprh"]),
-            (["--optimizer=adam"], ["--optimizer=adam", "sgd|adamw|lamb"]),
-            (["--related=friends"], ["--related=friends", "pair|neighbours|labels"]),
-            (["--on_bad_image=guess"], ["--on_bad_image=guess", "error|skip"]),
-            (["--precision=float8"], ["--precision=float8", "float32|mixed_bfloat16"]),
+            (["--dataset=imagenet"], ["--dataset is 'imagenet'", "coco, features, mirflickr25k"]),
+            (["--method=dcmh"], ["--method is 'dcmh'", "dsprh"]),
+            (["--optimizer=adam"], ["--optimizer is 'adam'", "sgd, adamw, lamb"]),
+            (["--related=friends"], ["--related is 'friends'", "pair, neighbours, labels"]),
+            (["--on_bad_image=guess"], ["--on_bad_image is 'guess'", "error, skip"]),
+            (["--precision=float8"], ["--precision is 'float8'", "float32, mixed_bfloat16"]),
             (["--devices=tpu"], ["--devices is 'tpu', expected auto or cpu:N"]),
             (["--colour=red"], ["colour"]),
             (["--bit=16"], ["bit"]),
             (["stray"], ["got 'stray', expected only --flag=value"]),
             (["--flagfile=nowhere.flags"], ["nowhere.flags"]),
-            (["--epochs=0"], ["--epochs=0", "positive"]),
-            (["--batch_size=-1"], ["--batch_size=-1", "positive"]),
-            (["--lr_image=-0.1"], ["--lr_image=-0.1", "non-negative"]),
+            (["--epochs=0"], ["--epochs is 0, expected a whole number of at least 1"]),
+            (["--batch_size=-1"], ["--batch_size is -1, expected a whole number of at least 1"]),
+            (["--lr_image=-0.1"], ["--lr_image is -0.1, expected a finite number of at least 0"]),
             (["--lr_text=nan"], ["--lr_text is nan, expected a finite number"]),
-            (["--image_weight=2"], ["image_weight is 2.0, expected a number in [0, 1]"]),
-            (["--fusion_weights=1,2"], ["--fusion_weights is 1,2, expected three numbers"]),
-            (["--fusion_weights=a,b,c"], ["--fusion_weights is a,b,c, expected three numbers"]),
-            (["--fusion_weights=0,0,0"], ["--fusion_weights is 0,0,0", "not all 0"]),
-            (["--fusion_weights=1,-1,1"], ["--fusion_weights is 1,-1,1"]),
-            (["--hash_dropout=1"], ["--hash_dropout is 1, expected less"]),
+            (["--image_weight=2"], ["--image_weight is 2.0, expected a finite number from 0 to 1"]),
+            (["--fusion_weights=1,2"], ["--fusion_weights is 1.0,2.0, expected 3 numbers"]),
+            (["--fusion_weights=a,b,c"], ["--fusion_weights is a,b,c, expected numbers"]),
+            (["--fusion_weights=0,0,0"], ["--fusion_weights is 0.0,0.0,0.0", "not all 0"]),
+            (["--fusion_weights=1,-1,1"], ["--fusion_weights is 1.0,-1.0,1.0"]),
+            (["--neighbour_share=1"], ["--neighbour_share is 1, expected more than 0"]),
+            (["--heads=3"], ["--heads belongs to sdeh; dsprh has"]),
+            (["--cov_chanels=3"], ["cov_chanels", "Did you mean: cov_channels"]),
             (["--neighbour_share=0"], ["--neighbour_share is 0, expected more than 0"]),
             (["--image_size=96"], ["--image_size=96 is larger than --resize=72"]),
             (["--backbone=mobilnet"], ["'mobilnet'", "near: MobileNet"]),
             (["--backbone_weights=gone.h5"], ["gone.h5: no such weight file for MobileNet"]),
             (["--dropout=0.5"], ["dropout=0.5 for MobileNet: only alexnet"]),
-            (["--augment"], ["--augment changes pictures", "--nocache"]),
+            (["--augment"], ["--augment changes images", "--nocache"]),
             (
                 ["--related=neighbours", "--similarity_source=fused"],
-                ["use similarity_source='frozen'"],
+                ["use --similarity_source=frozen"],
             ),
         ],
         ids=lambda value: ",".join(value)[:40],
@@ -342,3 +346,30 @@ def vector_flags(tmp_path):
         "--dataset=features", f"--data_dir={path}", "--queries=8", "--train_pairs=30", "--bits=16",
         "--text_hidden=16", "--epochs=1", "--batch_size=8", f"--run_dir={tmp_path / 'run'}",
     ]  # fmt: skip
+
+
+class TestDispatch:
+    """The program `dsprh` itself."""
+
+    def run(self, monkeypatch, capsys, *arguments):
+        monkeypatch.setattr(sys, "argv", ["dsprh", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr()
+
+    def test_an_unknown_program_is_one_line(self, monkeypatch, capsys):
+        code, said = self.run(monkeypatch, capsys, "nosuch")
+        assert code == 2 and said.out == ""
+        assert said.err.startswith("dsprh: got 'nosuch', expected one of train, evaluate")
+
+    @pytest.mark.parametrize("arguments", [(), ("--help",), ("help",)])
+    def test_help_lists_all_programs(self, monkeypatch, capsys, arguments):
+        code, said = self.run(monkeypatch, capsys, *arguments)
+        assert code == 0
+        assert all(f"  {name} " in said.out for name in PROGRAMS)
+
+    def test_version_and_a_program(self, monkeypatch, capsys):
+        code, said = self.run(monkeypatch, capsys, "--version")
+        assert (code, said.out) == (0, f"{__version__}\n")
+        code, said = self.run(monkeypatch, capsys, "make_scenes")
+        assert code == 2 and said.err.startswith("make_scenes: got no folder")

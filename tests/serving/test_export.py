@@ -367,7 +367,8 @@ def test_encoder(small, exported):
 
 def test_few_unknown_words_are_compared_with_the_vocabulary(exported, monkeypatch):
     text, compared = Encoder(exported[0], "text"), []
-    find = suggestions.difflib.get_close_matches
+    difflib = suggestions.difflib
+    find = difflib.get_close_matches
     monkeypatch.setattr(
         suggestions.difflib,
         "get_close_matches",
