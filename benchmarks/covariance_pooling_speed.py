@@ -45,9 +45,7 @@ def tensorflow_step(pixels, cotangent, threads):
         with tf.GradientTape() as tape:
             tape.watch(x)
             pooled = layer(x, training=True)
-        gradients = tape.gradient(
-            pooled, [x, *layer.trainable_weights], output_gradients=upstream
-        )
+        gradients = tape.gradient(pooled, [x, *layer.trainable_weights], output_gradients=upstream)
         return pooled, gradients
 
     def run():

@@ -74,12 +74,11 @@ def _conv(x, name: str, filters: int, size: int, stride: int = 1, pad: int = 0, 
 
 def _alexnet(x, dropout: float, seed: int):
     """AlexNet as torchvision has it: no groups, no local response normalisation."""
+
     def dense(x, name, number):
         if dropout:
             x = SeededDropout(dropout, seed=seed + number, name=f"{name}_dropout")(x)
-        return keras.layers.Dense(
-            4096, activation="relu", kernel_initializer="zeros", name=name
-        )(x)
+        return keras.layers.Dense(4096, activation="relu", kernel_initializer="zeros", name=name)(x)
 
     relu, pool = keras.layers.ReLU, keras.layers.MaxPooling2D
     x = relu(name="relu1")(_conv(x, "features_0", 64, 11, stride=4, pad=2))
@@ -104,6 +103,7 @@ def _alexnet(x, dropout: float, seed: int):
 
 def _resnet34(x):
     """ResNet-34 as torchvision has it."""
+
     def norm(x, name):
         return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
@@ -145,6 +145,7 @@ def _no_size_warnings():
 
 def _find_application(name: str) -> tuple[str, str]:
     """Class name and module name of a keras.applications model, in any spelling."""
+
     def plain(text):
         return text.lower().replace("_", "").replace("-", "")
 

@@ -116,8 +116,13 @@ def _state_dict_of(loaded) -> Mapping:
     if isinstance(loaded, Mapping):
         candidates += [loaded.get("state_dict"), loaded.get("model")]
     for found in candidates:
-        if isinstance(found, Mapping) and found and all(
-            isinstance(name, str) and isinstance(value, _Tensor) for name, value in found.items()
+        if (
+            isinstance(found, Mapping)
+            and found
+            and all(
+                isinstance(name, str) and isinstance(value, _Tensor)
+                for name, value in found.items()
+            )
         ):
             return found
     raise ValueError("no state_dict (a mapping of names to tensors) in it")

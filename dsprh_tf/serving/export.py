@@ -122,9 +122,7 @@ def export_encoders(
             (extra / INFO).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
             if kind == "text" and bag_of_words is not None:
                 bag_of_words.save(extra / WORDS)
-            _write_warmup(
-                extra / "tf_serving_warmup_requests", f"{kind}_encoder", warmups[kind]
-            )
+            _write_warmup(extra / "tf_serving_warmup_requests", f"{kind}_encoder", warmups[kind])
         paths = {
             "models_config": export_dir / "models.config",
             "batching_parameters": export_dir / "batching_parameters.txt",

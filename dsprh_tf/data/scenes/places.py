@@ -194,7 +194,7 @@ def _kitchen(s: Stage) -> None:
     s.paint([0.82 * c for c in wall], where=grout)
     shelf = np.abs(s.y - 0.26) < 0.018
     s.paint((135, 92, 58), where=shelf, texture=0.3 * s.noise(80, 6))
-    table = (s.y > 0.62)
+    table = s.y > 0.62
     s.paint((165, 112, 68), (140, 92, 52), table, 0.5 * s.noise(90, 5))
     if s.rng.random() < 0.6:
         cloth = COLOURS[str(s.rng.choice(["red", "blue", "green"]))]
@@ -212,7 +212,7 @@ def _harbour(s: Stage) -> None:
         shed = (s.x > left) & (s.x < left + s.rng.uniform(0.08, 0.13))
         s.paint(shade, where=shed & (s.y > s.rng.uniform(0.28, 0.4)), texture=s.grain())
     s.waves((62, 88, 108), (40, 72, 98), (s.y > 0.45))
-    quay = (s.y > 0.82)
+    quay = s.y > 0.82
     s.paint((150, 105, 88), where=quay, texture=s.grain(0.35))
     s.paint((105, 95, 92), where=quay & pattern_mask("brick", s.y, s.x, 10))
 
@@ -270,7 +270,7 @@ def _room(s: Stage) -> None:
             frame = (np.abs(s.x - left - 0.15) < 0.15 - inset) & (np.abs(s.y - 0.27) < 0.17 - inset)
             s.paint(colour, where=frame)
     s.paint((240, 236, 228), where=np.abs(s.y - 0.66) < 0.025)
-    floor = (s.y > 0.68)
+    floor = s.y > 0.68
     s.paint((150, 98, 60), (176, 120, 76), floor, 0.5 * s.noise(70, 6))
     s.paint((96, 62, 40), where=floor & ((s.x - 0.5) / (s.y + 0.1) * 9 % 1 < 0.06))
 
