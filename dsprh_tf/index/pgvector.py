@@ -15,6 +15,7 @@ import os
 import socket
 import threading
 import urllib.parse
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,6 +62,7 @@ class PgvectorIndex(Database):
     def __init__(self, location: str, write: bool):
         super().__init__(_address(location), write)
         self._connection: psycopg.Connection = None
+        self._close: weakref.finalize | None = None
         self._names = tuple(self.address.options["table"].split("."))
         self._table = sql.Identifier(*self._names)
         self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
@@ -133,6 +135,9 @@ class PgvectorIndex(Database):
             tcp_user_timeout=milliseconds,
             application_name="dsprh_tf",
         )
+        if self._close is not None:
+            self._close()  # the one before, which broke
+        self._close = weakref.finalize(self, connection.close)
         _set(connection, "statement_timeout", milliseconds)
         return connection
 

@@ -13,9 +13,8 @@ import safetensors.numpy
 import tensorflow as tf
 from helpers import ROOT, SHARED
 
-from dsprh_tf import backbones
-from dsprh_tf.backbones import torch_files
-from dsprh_tf.backbones.architectures import build_backbone, hold_statistics
+from dsprh_tf.backbones import architectures, torch_files
+from dsprh_tf.backbones.architectures import PixelScaling, build_backbone, hold_statistics
 from dsprh_tf.backbones.weights import weights_fingerprint
 from dsprh_tf.layers import AdaptiveAveragePooling, SeededDropout
 
@@ -393,7 +392,7 @@ def test_bad_weights_arguments(tmp_path):
     ("densenet121", ("DenseNet121", "densenet")),
 ])  # fmt: skip
 def test_application_names(name, expected):
-    assert backbones._find_application(name) == expected
+    assert architectures._find_application(name) == expected
 
 
 def test_application_scaling(mobilenet):
@@ -465,7 +464,7 @@ def test_pyramid_changes_no_weight(name):
 def test_caffe_scaling_swaps_channels():
     pixels = random_pixels(1, 4)
     expected = pixels[..., ::-1] - np.float32([103.939, 116.779, 123.68])
-    scaled = backbones.PixelScaling("vgg16")(pixels)
+    scaled = PixelScaling("vgg16")(pixels)
     np.testing.assert_allclose(scaled.numpy(), expected, atol=1e-4)
 
 
@@ -544,7 +543,7 @@ def test_mixed_precision_scales_in_float32():
 
 def test_layers_survive_a_keras_file(tmp_path):
     pixels = keras.Input((8, 8, 3))
-    x = backbones.PixelScaling()(pixels)
+    x = PixelScaling()(pixels)
     x = AdaptiveAveragePooling(6)(SeededDropout(0.25, seed=3)(x))
     model = keras.Model(pixels, x)
     model.save(str(tmp_path / "model.keras"))

@@ -1,4 +1,4 @@
-"""The frozen trunk's outputs on disk: their values, what is computed when, and their key."""
+"""A frozen backbone's outputs on disk: their values, what is computed when, and their key."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dsprh_tf import methods
 from dsprh_tf.backbones.feature_cache import FeatureCache
 from dsprh_tf.data.pipeline import PairSource
+from dsprh_tf.methods import DSPRH
+from dsprh_tf.model import CrossModalHashing
 
 SIZES = {"bow": 6, "feature": 12, "conv_map": (4, 4, 8)}
 
@@ -120,7 +121,8 @@ def test_cached_and_uncached_training_agree(source, pictures, words, tiny_backbo
         keras.utils.set_random_seed(0)
         backbone = tiny_backbone()
         backbone.trainable = False
-        model = methods.dsprh(16, SIZES, backbone, 16, cov_channels=4, text_hidden=8)
+        method = DSPRH(16, cov_channels=4, text_hidden=8)
+        model = CrossModalHashing(method, SIZES, backbone, 16)
         model.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01))
         losses = []
         step = tf.function(model.local_gradients)
