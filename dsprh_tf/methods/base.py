@@ -48,7 +48,8 @@ def checked(settings) -> None:
             continue
         expected = _expected(field, value)
         if expected:
-            shown = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else repr(value)
+            several = kind_of(field) == "tuple" and isinstance(value, (tuple, list))
+            shown = ",".join(map(str, value)) if several else repr(value)
             raise ValueError(f"--{field.name} is {shown}, expected {expected}")
         if about["choices"] and value not in about["choices"]:
             raise ValueError(

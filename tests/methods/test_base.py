@@ -75,7 +75,7 @@ class Toy(Method):
         ({"kind": "close"}, "--kind is 'close', expected one of near, far, farther"),
         ({"kind": 3}, "--kind is 3, expected a string"),
         ({"text": 3}, "--text is 3, expected a string"),
-        ({"weights": (1.0,)}, r"--weights is \(1.0,\), expected 2 numbers from 0, not all 0"),
+        ({"weights": (1.0,)}, "--weights is 1.0, expected 2 numbers from 0, not all 0"),
         ({"weights": (0.0, 0.0)}, "--weights is .*, expected 2 numbers from 0, not all 0"),
         ({"weights": (-1.0, 2.0)}, "--weights is .*, expected 2 numbers from 0"),
         ({"weights": (math.nan, 2.0)}, "--weights is .*, expected 2 numbers from 0"),
