@@ -105,7 +105,7 @@ class RunFolder:
         if not (self / "flags.json").is_file():
             raise ValueError(
                 f"{self.path} is not a run folder (no flags.json in it): train one with "
-                "scripts/train.py, or check --run_dir"
+                "`dsprh train`, or check --run_dir"
             )
         return read_json(self / "flags.json", "the run cannot be read; train it again")
 

@@ -241,12 +241,12 @@ def check_backbone(name: str, weights: str, image_size: int, dropout: float) -> 
     if weights == "imagenet" and own:
         raise ValueError(
             f"got weights='imagenet' for {plain}: convert torchvision's {plain} .pth file with "
-            "scripts/convert_weights.py and give the path of the result"
+            "`dsprh convert_weights` and give the path of the result"
         )
     if weights not in ("none", "imagenet"):
         suffixes = (".safetensors", ".npz") if own else _KERAS_SUFFIXES
         if Path(weights).suffix not in suffixes:
-            fix = "; convert it with scripts/convert_weights.py" if own else ""
+            fix = "; convert it with `dsprh convert_weights`" if own else ""
             raise ValueError(
                 f"{weights}: got these weights for {name}, expected none, imagenet or a "
                 f"{' or '.join(suffixes)} file{fix}"

@@ -124,7 +124,8 @@ class Program:
             for name in names:
                 flag = self._flags[name]
                 default = "" if flag.default is None else f" [{flag.default_as_str.strip(chr(39))}]"
-                lines.append(f"  --{name:20} {flag.help}{default}")
+                text = flag.help.split(";\n")[0]  # absl adds how flags are repeated
+                lines.append(f"  --{name:20} {text}{default}")
             lines.append("")
         lines.append("Every flag may stand in a file, one per line, given as --flagfile=FILE.")
         return "\n".join(lines)

@@ -48,7 +48,7 @@ class Encoder:
         found = versions(folder)
         if not found:
             raise ValueError(
-                f"no exported {kind} encoder in {folder}: write one with scripts/export.py"
+                f"no exported {kind} encoder in {folder}: write one with `dsprh export`"
             )
         self.kind, self.version = kind, found[-1]
         path = folder / str(self.version)
@@ -60,11 +60,11 @@ class Encoder:
         except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
             raise ValueError(
                 f"{path} is not a complete export ({type(error).__name__}): "
-                "write it again with scripts/export.py"
+                "write it again with `dsprh export`"
             ) from error
         self._input = next(iter(self._encode.structured_input_signature[1]))
         words = path / EXTRA / WORDS
-        fix = "write the export again with scripts/export.py"
+        fix = "write the export again with `dsprh export`"
         self.vocabulary = tuple(read_json(words, fix)["vocabulary"]) if words.exists() else ()
         self._near = suggestions(self.vocabulary)
 
