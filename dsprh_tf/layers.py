@@ -110,7 +110,7 @@ class StripPooling(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Gates the map [batch, height, width, channels] by its strips."""
-        # In float32: float16 would overflow, bfloat16 round, in the sums over a side.
+        # In float32: sums over a side would overflow in float16 and lose precision in bfloat16.
         exact = tf.cast(inputs, tf.float32)
         column = tf.cast(tf.reduce_mean(exact, axis=2), inputs.dtype)  # [batch, height, channels]
         column = self.column_norm(self.column_conv(_three_taps(column)), training=training)
@@ -378,9 +378,9 @@ class PyramidPooling(keras.layers.Layer):
 class SeededDropout(keras.layers.Layer):
     """Dropout whose masks are the same when a run is resumed.
 
-    Keras's dropout has a generator whose state is not in a checkpoint on both stacks. Here the mask
-    is a function of the seed, the replica and the number of training calls so far, a counter that
-    `tf.train.Checkpoint` saves.
+    Keras' dropout has a random generator whose state not both stacks save in checkpoints. Here the
+    mask is a function of the seed, the replica and the number of training calls so far, a counter
+    that `tf.train.Checkpoint` saves.
 
     Args:
         rate: share of the entries set to 0, in [0, 1); the others are divided by 1 - rate.

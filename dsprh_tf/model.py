@@ -132,7 +132,7 @@ class CrossModalHashing(keras.Model):
 
     @property
     def parts(self) -> dict:
-        """What is trained beside the backbone, by name."""
+        """The trained layers other than the backbone, by name."""
         names = ("image_network", "text_network", "image_decoder", "text_decoder")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -172,7 +172,7 @@ class CrossModalHashing(keras.Model):
         return tf.sqrt(1.0 + self.epoch_variable) if self.method.hardening else tf.constant(1.0)
 
     def image_inputs(self, batch: dict, training=False) -> dict:
-        """What the image network takes: as it is in the batch, or from the backbone."""
+        """Inputs of the image network, from the batch or from the backbone."""
         reads = self.image_network.reads
         if not isinstance(batch, Mapping):
             raise ValueError(
@@ -231,7 +231,7 @@ class CrossModalHashing(keras.Model):
         return outputs
 
     def _bottleneck(self, code):
-        """What the decoders read."""
+        """The decoders' input: the code, or its signs."""
         if self.method.decoder_input == "tanh":
             return code
         signs = straight_through_sign(code)
@@ -247,8 +247,8 @@ class CrossModalHashing(keras.Model):
             optimizer: for the backbone, image network and its decoder: a Keras optimizer or the
                 name of one.
             text_optimizer: for the text network and its decoder; None for a copy of the other.
-            l2_weight: added to each gradient times its variable (weight decay as SGD in the
-                parents' recipes has it; AdamW and LAMB decay by themselves).
+            l2_weight: each variable times this is added to its gradient (weight decay as in the SGD
+                recipes of DJSRH and DSAH; AdamW and LAMB have their own decay).
             **kwargs: of `keras.Model.compile`.
 
         Raises:
@@ -299,7 +299,7 @@ class CrossModalHashing(keras.Model):
 
     @property
     def metrics(self):
-        """One running mean a term; Keras resets them each epoch."""
+        """One running mean per term; Keras resets them each epoch."""
         return list(self.trackers.values())
 
     def _terms(self, batch, training):
@@ -331,7 +331,7 @@ class CrossModalHashing(keras.Model):
             terms = self._terms(batch, training=True)
             loss = terms["total"] / replicas
         image, text = self.image_variables, self.text_variables
-        gradients = [  # What no term reads has none: a loss may be switched off.
+        gradients = [  # A variable that no term reads has no gradient.
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(tape.gradient(loss, image + text), image + text)
         ]
@@ -350,7 +350,7 @@ class CrossModalHashing(keras.Model):
         return self._track(terms)
 
     def test_step(self, data):
-        """The terms of a batch without a step; returns their running means."""
+        """Computes the terms of a batch without an update; returns their running means."""
         return self._track(self._terms(data, training=False))
 
 

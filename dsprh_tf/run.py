@@ -40,8 +40,8 @@ class Run:
     its last epoch.
 
     Args:
-        run_dir: the run folder; None for runs/METHOD-DATASET-BITS-SEED. A folder that holds a run
-            and no settings beside it: that run.
+        run_dir: the run folder; None for runs/METHOD-DATASET-BITS-SEED. Without any settings,
+            the existing run in this folder.
         **settings: fields of `RunSettings` and of the method's `Settings`, such as `method`,
             `dataset`, `data_dir` and `bits`. `dsprh train --help` lists them all.
 
@@ -83,7 +83,7 @@ class Run:
         data_dir: str | None = None,
         backbone_weights: str | None = None,
     ) -> Run:
-        """A run that is there.
+        """Opens an existing run.
 
         Args:
             run_dir: its folder.
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def dataset(self) -> PairDataset:
-        """The data, with what was read and dropped printed."""
+        """The data set; prints what was read and what was dropped."""
         return self.data.dataset
 
     @property
@@ -141,7 +141,7 @@ class Run:
             )
 
     def _check_backbone(self, backbone) -> None:
-        """Refuses other backbone weights than the run began with."""
+        """Raises a `ValueError` if the backbone's weights are not those that the run began with."""
         path = self.folder / "backbone.json"
         mark = {"sha256": weights_fingerprint(backbone)}
         if not path.exists():
@@ -188,7 +188,7 @@ class Run:
             model = self._compiled(strategy)
             checkpoints = Checkpoints(model, chief.path, s.max_to_keep, chief=not worker)
         if workers > 1 and self.data.has_images:
-            # A strategy's variables can only be read by all workers at once; a cache is each one's.
+            # All workers must read a strategy's variables together, but each has its own cache.
             self.data.build_backbone()
         self._prepare(model)
         split, source = self.data.split, self.data.source
@@ -230,7 +230,7 @@ class Run:
         return model
 
     def _prepare(self, model: CrossModalHashing) -> None:
-        """Gives batches what they need beside images and texts: cache, targets, the method's."""
+        """Adds to batches the cache, the similarity targets, and the rows of `Method.prepare`."""
         s, source, dataset, train = (
             self.settings,
             self.data.source,
@@ -261,7 +261,7 @@ class Run:
             source.extra[name] = np.zeros((len(dataset), *rows.shape[1:]), rows.dtype)
             source.extra[name][train] = rows
 
-    # What comes of it
+    # Evaluation and export
 
     def restore(self) -> CrossModalHashing:
         """The trained model: the selected epoch's weights."""

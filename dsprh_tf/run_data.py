@@ -1,4 +1,4 @@
-"""The data of a run: what is trained on, and what the untouched backbone makes of its images."""
+"""The data of a run, and the features that the untouched backbone computes from its images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RunData:
 
     @cached_property
     def dataset(self) -> PairDataset:
-        """The data, with what was read and dropped printed."""
+        """The data set; prints what was read and what was dropped."""
         s = self.settings
         return load_dataset(s.dataset, s.data_dir, s.on_bad_image, s.scenes_count, s.seed)
 
@@ -173,7 +173,7 @@ class RunData:
         return backbone
 
     def cache(self, names=("feature",)) -> FeatureCache:
-        """Outputs of the backbone on disk; ask before training changes the backbone."""
+        """The on-disk cache of backbone outputs; call it before training changes the backbone."""
         return FeatureCache(self.settings.cache_dir, self._plain_source(), self.backbone, names)
 
     def image_features(self, items: np.ndarray) -> np.ndarray:
@@ -184,7 +184,7 @@ class RunData:
         if self.backbone is None or not frozen:
             self.build_backbone()
         if frozen:
-            # What a run with maps has left, if it is complete.
+            # A run that reads convolution maps has cached the features too: use them if complete.
             cache = self.cache(("feature", "conv_map"))
             if not len(cache.missing(items)):
                 return cache.arrays["feature"]
@@ -195,7 +195,7 @@ class RunData:
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Layers made in the block compute under a Keras policy, such as "mixed_bfloat16"."""
+    """Context in which new layers get a Keras dtype policy, such as "mixed_bfloat16"."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
     try:

@@ -30,24 +30,28 @@ NEUTRAL = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What every run can set, beside the settings of its method."""
+    """The settings of every run, in addition to those of its method."""
 
     dataset: str = setting("pairs", "Kind of data.", sorted(LOADERS))
     data_dir: str | None = setting(
         None, "Folder of the data (for pairs also a manifest, for features a file)."
     )
     on_bad_image: str = setting("error", "error: stop; skip: leave it out, list it.", ON_BAD)
-    on_bad_text: str = setting("error", "The same for a text without a known word.", ON_BAD)
-    queries: int = setting(2000, "Test queries, where the data brings no split.", low=1)
-    train_pairs: int = setting(5000, "Training pairs, where the data brings no split.", low=1)
+    on_bad_text: str = setting(
+        "error", "As --on_bad_image, for a text without a known word.", ON_BAD
+    )
+    queries: int = setting(2000, "Test queries, if the data comes without a split.", low=1)
+    train_pairs: int = setting(5000, "Training pairs, if the data comes without a split.", low=1)
     on_missing_labels: str = setting(
-        "error", "The same for a training pair without a label (supervised methods).", ON_BAD
+        "error",
+        "As --on_bad_image, for a training pair without labels (supervised methods).",
+        ON_BAD,
     )
     validation: float = setting(
-        0.05, "Share (or number, from 1) of the training pairs kept for validation.", low=0
+        0.05, "Training pairs held out for validation: a share if below 1, else a number.", low=0
     )
-    min_word_pairs: int = setting(5, "A word must occur in so many training texts.", low=1)
-    max_words: int | None = setting(None, "Keep only so many of the most frequent words.", low=1)
+    min_word_pairs: int = setting(5, "Training texts that a word must occur in.", low=1)
+    max_words: int | None = setting(None, "Keep only this many words, the most frequent.", low=1)
     scenes_count: int = setting(2000, "Images to draw for --dataset=scenes.", low=1)
 
     method: str = setting(PAPER, "Networks and loss.", METHODS)
@@ -58,9 +62,9 @@ class RunSettings:
     backbone_weights: str = setting("none", "none, imagenet (keras.applications only) or a file.")
     image_size: int = setting(224, "Pixels per side that the backbone sees.", low=1)
     resize: int = setting(256, "Short side in pixels before the crop.", low=1)
-    freeze_backbone: bool = setting(False, "Train only what stands on the backbone.")
+    freeze_backbone: bool = setting(False, "Train only the layers on top of the backbone.")
     dropout: float = setting(
-        0.0, "Rate before AlexNet's fc6 and fc7 while fine-tuning (torchvision: 0.5)."
+        0.0, "Dropout before AlexNet's fc6 and fc7 while fine-tuning (torchvision: 0.5)."
     )
 
     epochs: int = setting(40, "Passes over the training pairs.", low=1)
@@ -73,13 +77,13 @@ class RunSettings:
     lr_schedule: str = setting(
         "constant", "cosine: falls to 0 over the run.", ("constant", "cosine")
     )
-    momentum: float = setting(0.7, "Of sgd.", low=0, high=1)
-    nesterov: bool = setting(True, "Of sgd.")
+    momentum: float = setting(0.7, "Momentum of sgd.", low=0, high=1)
+    nesterov: bool = setting(True, "Nesterov momentum, for sgd.")
     weight_decay: float = setting(
         5e-4, "L2 in the gradient for sgd, decoupled for adamw and lamb.", low=0
     )
     augment: bool | None = setting(
-        None, "Random flip and crop; by default when the backbone is trained."
+        None, "Random flip and crop; by default on if the backbone is trained."
     )
     select: str = setting("validation", "Which epoch's weights to keep.", ("validation", "last"))
     devices: str = setting("auto", "auto: all GPUs, or the CPU; cpu:N: N logical CPUs.")
@@ -88,7 +92,7 @@ class RunSettings:
     )
     cache: bool = setting(True, "Keep a frozen backbone's outputs on disk.")
 
-    seed: int = setting(0, "Of split, weights, order and crops.", low=0)
+    seed: int = setting(0, "Seed of the split, initial weights, batch order and crops.", low=0)
     run_dir: str | None = setting(
         None, "Run folder; default runs/METHOD-DATASET-BITS-SEED. Given again: resumes."
     )
@@ -98,7 +102,7 @@ class RunSettings:
         16.0, "Do not keep the whole database's outputs if larger.", low=0
     )
     max_to_keep: int = setting(3, "Checkpoints kept.", low=1)
-    monitor_every: int = setting(1, "Epochs between two looks at the validation pairs.", low=1)
+    monitor_every: int = setting(1, "Epochs between evaluations on validation pairs.", low=1)
 
 
 GROUPS = {
@@ -232,7 +236,7 @@ def effective_settings(given: Mapping) -> Effective:
 
 
 def recorded_settings(record: Mapping, **changed) -> Effective:
-    """The settings of a run that is there, from its `flags.json`.
+    """The settings of an existing run, from its `flags.json`.
 
     Runs of earlier versions recorded the settings of all methods; those of others are left out.
 

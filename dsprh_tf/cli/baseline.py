@@ -10,8 +10,8 @@ float    cosine of the features that are not hashed: what hashing gives up
 
 Images are the pretrained backbone's features, never fine-tuned; texts are bags of words. The
 training pairs are those of `dsprh train` with the same flags, validation pairs left out, and
-neither labels nor queries enter the fit. Flag files of `dsprh train` may be given: what says how to
-train is read and changes nothing. results.json, results.csv and curves.png go into the run folder;
+neither labels nor queries enter the fit. Flag files of `dsprh train` may be given: their training
+flags are ignored. results.json, results.csv and curves.png go into the run folder;
 the same command on a finished one prints them again.
 """
 

@@ -4,9 +4,10 @@
     dsprh encode --export_dir=savedmodels/coco-64 --texts=captions.csv --out=codes/captions
 
 Writes OUT/codes.npy (packed, uint8), OUT/items.parquet (one row per code: its item) and
-OUT/codes.json, for `index`. The same command goes on where it was stopped; later it encodes what is
-new or changed, and leaves out what is gone from the source. A manifest (CSV, Parquet, JSONL) has a
-column image or text, and may have id (whole numbers are kept) and tags or labels (a;b).
+OUT/codes.json, for `index`. If it was stopped, the same command resumes; if it was complete, it
+encodes what is new or changed and drops what is gone from the source. A manifest (CSV, Parquet,
+JSONL) has a column image or text, and may have id (whole numbers are kept) and tags or labels
+(a;b).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Items per batch; 32 images or 512 texts.", flag_values=FLAGS
 )
 _PART_SIZE = flags.DEFINE_integer(
-    "part_size", 2048, "Most items that a crash can cost.", flag_values=FLAGS
+    "part_size", 2048, "Items per saved part; a crash loses at most one part.", flag_values=FLAGS
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Start anew: remove the codes in OUT.", flag_values=FLAGS

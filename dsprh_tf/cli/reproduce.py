@@ -1,4 +1,6 @@
-"""Runs tables and figures of the DSPRH paper: trains all their trials and writes reports.
+"""Reproduces tables and figures of the DSPRH paper: trains all their trials and writes reports.
+
+A trial is one model, trained and evaluated with one set of settings and one seed.
 
     dsprh reproduce --experiment=table2 --flagfile=mir.flags
     dsprh reproduce --experiment=table2,table4,figure6 --flagfile=coco.flags \\
@@ -16,8 +18,8 @@ ablation_METHOD  METHOD without each of its parts
 
 Any data with labels will do; published figures stand beside ours where the data are the paper's.
 Flags of `dsprh train`, also in a flag file, go to every trial that has such a setting and overrule
-the methods' recipes; those of a single run (bits, seed, method, run_dir, overwrite) do not count in
-a flag file. The same command goes on where it stopped, and tries failed trials again. A trial keeps
+the methods' recipes; those of a single run (bits, seed, method, run_dir, overwrite) are ignored in
+a flag file. The same command resumes where it stopped, and retries failed trials. A trial keeps
 the last checkpoint (--max_to_keep for more), and the best where there are validation pairs.
 """
 
@@ -41,10 +43,13 @@ FLAGS = flags.FlagValues()
 _EXPERIMENT = flags.DEFINE_list("experiment", None, ", ".join(EXPERIMENTS) + ".", flag_values=FLAGS)
 _BITS = flags.DEFINE_list("bits", None, "Code lengths; default the paper's.", flag_values=FLAGS)
 _SEEDS = flags.DEFINE_list(
-    "seeds", ["0", "1", "2"], "Tables show their mean and deviation.", flag_values=FLAGS
+    "seeds",
+    ["0", "1", "2"],
+    "Seeds; tables show the mean and deviation over them.",
+    flag_values=FLAGS,
 )
 _METHODS = flags.DEFINE_list(
-    "methods", None, "Of table2, table3 and figure6; by default those that the data can have of "
+    "methods", None, "Methods of table2, table3, figure6; by default those that suit the data of "
     f"{', '.join(NAMES)}.", flag_values=FLAGS,
 )  # fmt: skip
 _OUT = flags.DEFINE_string(

@@ -6,7 +6,7 @@
     dsprh search --run_dir=runs/dsprh-coco-64-0 --export_dir=savedmodels/coco-64 --text="a dog"
 
 Prints the nearest items of each query with their Hamming distances in bits. --text, --image and
---like may be given many times. --queries names a file of more: a .txt with one text per line, or a
+--like may be repeated. --queries names a file of more queries: a .txt with one text per line, or a
 manifest (CSV, Parquet, JSONL) with a column text, image (a path relative to the manifest) or like.
 
 In the database of a run, a text finds images and an image finds texts; "*" marks those that share a
@@ -56,10 +56,10 @@ _LIKE = flags.DEFINE_multi_string(
 )
 _QUERIES = flags.DEFINE_string("queries", None, "File of more queries.", flag_values=FLAGS)
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "Draws queries of a run where none are given.", flag_values=FLAGS
+    "seed", 0, "Seed for drawing queries of a run, if none are given.", flag_values=FLAGS
 )
 _TOP = flags.DEFINE_integer(
-    "top", None, "Results per query; 10, or 8 of a run.", lower_bound=1, flag_values=FLAGS
+    "top", None, "Results per query; default 10, or 8 for a run.", lower_bound=1, flag_values=FLAGS
 )
 _FIND = flags.DEFINE_enum(
     "find", None, MODALITIES, "Only images, or only texts.", flag_values=FLAGS

@@ -44,7 +44,7 @@ _MAKE_AUTH = flags.DEFINE_string(
     "make_auth", None, "Print a line of --auth_file for this user name.", flag_values=FLAGS
 )
 _MAX_UPLOAD = flags.DEFINE_integer(
-    "max_upload", 20, "Most MB of an image to search by.", 1, flag_values=FLAGS
+    "max_upload", 20, "Largest size of an uploaded image, in MB.", 1, flag_values=FLAGS
 )
 _VERIFY = flags.DEFINE_boolean(
     "verify", True, "Compare checksums first: a second per gigabyte.", flag_values=FLAGS

@@ -22,7 +22,7 @@ def define_settings(flag_values: flags.FlagValues, leave_out=()) -> dict[str, li
         leave_out: names of settings that get no flag.
 
     Returns:
-        Title -> names of flags, for `--help`: groups of run settings, then one per method.
+        Title -> names of flags, for `--help`: groups of run settings, then all settings of methods.
     """
     for field in dataclasses.fields(RunSettings):
         if field.name not in leave_out:

@@ -5,9 +5,9 @@
     dsprh train --dataset=pairs --data_dir=my_images/manifest.csv \\
         --backbone=MobileNetV2 --backbone_weights=imagenet --freeze_backbone
 
-The same command on an unfinished run folder goes on from its last epoch. What is not given is
-decided by the method's recipes, for the data set and for a frozen or trained backbone; the run
-prints which settings differ from the method's defaults and why, and records all of them.
+The same command on an unfinished run folder resumes after its last epoch. Settings that are not
+given come from the method's recipes for every run, for a frozen backbone and for the data set; the
+run prints which settings differ from the method's defaults and why, and records all of them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def results_record(
     results: dict,
     validation_map: float | None = None,
 ) -> Results:
-    """Results together with what they are results of: the content of `results.json`.
+    """Results with the method, bits, data set and seed of the run: the content of `results.json`.
 
     Args:
         method: Name of the method.
@@ -64,8 +64,8 @@ def write_results(run_dir: str | os.PathLike, record: dict) -> list[str]:
 
     With averaged ties their names end in `-average`, since the two do not compare.
     Each is written under a temporary name and then renamed, so that a reader never sees half of
-    one; `results.json` comes last, so that where it is, all are. The CSV has one row per direction
-    and one column per number.
+    one; `results.json` comes last: if it exists, so do the others. The CSV has one row per
+    direction and one column per number.
 
     Args:
         run_dir: Folder, made if it is missing.

@@ -10,7 +10,7 @@ from dsprh_tf import metrics
 
 DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
 CROSS_MODAL = DIRECTIONS[:2]
-"""Those between the modalities."""
+"""The two directions between modalities."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Encoded:
         image_codes: Codes or embeddings of the images.
         text_codes: Codes or embeddings of the texts.
         labels: `[n, labels]` of 0 and 1, or None where the dataset has none.
-        image_within: What images are compared by among each other; None: `image_codes`.
-        text_within: What texts are compared by among each other; None: `text_codes`.
+        image_within: Codes or embeddings for image-to-image retrieval; None: `image_codes`.
+        text_within: Codes or embeddings for text-to-text retrieval; None: `text_codes`.
     """
 
     image_codes: np.ndarray
@@ -35,7 +35,7 @@ class Encoded:
     text_within: np.ndarray | None = None
 
     def side(self, modality: str, within: bool = False) -> np.ndarray:
-        """What a modality is compared by.
+        """Codes or embeddings of one modality.
 
         Args:
             modality: `"image"` or `"text"`.
@@ -64,8 +64,8 @@ def evaluate_directions(
         `"ties"`, `"chance"`, `"queries"`, `"database"`.
 
     Raises:
-        ValueError: If labels are missing, codes and labels do not fit each other, or tied
-            distances of embeddings shall be averaged.
+        ValueError: If labels are missing, codes and labels do not match, or `ties` is not "stable"
+            for embeddings.
     """
     if query.labels is None or database.labels is None:
         raise ValueError(

@@ -26,7 +26,7 @@ from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, as_items, u
 _AGAIN = "build the index again"
 _REMOVED_SHARE = 0.2  # share of removed rows at which an approximate engine is built anew
 _KEPT_MASKS = 16  # filters whose rows are remembered
-_DROP = 0.1  # of recall since the engine was built, which `check` accepts
+_DROP = 0.1  # loss of recall since the engine was built that `check` accepts
 
 
 class HammingIndex:
@@ -35,14 +35,14 @@ class HammingIndex:
     | kind | search | removed items |
     |---|---|---|
     | `flat` | exact, compares every code | are dropped at once |
-    | `hnsw`, `ivf`, `hash` | FAISS's graph, inverted lists, multi-index hashing | are skipped in the results; the engine is built anew once they are a fifth of all rows |
+    | `hnsw`, `ivf`, `hash` | approximate, by a FAISS index (the engine): graph, inverted lists, multi-index hashing | are skipped in the results; the engine is rebuilt once they are a fifth of all rows |
 
     Below 1,000 items every kind is exact, and so is every search with a filter: it compares all
     codes that the filter admits.
 
     `save` writes an index to a folder; `commit` writes the changes of an index that was loaded for
-    writing. Both happen in one step: whenever the process ends, the folder holds the whole former
-    content or the whole new content.
+    writing. Both are atomic: whenever the process ends, the folder holds either the complete old
+    content or the complete new content.
 
         index = HammingIndex(64)
         index.add(codes)  # uint8 [n, 8]; the ids are 0..n-1
@@ -118,8 +118,8 @@ class HammingIndex:
         Args:
             path: the folder.
             write: whether changes will be committed; other processes can then only read.
-            verify: whether to compare checksums, about a second per gigabyte; without it a
-                truncated file is found, an altered one may not be.
+            verify: whether to compare checksums, about a second per gigabyte; without it truncated
+                files are still detected, but altered ones may not be.
 
         Raises:
             ValueError: there is no index, a file is missing, truncated or altered, or another
@@ -321,7 +321,7 @@ class HammingIndex:
         Args:
             query: uint8 [queries, bits / 8].
             k: results per query.
-            where: which items count.
+            where: filter of the items to search.
 
         Raises:
             ValueError: the codes are of another length or type, k is below 1, or the index is

@@ -1,4 +1,4 @@
-"""The contract of a method: settings, recipes, networks, preparation and loss in one class."""
+"""The base class of a method: settings, recipes, networks, preparation and loss."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def _is_number(value) -> bool:
 
 
 class Method:
-    """A published system, as one subclass in one file.
+    """Base class of the hashing methods; each is one subclass, in a file of its own.
 
     | part of a subclass | content |
     |---|---|
-    | docstring | the system's name and its paper |
+    | docstring | the method's name and its paper |
     | `name`, `title` | its name on the command line, and in tables |
     | `supervised` | whether labels of the training pairs enter the loss |
     | `Settings` | a frozen dataclass of `setting`s: names, defaults and help, in one place |
@@ -131,7 +131,7 @@ class Method:
 
     Args:
         bits: code length K, a multiple of 8.
-        seed: seed of what networks draw while training, such as masks of a dropout.
+        seed: seed of random draws while training, such as dropout masks.
         **settings: fields of `Settings`.
 
     Attributes:
@@ -187,7 +187,7 @@ class Method:
         """Refuses names of settings that the method does not have.
 
         Raises:
-            ValueError: there is one; the message has those that look like it.
+            ValueError: there is one; the message suggests similar names.
         """
         own = cls.setting_names()
         for name in names:
@@ -201,8 +201,8 @@ class Method:
     def networks(self, sizes: Mapping) -> tuple:
         """The image network and the text network, not built yet.
 
-        A network is a layer whose output is a dict with "hash" [batch, bits] and what else the loss
-        reads. The image network names its inputs in an attribute `reads`.
+        A network is a layer whose output is a dict with "hash" [batch, bits] and any other outputs
+        that the loss reads. The image network names its inputs in an attribute `reads`.
 
         Args:
             sizes: {"bow": D_T, "feature": D_I, "conv_map": (h, w, C) or None, "stage_1": (21, C_1),

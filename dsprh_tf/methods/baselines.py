@@ -6,12 +6,12 @@
 | `cca_itq` | a shallow learned hash | canonical space, ITQ rotation | the same code |
 | `float` | the price of hashing: cosine | canonical space | the features |
 
-Image and text features have different widths and meanings, so comparing them takes a space of
-both: the first `bits` canonical directions of the training pairs (`canonical_directions`). With
+Image and text features have different widths and meanings, so they are compared in a common
+space: the first `bits` canonical directions of the training pairs (`canonical_directions`). With
 `float`, `lsh` and `cca_itq` of as many dimensions as bits, each differs from the one before in
-one step: random signs, then learned ones. Images alone need no such space, and who hashes
-embeddings without training rotates them as they are; so `lsh` and `float` compare features
-within a modality, and an item has a second code (embedding) for it. `cca_itq` has one for all.
+one step: random signs, then learned ones. Within one modality no such space is needed, and
+LSH is usually applied to the features themselves; so `lsh` and `float` give each item a second
+code (embedding) of its plain features there. `cca_itq` has one code for all directions.
 
 Where both encoders of an embedding share a space already (CLIP, SigLIP), `shared_space` leaves CCA
 out: `float` compares the embeddings, `lsh` rotates them, both with one code in all directions, and
@@ -255,7 +255,7 @@ def random_hyperplanes(dimensions: int, bits: int, rng: np.random.Generator) -> 
     Args:
         dimensions: Of the vectors.
         bits: Number of hyperplanes, any.
-        rng: Where chance comes from.
+        rng: Random generator.
 
     Returns:
         float64 `[dimensions, bits]` with columns of length 1.

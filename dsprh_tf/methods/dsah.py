@@ -38,10 +38,12 @@ class DSAH(Method):
         )
         scale: float = setting(1.5, "k: factor of the similarities.")
         within_weight: float = setting(0.1, "eta: weight of the terms within one modality in L_W.")
-        diagonal_target: float = setting(1.5, "t of L_R.")
-        symmetry_weight: float = setting(2.0, "Weight of L_R's second term.")
+        diagonal_target: float = setting(1.5, "t: target of L_R for the cosine of a pair's codes.")
+        symmetry_weight: float = setting(2.0, "Weight of the symmetry term of L_R.")
         decoder_input: str = setting(
-            "tanh", "Input of the decoders; sign passes no gradient.", ("tanh", "sign")
+            "tanh",
+            "Input of the decoders; sign: straight-through, in DSAH without any gradient.",
+            ("tanh", "sign"),
         )
         text_hidden: int = setting(4096, "Hidden size of the text network.", low=1)
 

@@ -64,12 +64,12 @@ class DSPRH(Method):
         neighbour_share: float = setting(
             0.02, "Share of the training set that counts as neighbours.", low=0, high=1
         )
-        margin: float = setting(0.001, "nu of L_2.")
+        margin: float = setting(0.001, "nu: margin of the triplet loss L_2.")
         triplet_reduction: str = setting("mean", "How triplets of L_2 are added up.", REDUCTIONS)
         pairwise_reduction: str = setting("mean", "How pairs of L_3 are added up.", REDUCTIONS)
 
     recipes = {
-        # The paper leaves the optimizer open: it is that of DSAH, its parent, with 40 epochs.
+        # The paper does not name its optimizer: this is that of DSAH, its parent, with 40 epochs.
         "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
         # Chosen on validation pairs without labels (RESULTS.md).
         "frozen": {
@@ -85,7 +85,7 @@ class DSPRH(Method):
         "mirflickr25k": _MIRFLICKR,
         "mirflickr25k_mat": _MIRFLICKR,
         "nuswide": {**_SAID, "fusion_weights": (0.125, 0.125, 0.75)},
-        # Of MobileNetV2's 1,280 channels more than 64 cost time and brought nothing.
+        # With MobileNetV2's 1,280 channels, keeping more than 64 took longer without a gain.
         "coco": {"cov_channels": 64},
     }
 

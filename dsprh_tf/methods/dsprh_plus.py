@@ -54,7 +54,7 @@ class DSPRHPlus(Method):
         neighbours: int = setting(20, "Neighbours of an item in the training graph.", low=2)
         target_deviation: float = setting(0.35, "d: standard deviation of the targets.", low=0)
         diagonal_target: float = setting(1.5, "t of L_R, and the largest target.")
-        diagonal_weight: float = setting(0.1, "Weight of L_R's first term.")
+        diagonal_weight: float = setting(0.1, "Weight of the diagonal term of L_R.")
         symmetry_weight: float = setting(0.0, "Weight of L_R's second term.")
         margin: float = setting(0.3, "nu of L_2.")
 

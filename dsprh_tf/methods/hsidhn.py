@@ -54,9 +54,9 @@ class HSIDHN(Method):
     class Settings:
         """Settings of HSIDHN, chosen on labels of held-out training pairs (RESULTS.md)."""
 
-        width: int = setting(128, "Values of a level.", low=1)
+        width: int = setting(128, "Values per level (HSIDHN) or token (SDEH).", low=1)
         multi_scale: bool = setting(
-            True, "Pyramid and windows; --nomulti_scale: one mean per stage, and words alone."
+            True, "Pool over several scales; --nomulti_scale: one mean per stage, single words."
         )
         interaction: bool = setting(True, "Bilinear interaction of neighbouring levels, both ways.")
         hash_dropout: float = setting(0.0, "Rate before the hash layer.", low=0, high=0.99)
