@@ -378,7 +378,7 @@ class PyramidPooling(keras.layers.Layer):
 class SeededDropout(keras.layers.Layer):
     """Dropout whose masks are the same when a run is resumed.
 
-    Keras' dropout has a random generator whose state not both stacks save in checkpoints. Here the
+    The generator state of Keras' own dropout is not saved in checkpoints on every stack. Here the
     mask is a function of the seed, the replica and the number of training calls so far, a counter
     that `tf.train.Checkpoint` saves.
 

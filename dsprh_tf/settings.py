@@ -50,7 +50,7 @@ class RunSettings:
     validation: float = setting(
         0.05, "Training pairs held out for validation: a share if below 1, else a number.", low=0
     )
-    min_word_pairs: int = setting(5, "Training texts that a word must occur in.", low=1)
+    min_word_pairs: int = setting(5, "Keep words in at least this many training texts.", low=1)
     max_words: int | None = setting(None, "Keep only this many words, the most frequent.", low=1)
     scenes_count: int = setting(2000, "Images to draw for --dataset=scenes.", low=1)
 

@@ -26,7 +26,9 @@ from dsprh_tf.evaluation.results import results_files
 from dsprh_tf.methods.baselines import BASELINES
 
 FLAGS = flags.FlagValues()
-_BASELINE = flags.DEFINE_enum("baseline", None, sorted(BASELINES), "See above.", flag_values=FLAGS)
+_BASELINE = flags.DEFINE_enum(
+    "baseline", None, sorted(BASELINES), "Which baseline; see above.", flag_values=FLAGS
+)
 _SHARED_SPACE = flags.DEFINE_boolean(
     "shared_space",
     False,

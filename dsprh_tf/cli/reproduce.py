@@ -1,6 +1,6 @@
 """Reproduces tables and figures of the DSPRH paper: trains all their trials and writes reports.
 
-A trial is one model, trained and evaluated with one set of settings and one seed.
+A trial is one training and evaluation, with one set of settings and one seed.
 
     dsprh reproduce --experiment=table2 --flagfile=mir.flags
     dsprh reproduce --experiment=table2,table4,figure6 --flagfile=coco.flags \\

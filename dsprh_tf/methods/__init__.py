@@ -1,4 +1,4 @@
-"""The published systems, one per file, and the classic baselines beside them."""
+"""The hashing methods, one per file, and the classic baselines."""
 
 from dsprh_tf.methods.base import Method
 from dsprh_tf.methods.djsrh import DJSRH

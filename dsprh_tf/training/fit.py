@@ -44,7 +44,7 @@ class _StopOnNonFinite(keras.callbacks.Callback):
 
 
 class _ProgressBar(keras.callbacks.Callback):
-    """One bar for the whole run, with time left, pairs a second and the terms."""
+    """One bar for the whole run, with time left, pairs per second and the terms."""
 
     def __init__(self, epochs: int, steps: int, first: int, batch_size: int):
         super().__init__()
