@@ -2,7 +2,7 @@
 
 Only the abstract of the paper (Chen, Wu and Wang, "Hierarchical semantic interaction-based deep
 hashing network for cross-modal retrieval", PeerJ Computer Science 2021) was available. It names
-three ideas; the rest of this file is a reconstruction:
+ideas; the rest of this file is a reconstruction of them:
 
 | the abstract says | here |
 |---|---|
