@@ -362,7 +362,7 @@ def test_bad_weights_arguments(tmp_path):
     (tmp_path / "cut.h5").write_bytes(b"not hdf5")
     (tmp_path / "cut.keras").write_bytes(b"not a zip")
     for name, weights, message in (
-        ("alexnet", "imagenet", "convert_weights.py"),
+        ("alexnet", "imagenet", "dsprh convert_weights"),
         ("resnet34", "missing.npz", "no such weight file"),
         ("resnet34", "model.pth", "expected none, imagenet or a .safetensors or .npz file"),
         ("resnet34", str(tmp_path / "cut.npz"), "cannot read weights"),
