@@ -21,6 +21,18 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.scenes.draw import write_scenes
 from dsprh_tf.data.text import BagOfWords
 
+TRAINED = {"trained", "exported", "collection", "process"}
+"""Fixtures that train a run or start a process."""
+
+
+def pytest_collection_modifyitems(items):
+    """Marks as slow what needs a trained run, and what slow_tests.txt lists."""
+    lines = (Path(__file__).parent / "slow_tests.txt").read_text().splitlines()
+    listed = {line for line in lines if line and line[0] != "#"}
+    for item in items:
+        if TRAINED.intersection(item.fixturenames) or item.nodeid.split("[")[0] in listed:
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session")
 def program():
