@@ -48,7 +48,7 @@ def process():
 
 @pytest.fixture(scope="session")
 def scenes_dir(tmp_path_factory) -> Path:
-    """120 drawn pictures with texts and labels, in the layout of `pairs`."""
+    """120 drawn images with texts and labels, in the layout of `pairs`."""
     folder = tmp_path_factory.mktemp("scenes")
     write_scenes(folder, 120, 0, (80, 72))
     return folder
@@ -97,7 +97,7 @@ def exported(trained, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def collection(exported, scenes_dir, tmp_path_factory) -> Path:
-    """A folder with a copy of the drawn pictures, `scenes`, and an `index` of them and their texts.
+    """A folder with a copy of the drawn images, `scenes`, and an `index` of them and their texts.
 
     Tests must leave it as it is.
     """
@@ -125,9 +125,9 @@ WORDS = ("red", "green", "blue", "dog", "boat", "tree")
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> PairDataset:
-    """24 small JPEGs of one colour and some noise, with words and labels."""
-    folder = tmp_path_factory.mktemp("pictures")
+def pairs(tmp_path_factory) -> PairDataset:
+    """24 small JPEGs of one colour and some noise, with texts and labels."""
+    folder = tmp_path_factory.mktemp("pairs")
     rng = np.random.default_rng(7)
     paths, texts = [], []
     labels = np.zeros((24, 3), np.uint8)
@@ -141,7 +141,7 @@ def pictures(tmp_path_factory) -> PairDataset:
         texts.append(f"{WORDS[i % 3]} {WORDS[3 + (i // 3) % 3]}")
         labels[i, i % 3] = 1
     return PairDataset(
-        name="pictures",
+        name="pairs",
         ids=[f"p{i}" for i in range(24)],
         image_paths=paths,
         texts=texts,
@@ -151,14 +151,14 @@ def pictures(tmp_path_factory) -> PairDataset:
 
 
 @pytest.fixture(scope="session")
-def words() -> BagOfWords:
-    """The bag of words of `pictures`."""
+def bag_of_words() -> BagOfWords:
+    """The bag of words of `pairs`."""
     return BagOfWords(WORDS)
 
 
 @pytest.fixture
 def tiny_backbone():
-    """`tiny_backbone(seed=0, scale=1.0)`: a trunk for pictures of 16 pixels a side."""
+    """`tiny_backbone(seed=0, scale=1.0)`: a backbone for images of 16 pixels per side."""
 
     def build(seed: int = 0, scale: float = 1.0, dropout: float = 0.0) -> keras.Model:
         from dsprh_tf.layers import SeededDropout

@@ -104,7 +104,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def read_events(run_dir) -> dict:
-    """Tag -> list of (step, value) of a run's event files; pictures as PNG bytes."""
+    """Tag -> list of (step, value) of a run's event files; images as PNG bytes."""
     import tensorflow as tf
     from tensorflow.core.util import event_pb2
 

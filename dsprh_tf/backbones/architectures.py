@@ -24,7 +24,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _KERAS_SUFFIXES = (".h5", ".keras")
 _MIN_IMAGE_SIZE = 32
 STAGES = 3
-"""How many stages a pyramid has."""
+"""Number of stages of a pyramid."""
 
 
 @keras.saving.register_keras_serializable("dsprh_tf")
@@ -263,7 +263,7 @@ def build_backbone(
     seed: int = 0,
     pyramid: bool = False,
 ) -> keras.Model:
-    """Image network's trunk: plain pixels to a conv map and a feature (f3 of the paper).
+    """A backbone: pixels to a conv map and a feature (f3 of the paper).
 
     | backbone | conv map | feature |
     |---|---|---|
@@ -281,7 +281,7 @@ def build_backbone(
         weights: "none" (He-normal from the seed), "imagenet" (keras.applications only,
             downloads), or a file: `.safetensors` or `.npz` with torchvision's state_dict for
             alexnet and resnet34, `.h5`, `.weights.h5` or `.keras` for keras.applications.
-        image_size: Height and width of the pictures in pixels.
+        image_size: Height and width of the images in pixels.
         dropout: Rate before fc6 and fc7 of AlexNet while training (torchvision's: 0.5).
         seed: Seed of the random weights and of the dropout masks.
         pyramid: Whether "stage_1" to "stage_3" are wanted.

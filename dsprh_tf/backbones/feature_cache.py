@@ -17,15 +17,15 @@ from dsprh_tf.data.pipeline import PairSource
 
 
 class FeatureCache:
-    """Convolution maps and features of a dataset's pictures, float16, memory-mapped.
+    """Convolution maps and features of a dataset's images, float16, memory-mapped.
 
     A row is computed the first time that it is asked for and kept under a key of everything that
-    it depends on: the data's and the weights' fingerprints and the picture size. An interrupted
+    it depends on: the data's and the weights' fingerprints and the image size. An interrupted
     computation goes on where it stopped. Files are sparse: rows never asked for take no space.
 
     Args:
         root: folder of all caches; this one gets a subfolder named by its key.
-        source: the pictures (a `PairSource` without a cache).
+        source: the images (a `PairSource` without a cache).
         backbone: pixels -> dict of outputs, frozen.
         names: the outputs to keep; "feature" alone is the similarity target of fine-tuning runs.
 
@@ -71,7 +71,7 @@ class FeatureCache:
                 file.truncate(size)
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
-        """Those of the items that are not there yet, ascending."""
+        """The items that are not there yet, ascending."""
         done = np.fromfile(self._done_path, np.uint8)
         indices = np.unique(indices)
         return indices[done[indices] == 0]

@@ -48,7 +48,7 @@ def _listing(title: str, items: list[str]) -> str:
 
 
 def _differences(expected: dict, found: dict) -> str:
-    """What a weight file lacks, has too much, and has in another shape, on one line."""
+    """One line: the arrays that a weight file lacks, has beyond those, or has in another shape."""
 
     def named(names, shapes):
         return [f"{name} {tuple(shapes[name])}" for name in names]

@@ -1,4 +1,4 @@
-"""Draws the `scenes` data set: pictures with captions, noisy tags and labels, from a seed.
+"""Draws the `scenes` data set: images with captions, noisy tags and labels, from a seed.
 
     dsprh make_scenes --out=data/scenes --count=2000 --seed=0
 
@@ -20,9 +20,9 @@ FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string(
     "out", None, "Folder to write: images/, manifest.csv, scenes.json.", flag_values=FLAGS
 )
-_COUNT = flags.DEFINE_integer("count", 2000, "Number of pictures, at least 1.", flag_values=FLAGS)
+_COUNT = flags.DEFINE_integer("count", 2000, "Number of images, at least 1.", flag_values=FLAGS)
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "From 0; the same seed gives the same pictures and texts.", flag_values=FLAGS
+    "seed", 0, "From 0; the same seed gives the same images and texts.", flag_values=FLAGS
 )
 _SIZE = flags.DEFINE_list(
     "size", ["160", "160"], "Width and height in pixels: 192,144", flag_values=FLAGS
@@ -39,11 +39,11 @@ def main() -> None:
         )
     size = (int(_SIZE.value[0]), int(_SIZE.value[1]))
     manifest = write_scenes(
-        _OUT.value, _COUNT.value, _SEED.value, size, lambda it: tqdm(it, "drawing", unit="pic")
+        _OUT.value, _COUNT.value, _SEED.value, size, lambda it: tqdm(it, "drawing", unit="img")
     )
     chance = json.loads((manifest.parent / "scenes.json").read_text())["chance"]
     print(
-        f"{manifest}: {_COUNT.value} pictures of {size[0]}x{size[1]} pixels with texts and labels, "
+        f"{manifest}: {_COUNT.value} images of {size[0]}x{size[1]} pixels with texts and labels, "
         f"seed {_SEED.value}; a random pair is relevant with chance {chance:.3f}"
     )
 

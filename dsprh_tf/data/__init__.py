@@ -1,1 +1,1 @@
-"""Pairs of pictures and words: one module per source, all of which return a `PairDataset`."""
+"""Pairs of images and texts: one module per source, all of which return a `PairDataset`."""

@@ -49,7 +49,7 @@ def load_coco(data_dir: str | os.PathLike, on_bad_image: str = "error") -> PairD
         try:
             categories.update({c["id"]: c["name"] for c in instance_json["categories"]})
             new = {i["id"]: str(pictures / i["file_name"]) for i in caption_json["images"]}
-            # 2014 and 2017 hold the same pictures under the same ids: the first part wins.
+            # 2014 and 2017 hold the same images under the same ids: the first part wins.
             again = new.keys() & images.keys()
             fresh = new.keys() - again
             images.update({key: path for key, path in new.items() if key in fresh})

@@ -19,9 +19,9 @@ SPLIT_NAMES = ("query", "database", "train")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairDataset:
-    """Pairs of an image and its words, with labels where there are any.
+    """Pairs of an image and its text, with labels where there are any.
 
-    Pictures stay on disk as paths; `features` data carries ready vectors instead. Loaders only
+    Images stay on disk as paths; `features` data holds precomputed vectors instead. Loaders only
     fill in this class, so that splits, pipelines and evaluation need not know the source.
 
     Attributes:
@@ -29,14 +29,14 @@ class PairDataset:
         ids: [N] unique strings, the same wherever the folder lies.
         image_paths: [N] strings (object dtype), files or `mat_files.picture_path`; None for
             `features`.
-        texts: [N] strings (object dtype): tags or captions joined by blanks; None for `features`.
+        texts: [N] strings (object dtype): tags or captions joined by spaces; None for `features`.
         labels: uint8 [N, L] multi-hot, or None.
         label_names: L names, () without labels.
-        vocabulary: the fixed word list of the source, None where it is fitted on training texts.
+        vocabulary: the fixed word list of the source; None if it is to be fitted on training texts.
         image_features: float32 [N, D_I], only `features`.
         text_features: float32 [N, D_T], only `features`.
-        given_split: int64 indices under "query", "database" and (optionally) "train"; None where
-            a seeded split is to be drawn.
+        given_split: int64 indices under "query", "database" and (optionally) "train"; None if a
+            split is to be drawn with a seed.
         notes: printable lines on what was read, and what was dropped and why.
 
     Raises:

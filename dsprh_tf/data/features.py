@@ -28,7 +28,7 @@ _LAYOUT = (
 
 
 def load_features(path: str | os.PathLike) -> PairDataset:
-    """Ready vectors (CLIP, SigLIP, VGG, ...) instead of pictures and words.
+    """Precomputed vectors (CLIP, SigLIP, VGG, ...) instead of images and texts.
 
     Arrays are named image, text and labels (also images / texts / label, img / txt, I / T / L, in
     upper or lower case). MATLAB 7.3 files (HDF5) hold arrays transposed, and are turned back. The

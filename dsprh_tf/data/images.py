@@ -1,6 +1,6 @@
 """JPEG, PNG, GIF, BMP, WebP and TIFF files as RGB, and the check that they are readable.
 
-A picture within an array of a MATLAB file counts as a file: `mat_files.picture_path` names it.
+An image within an array of a MATLAB file counts as a file: `mat_files.picture_path` names it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dsprh_tf.data import mat_files
 MAX_PIXELS = 178_956_970
 MAX_SIDE = 50_000
 
-# What is read; the JPEGs of several pictures that cameras write (MPO) are opened as JPEG. Pillow
+# What is read; the JPEGs of several images that cameras write (MPO) are opened as JPEG. Pillow
 # has readers beyond these that run a program on the file (EPS: Ghostscript), or decode it before
 # its size can be checked (ICO).
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -35,15 +35,15 @@ _EMPTY = "is empty (0 bytes)"
 _QUALITY = 82  # of JPEG files made here
 PROBLEM_FIX = "restore the file, or leave it out with --on_bad_image=skip"
 
-# Pillow warns, picture by picture, of large sizes below the limit and of broken EXIF blocks; both
-# are dealt with here.
+# For each image, Pillow warns of sizes below the limit that are large and of broken EXIF blocks;
+# both are dealt with here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndarray:
-    """A picture as RGB, upright.
+    """An image as RGB, upright.
 
-    Grey, palette, CMYK and 16-bit pictures are converted, transparency is dropped (the colour
+    Grey, palette, CMYK and 16-bit images are converted, transparency is dropped (the colour
     below it stays), and the EXIF orientation is applied, since networks know none of these.
 
     Args:
@@ -69,13 +69,13 @@ def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndar
 
 
 def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
-    """A picture as the exported encoder takes it: a JPEG or PNG file as it is, others as PNG.
+    """An image as the exported encoder takes it: a JPEG or PNG file as it is, others as PNG.
 
-    Of what is taken as it is the header is read, which says how large it is.
+    Of a file that is taken as it is only the header is read, to check its size.
 
     Args:
         path: as in `load_image`.
-        content: what the file holds, where it was read already.
+        content: the bytes of the file, if they were read already.
 
     Raises:
         ValueError: as `load_image`; a JPEG or PNG whose end is missing is not noticed.
@@ -96,7 +96,7 @@ def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
 
 
 def png_bytes(path: str | os.PathLike) -> bytes:
-    """A picture as `load_image` reads it, as a PNG file; raises as `load_image`."""
+    """An image as `load_image` reads it, as a PNG file; raises as `load_image`."""
     return _png(load_image(path))
 
 
@@ -109,13 +109,13 @@ def _png(pixels: np.ndarray) -> bytes:
 def checked_bytes(
     content: bytes, name: str, max_pixels: int = MAX_PIXELS, as_png: bool = False
 ) -> bytes:
-    """A picture that came without a file as the exported encoder takes it, after decoding it.
+    """An uploaded image as the exported encoder takes it, decoded once to check it.
 
     Args:
-        content: of a file as `load_image` reads.
-        name: what errors call it.
-        max_pixels: that are decoded at most.
-        as_png: whether to convert it, be it a JPEG or PNG already.
+        content: bytes of a file such as `load_image` reads.
+        name: name of the image in errors.
+        max_pixels: largest number of pixels that is decoded.
+        as_png: whether to convert it to PNG even if it is a JPEG.
 
     Raises:
         ValueError: it is empty, truncated, not an image or too large.
@@ -129,15 +129,15 @@ def checked_bytes(
                 return content
             return _png(_to_rgb(image))
     except Exception as error:  # as in load_image
-        raise ValueError(f"{name} {_problem(error)}; choose another picture") from error
+        raise ValueError(f"{name} {_problem(error)}; choose another image") from error
 
 
 def load_small(path: str | os.PathLike, side: int) -> np.ndarray:
-    """A small version of a picture, as RGB, upright: at most `side` pixels wide and high.
+    """A small version of an image, as RGB, upright: at most `side` pixels wide and high.
 
     Args:
         path: as in `load_image`.
-        side: in pixels; smaller pictures keep their size.
+        side: in pixels; smaller images keep their size.
 
     Returns:
         uint8 [height, width, 3].
@@ -160,7 +160,7 @@ def load_small(path: str | os.PathLike, side: int) -> np.ndarray:
 
 
 def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
-    """A picture as `load_small` reads it, as a JPEG file; raises as `load_small`."""
+    """An image as `load_small` reads it, as a JPEG file; raises as `load_small`."""
     buffer = io.BytesIO()
     Image.fromarray(load_small(path, side)).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
@@ -169,7 +169,7 @@ def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
 def check_images(
     paths: Sequence[str], on_bad: str = "error", where: Sequence[str] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Which image files can be read, found out before training and not in the middle of it.
+    """Finds the image files that cannot be read, before training and not in the middle of it.
 
     Every header is parsed; a JPEG or PNG that ends with its end marker is taken for whole, any
     other file is decoded entirely. Pixels in MATLAB files are not read.
@@ -221,23 +221,23 @@ def _find_problem(path: str, where: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """As `_opened`, of a file by its name."""
+    """`_opened` for a file by its name."""
     if os.path.getsize(path) == 0:
         raise ValueError(_EMPTY)
-    # Opened here, because Pillow does not close the file of a picture that it refuses.
+    # Opened here, because Pillow does not close the file of an image that it refuses.
     with open(path, "rb") as file, _opened(file) as image:
         yield image
 
 
 @contextlib.contextmanager
 def _opened(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The opened picture, header parsed, kind and size checked, pixels not yet read."""
+    """The opened image, header parsed, kind and size checked, pixels not yet read."""
     with Image.open(file, formats=_FORMATS) as image:
         width, height = image.size
         if max(width, height) > MAX_SIDE or width * height > max_pixels:
             raise Image.DecompressionBombError(
-                f"{width} x {height} pixels; at most {max_pixels:,} pixels and {MAX_SIDE:,} a side "
-                "are read, against decompression bombs"
+                f"{width} x {height} pixels; at most {max_pixels:,} pixels and {MAX_SIDE:,} per "
+                "side are read, against decompression bombs"
             )
         yield image
 
@@ -265,7 +265,7 @@ def _problem(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is no JPEG, PNG, GIF, BMP, WebP or TIFF picture"
+        return "is no JPEG, PNG, GIF, BMP, WebP or TIFF file"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"is too large ({cause})"
     if cause == _EMPTY:

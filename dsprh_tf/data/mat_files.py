@@ -1,6 +1,6 @@
-"""Arrays in MATLAB files, and the pictures in such an array, each under a path of its own.
+"""Arrays in MATLAB files, and the images in such an array, each under a path of its own.
 
-MATLAB 7.3 files are HDF5: a picture is read alone, from an array that never enters memory.
+MATLAB 7.3 files are HDF5: an image is read alone, from an array that never enters memory.
 MATLAB 5 files can only be read whole: their array is kept once for the process.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-# Every so many pictures of an array enter a fingerprint by their pixels, the others by the size
-# of the file: arrays of several gigabytes are told apart without reading them.
+# One image in so many enters the fingerprint of an array by its pixels, the others by the size of
+# the file: arrays of several gigabytes are told apart without reading them.
 CHECKSUM_EVERY = 256
 
 _OPENING = threading.Lock()
@@ -30,7 +30,7 @@ def is_hdf5(file: str | os.PathLike) -> bool:
 
 
 def array_names(file: str | os.PathLike) -> list[str]:
-    """The names in a MATLAB file, in alphabetical order; what is read is only the listing."""
+    """The names in a MATLAB file, in alphabetical order; only the listing is read."""
     if is_hdf5(file):
         with h5py.File(file, "r") as content:
             return sorted(name for name in content if not name.startswith("#"))
@@ -39,7 +39,7 @@ def array_names(file: str | os.PathLike) -> list[str]:
 
 
 def array_type(file: str | os.PathLike, key: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array; of HDF5 no value is read.
+    """Shape and type of an array; no values of an HDF5 file are read.
 
     Raises:
         OSError, ValueError and others of h5py's and SciPy's: no such array, or a broken file.
@@ -51,9 +51,9 @@ def array_type(file: str | os.PathLike, key: str) -> tuple[tuple[int, ...], np.d
 def read_array(file: str | os.PathLike, key: str, at=()) -> np.ndarray:
     """An array or a slice of it, by any number of threads at once; raises as `array_type`.
 
-    HDF5 files are opened for each call: half a millisecond, and no open file is left that other
-    threads would have to share and that could not be replaced. Of MATLAB 5 files the whole array
-    is read, and is not kept.
+    HDF5 files are opened for each call, which takes half a millisecond: no open file is left that
+    other threads would have to share, and files can be replaced. A MATLAB 5 array is read whole,
+    and is not kept.
     """
     if is_hdf5(file):
         with h5py.File(file, "r") as content:
@@ -74,7 +74,7 @@ def _dataset(content: h5py.File, key: str) -> h5py.Dataset:
 
 
 def _kept(file: str | os.PathLike, key: str):
-    """What stays in memory of a file, until it changes: shape and type, or a MATLAB 5 array."""
+    """The part of a file that is kept until it changes: shape and type, or a MATLAB 5 array."""
     file = os.path.abspath(file)
     found = os.stat(file)
     with _OPENING:  # one thread reads the array, the others wait for it
@@ -100,15 +100,15 @@ def made_by_matlab(file: str | os.PathLike, key: str) -> bool:
 
 
 def picture_path(file: str | os.PathLike, key: str, axes: str, index: int) -> str:
-    """The path of one picture within an array: FILE::KEY::AXES::INDEX.
+    """The path of one image within an array: FILE::KEY::AXES::INDEX.
 
-    It holds all that is needed to read the picture, so that it travels like any path.
+    It holds all that is needed to read the image, so that it is handed on like any path.
 
     Args:
         file: the MATLAB file.
         key: the name of its 4-dimensional array.
-        axes: what the axes of the array are, in their order: N pictures, C colours, W and H.
-        index: of the picture along N, from 0.
+        axes: what the axes of the array are, in their order: N images, C colours, W and H.
+        index: of the image along N, from 0.
     """
     return f"{os.fspath(file)}::{key}::{axes}::{index}"
 
@@ -119,19 +119,19 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 
 def check_picture(path: str | os.PathLike) -> None:
-    """Finds the picture, without reading pixels of an HDF5 file.
+    """Finds the image, without reading pixels of an HDF5 file.
 
     Raises:
-        ValueError: the array has no such picture; and as `array_type`.
+        ValueError: the array has no such image; and as `array_type`.
     """
     file, key, axes, index = _picture_parts(path)
     shape, _ = array_type(file, key)
     if len(shape) != len(axes) or index >= shape[axes.index("N")]:
-        raise ValueError(f"{key} is {' x '.join(map(str, shape))}, without picture {index}")
+        raise ValueError(f"{key} is {' x '.join(map(str, shape))}, without image {index}")
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """A picture of an array: uint8 [height, width, 3]; raises as `check_picture` does."""
+    """An image of an array: uint8 [height, width, 3]; raises as `check_picture` does."""
     check_picture(path)
     file, key, axes, index = _picture_parts(path)
     at = tuple(index if axis == "N" else slice(None) for axis in axes)
@@ -142,9 +142,9 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
 
 def picture_mark(path: str | os.PathLike) -> int:
-    """A number that differs, most likely, once the file holds other pictures.
+    """A number that most likely differs once the file holds other images.
 
-    For every `CHECKSUM_EVERY`-th picture the CRC-32 of its pixels, else the size of the file.
+    For every `CHECKSUM_EVERY`-th image the CRC-32 of its pixels, else the size of the file.
     """
     file, _, _, index = _picture_parts(path)
     if index % CHECKSUM_EVERY:
@@ -162,5 +162,5 @@ def _parts(path: str | os.PathLike) -> tuple[str, str, str, int] | None:
 def _picture_parts(path: str | os.PathLike) -> tuple[str, str, str, int]:
     parts = _parts(path)
     if parts is None:
-        raise ValueError(f"{os.fspath(path)} names no picture of an array")
+        raise ValueError(f"{os.fspath(path)} names no image of an array")
     return parts

@@ -34,7 +34,7 @@ def load_mirflickr25k(data_dir: str | os.PathLike, on_bad_image: str = "error") 
     Kept are images with at least one common tag and one label: 20,015 of the 25,000.
 
     Args:
-        data_dir: where the two archives are unpacked; the pictures may lie in it or in
+        data_dir: where the two archives are unpacked; the images may lie in it or in
             `mirflickr/` or `mirflickr25k/`, the annotations in `annotations/`,
             `mirflickr25k_annotations_v080/` or beside them.
         on_bad_image: "error" or "skip".
@@ -105,7 +105,7 @@ def _find(folder: Path, what: str, candidates: list[Path]) -> Path:
 
 
 def _tag(text: str) -> str:
-    """A tag as one lower-case word: a blank inside it would make two words of it."""
+    """A tag as one lower-case word: a space inside it would make two words of it."""
     return "".join(text.lower().split())
 
 
@@ -122,7 +122,7 @@ def _common_tags(path: Path) -> tuple[str, ...]:
         tag, _, count = line.strip().rpartition(" ")
         if not tag.strip() or not count.isdigit():
             raise ValueError(
-                f"{path} row {row} is {line.strip()!r}, expected a tag, a blank and a count; "
+                f"{path} row {row} is {line.strip()!r}, expected a tag, a space and a count; "
                 "unpack mirflickr25k.zip again"
             )
         if int(count) >= MIN_TAG_COUNT:

@@ -21,7 +21,7 @@ _MERGED = "FLICKR-25K.mat"
 _SEPARATE = {kind: f"mirflickr25k-{letter}all.mat" for kind, letter in
              ((IMAGES, "i"), (TAGS, "y"), (LABELS, "l"))}  # fmt: skip
 _KEYS = {IMAGES: ("IAll", "images"), TAGS: ("YAll",), LABELS: ("LAll",)}
-_AXIS_NAMES = {"N": "pictures", "C": "colours", "W": "width", "H": "height"}
+_AXIS_NAMES = {"N": "images", "C": "colours", "W": "width", "H": "height"}
 # What h5py and SciPy raise on malformed files.
 _BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError,
            NotImplementedError, zlib.error, scipy.io.matlab.MatReadError)  # fmt: skip
@@ -32,19 +32,19 @@ _PLACE = (
 
 
 def load_mirflickr25k_mat(data_dir: str | os.PathLike, on_bad_image: str = "error") -> PairDataset:
-    """MIRFlickr-25K as arrays: pictures, 0/1 tags and 0/1 labels, every row kept as in the file.
+    """MIRFlickr-25K as arrays: images, 0/1 tags and 0/1 labels, every row kept as in the file.
 
     Either three files, each in MATLAB 5 or 7.3 (HDF5), or one with all arrays. Axes may stand in
     any order and are found by their lengths: the pairs are the one length that all three arrays
-    share, the colours the axis of 3. Square pictures do not tell width from height. That is
-    settled by who wrote the file:
+    share, the colours the axis of 3. Square images do not tell width from height. That is
+    decided by the program that wrote the file:
 
-    - MATLAB 5: height before width, as MATLAB holds pictures.
+    - MATLAB 5: height before width, as MATLAB holds images.
     - HDF5 written by MATLAB: width before height, since HDF5 shows MATLAB's axes reversed.
     - HDF5 of other programs: width before height where the array begins [N, 3], the form in which
       IAll is passed on; height before width in any other.
 
-    Pictures stay in the file and are read one by one (HDF5), or are kept in memory (MATLAB 5).
+    Images stay in the file and are read one by one (HDF5), or are kept in memory (MATLAB 5).
     The files name no tags, so column t of YAll becomes the word "tag0001", ... of a fixed
     vocabulary, and column l of LAll the label "label01", ....
 
@@ -55,7 +55,7 @@ def load_mirflickr25k_mat(data_dir: str | os.PathLike, on_bad_image: str = "erro
 
     Raises:
         ValueError: a file or array is missing or broken, numbers of pairs differ, axes cannot be
-            told apart, pictures are not uint8 in 3 colours, tags or labels are not 0 and 1.
+            told apart, images are not uint8 in 3 colours, tags or labels are not 0 and 1.
     """
     files = _find(Path(data_dir))
     keys = {kind: _key(file, _KEYS[kind]) for kind, file in files.items()}
@@ -65,8 +65,8 @@ def load_mirflickr25k_mat(data_dir: str | os.PathLike, on_bad_image: str = "erro
     names = {kind: f"{files[kind]}: {keys[kind]}" for kind in files}
     if dtype != np.uint8:
         raise ValueError(
-            f"{names[IMAGES]} is {_by(shape)} of type {dtype}, expected pictures of "
-            "uint8; save them as uint8, or ready vectors as --dataset=features"
+            f"{names[IMAGES]} is {_by(shape)} of type {dtype}, expected images of "
+            "uint8; save them as uint8, or give vectors as --dataset=features"
         )
     count = _pairs(names, shapes)
     axes = _axes(shape, count, files[IMAGES], keys[IMAGES])
@@ -172,7 +172,7 @@ def _pairs(names: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> int:
     if 3 not in shapes[IMAGES]:
         raise ValueError(
             f"{names[IMAGES]} is {_by(shapes[IMAGES])} and has no axis of length 3, expected "
-            "pictures in 3 colours"
+            "images in 3 colours"
         )
     shared = set.intersection(*map(set, shapes.values())) - {3}
     if not shared:
@@ -185,13 +185,13 @@ def _pairs(names: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> int:
     if len(shared) > 1 or not once or shapes[IMAGES].count(3) > 1:
         raise ValueError(
             f"{all_of_them}: which axes are the pairs and the colours cannot be told from these "
-            "lengths; leave out a pair, or crop the pictures, so that the lengths differ"
+            "lengths; leave out a pair, or crop the images, so that the lengths differ"
         )
     return count
 
 
 def _axes(shape: tuple[int, ...], count: int, file: Path, key: str) -> str:
-    """The axes of the pictures in their order, such as "NCWH"."""
+    """The axes of the images in their order, such as "NCWH"."""
     sides = "HW"
     if mat_files.is_hdf5(file) and (mat_files.made_by_matlab(file, key) or shape[:2] == (count, 3)):
         sides = "WH"

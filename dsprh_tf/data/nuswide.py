@@ -18,7 +18,7 @@ TAGS = 1000
 _BLOCK_ROWS = 4096
 _DOWNLOAD = (
     "download NUS-WIDE's image list (ImageList.zip), tags (NUS_WID_Tags.zip), ground truth "
-    "(Groundtruth.zip) and the pictures (Flickr.zip) and unpack them there, so that "
+    "(Groundtruth.zip) and the images (Flickr.zip) and unpack them there, so that "
     "ImageList/Imagelist.txt, NUS_WID_Tags/AllTags1k.txt, NUS_WID_Tags/TagList1k.txt, "
     "Groundtruth/AllLabels/Labels_sky.txt and Flickr/actor/ exist"
 )
@@ -33,7 +33,7 @@ def load_nuswide(data_dir: str | os.PathLike, on_bad_image: str = "error") -> Pa
 
     Args:
         data_dir: where the archives are unpacked.
-        on_bad_image: "error" or "skip"; copies of the pictures are often incomplete.
+        on_bad_image: "error" or "skip"; copies of the images are often incomplete.
 
     Raises:
         ValueError: files are missing, broken or of different lengths; the line says what to
@@ -186,7 +186,7 @@ def _compare_ids(path: Path, ids: Sequence[bytes], images: list[str], first_row:
 
 
 def _picture_layout(folder: Path, images: list[str]):
-    """The function from a listed name to its path, whichever way the pictures were unpacked."""
+    """A function from a listed name to its path, whichever way the images were unpacked."""
     sample = images[:: max(1, len(images) // 200)]
     layouts = []
     for base in (r / name for r in _roots(folder) for name in ("Flickr", "images", "image")):
@@ -196,7 +196,7 @@ def _picture_layout(folder: Path, images: list[str]):
     hits = [sum(locate(image).exists() for image in sample) for locate in layouts]
     if not any(hits):
         raise ValueError(
-            f"{folder} has no pictures such as Flickr/{images[0]} or images/"
+            f"{folder} has no images such as Flickr/{images[0]} or images/"
             f"{PurePosixPath(images[0]).name}; {_DOWNLOAD}"
         )
     return layouts[int(np.argmax(hits))]

@@ -23,7 +23,7 @@ _LAYOUT = (
 
 
 def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> PairDataset:
-    """A user's own pictures and words.
+    """A user's own images and texts.
 
     Columns: `image` (path relative to the manifest), `text`; optional `labels` (separated by ";"
     or "|", or a list in JSONL and Parquet), `split` (query, database or train; train pairs are in
@@ -129,10 +129,12 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
                 record = json.loads(line)
             except ValueError as error:
                 raise ValueError(
-                    f"{path} row {row} is not JSON ({error}); write one object a line"
+                    f"{path} row {row} is not JSON ({error}); write one object per line"
                 ) from error
             if not isinstance(record, dict):
-                raise ValueError(f"{path} row {row} is not a JSON object; write one object a line")
+                raise ValueError(
+                    f"{path} row {row} is not a JSON object; write one object per line"
+                )
             yield row, record
 
 
@@ -209,7 +211,7 @@ def _image_ids(images: list[str], where: list[str]) -> list[str]:
 
 
 def label_set(value) -> list[str]:
-    """Labels or tags of a manifest's cell: "a;b", "a|b" or a list."""
+    """Labels or tags as a manifest has them: "a;b", "a|b" or a list."""
     if value is None:
         return []
     parts = re.split(r"[;|]", value) if isinstance(value, str) else np.atleast_1d(value).tolist()

@@ -1,4 +1,4 @@
-"""Batches of pairs as `tf.data`: parallel decoding, augmentation, cached trunk outputs.
+"""Batches of pairs as `tf.data`: parallel decoding, augmentation, cached backbone outputs.
 
 The order of items is a function of (seed, epoch) and every random crop one of (seed, epoch,
 item), so that a run resumed at an epoch sees what the uninterrupted one sees.
@@ -20,9 +20,9 @@ class PairSource:
     Args:
         dataset: the pairs.
         bag_of_words: text -> multi-hot vector; None for `features` datasets.
-        image_size: pixels a side that the backbone takes; None for `features` datasets.
+        image_size: pixels per side that the backbone takes; None for `features` datasets.
         resize: the short side before the crop, in pixels.
-        cache: trunk outputs to read instead of pictures (`TrunkCache`), or None.
+        cache: backbone outputs to read instead of images (`FeatureCache`), or None.
         targets: float [N, D_I] rows of "target_feature", or None; anything that can be indexed by
             an integer array.
     """
@@ -85,14 +85,14 @@ class PairSource:
 
         Args:
             indices: the training items.
-            batch_size: pairs a batch; the last partial batch of an epoch is dropped.
+            batch_size: pairs per batch; the last partial batch of an epoch is dropped.
             seed: of order and augmentation.
             epochs: which epochs.
-            augmented: random flip and crop of pictures; needs pictures, not a cache.
+            augmented: random flip and crop; needs images, not a cache.
             shard: (worker, workers); a worker gets its part of each batch.
 
         Returns:
-            A dataset of dicts, `len(indices) // batch_size` batches an epoch.
+            A dataset of dicts, `len(indices) // batch_size` batches per epoch.
 
         Raises:
             ValueError: fewer items than a batch.
@@ -120,7 +120,7 @@ class PairSource:
     def batches(
         self, indices: np.ndarray, batch_size: int = 64, images: bool = True, texts: bool = True
     ) -> tf.data.Dataset:
-        """The given items in their order, the last batch as long as it is."""
+        """The given items in their order; the last batch may be smaller."""
         order = tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64)).batch(batch_size)
         order = order.map(lambda rows: (rows, tf.constant(0, tf.int64)))
         return self._load(order, batch_size, images, texts, None)
@@ -198,6 +198,6 @@ class PairSource:
         image.set_shape([None, None, 3])
         if augment_seed is None:
             return resize_crop(image, self.image_size, self.resize)
-        # One stream of random numbers an item and epoch, whatever the order of decoding.
+        # One stream of random numbers per item and epoch, whatever the order of decoding.
         seed = tf.stack([augment_seed * 1_000_003 + epoch, row])
         return augment(image, seed, self.image_size, self.resize)

@@ -1,4 +1,4 @@
-"""Which pairs are queries, database, training and validation: drawn once, saved, reused."""
+"""The split into queries, database, training and validation: drawn once, saved, reused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Split:
         database: what is searched: all pairs but the queries, unless the source says otherwise.
         train: training pairs, all of them in the database.
         validation: pairs taken out of the drawn training pairs, disjoint from `train`.
-        seed: what the drawing was seeded with.
+        seed: the seed that it was drawn with.
         fingerprint: `PairDataset.fingerprint()` of the data.
     """
 
@@ -42,7 +42,7 @@ def make_split(
     validation: float = 0.05,
     seed: int = 0,
 ) -> Split:
-    """A split of the data: the one it brings, or a seeded one.
+    """A split of the data: the one that it comes with, or one drawn with a seed.
 
     With labels, queries are drawn class by class as in DJSRH: on MIRFlickr 160 of the first
     class, then 80 of each next one that are not drawn yet, topped up at random to 2,000; training

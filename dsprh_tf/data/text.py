@@ -14,7 +14,7 @@ from dsprh_tf.data.files import read_json, write_json
 STANDARDIZE = ("lower_and_strip_punctuation", "lower")
 
 # English function words, as they are spelt once punctuation is gone. They say nothing about what
-# a picture shows.
+# an image shows.
 _FUNCTION_WORDS = """
 a about above across after again against ain all along also am among an and another any are arent
 around as at away be because been before behind being below beneath beside between beyond both but
@@ -52,7 +52,7 @@ class BagOfWords:
 
     Raises:
         ValueError: no word; a word that occurs twice; a word that no text can contain (because of
-            a blank, or of punctuation that is stripped).
+            a space, or of punctuation that is stripped).
     """
 
     def __init__(self, vocabulary: Sequence[str], standardize: str = "lower_and_strip_punctuation"):
@@ -82,7 +82,7 @@ class BagOfWords:
         if len(lost):
             raise ValueError(
                 f"vocabulary word {self.vocabulary[lost[0]]!r} can never be found in a text "
-                f"standardized by {standardize!r}; take out its blanks, or use standardize='lower'"
+                f"standardized by {standardize!r}; take out its spaces, or use standardize='lower'"
             )
 
     @classmethod
@@ -97,7 +97,7 @@ class BagOfWords:
 
         Args:
             texts: [n] training texts; those of queries must stay out.
-            min_pairs: in how many texts a word must occur.
+            min_pairs: the number of texts that a word must occur in.
             stop_words: whether English function words are left out.
             max_words: keep only so many of the most frequent words.
 
@@ -177,7 +177,7 @@ class BagOfWords:
         return np.concatenate([np.zeros((0, self.size), np.float32), *vectors])
 
     def known(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts hold at least one word of the vocabulary: bool [n]."""
+        """Whether each text holds at least one word of the vocabulary: bool [n]."""
         hits = self._blocks(texts, lambda block, at: block.any(axis=1))
         return np.concatenate([np.zeros(0, bool), *hits])
 

@@ -59,9 +59,9 @@ class PairEncoder:
 
 
 def validation_map(encode: PairEncoder, split: Split, image_features, seed: int) -> float:
-    """How well codes of validation pairs find near training pairs; no labels, no test queries.
+    """MAP of validation pairs that search training pairs for near ones; no labels, no test queries.
 
-    At most 500 validation pairs against at most 5,000 training pairs.
+    At most 500 validation pairs search at most 5,000 training pairs.
 
     Args:
         encode: encodes the pairs.

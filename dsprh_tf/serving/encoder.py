@@ -112,7 +112,7 @@ class Encoder:
         """Words of a text that are not in the vocabulary, each with up to 3 that look like it.
 
         English function words count only where no word at all is known. Only the first 5 unknown
-        words get others that look like them; what a word got is remembered.
+        words are compared with the vocabulary, and what was found for a word is remembered.
 
         Args:
             text: str.

@@ -9,7 +9,7 @@ _REMEMBERED = 1000  # words with their suggestions
 
 
 def suggestions(vocabulary: tuple[str, ...]):
-    """A function of a word: up to 3 of a vocabulary that look like it, looked up once a word."""
+    """A function from a word to up to 3 of a vocabulary that look like it; it remembers them."""
 
     @functools.lru_cache(_REMEMBERED)
     def near(word: str) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def suggestions(vocabulary: tuple[str, ...]):
 
 
 def describe(unknown: dict[str, list[str]]) -> str:
-    """What `Encoder.unknown_words` found, for the screen."""
+    """The result of `Encoder.unknown_words` as one line for the screen."""
     near = list(dict.fromkeys(word for words in unknown.values() for word in words))
     line = f"unknown: {', '.join(unknown) or '(empty)'}"
     return f"{line}; near: {', '.join(near)}" if near else line

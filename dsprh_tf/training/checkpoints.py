@@ -19,7 +19,7 @@ class Checkpoints:
     Args:
         model: compiled `CrossModalHashing`.
         run_dir: the run folder, of the chief for all workers of a cluster.
-        max_to_keep: how many epochs to keep.
+        max_to_keep: number of epochs to keep.
         chief: False for the other workers of a cluster: they must take part in saving, into a
             temporary folder, and resume from the chief's.
     """
@@ -82,7 +82,7 @@ class Checkpoints:
             ) from error
 
     def save(self, finished_epoch: int, score: float | None) -> None:
-        """Saves after an epoch (from 0); with a score that beats all before, as best too.
+        """Saves after an epoch (from 0); also as the best one if its score beats all before.
 
         Raises:
             ValueError: the disk is full or not writable; what was saved before is intact.

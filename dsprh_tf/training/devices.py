@@ -1,4 +1,4 @@
-"""Where training runs: one device, several GPUs, several machines."""
+"""The devices of a training run: one device, several GPUs, several machines."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def fit(
         train: indices of the training pairs.
         checkpoints: of the same model.
         epochs: passes in total, resumed ones included.
-        batch_size: pairs a replica and step; the step uses this times the replicas.
+        batch_size: pairs per replica and step; a step uses this times the number of replicas.
         seed: of order and augmentation.
         augmented: random flip and crop.
         monitor: a callback that may add "selection_score" to an epoch's logs.

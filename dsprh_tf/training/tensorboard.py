@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, and the score by which its best epoch is chosen."""
+"""The records of a run for TensorBoard, and the score by which its best epoch is chosen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dsprh_tf.evaluation.results import results_record
 from dsprh_tf.evaluation.retrieval import CROSS_MODAL, Encoded, evaluate_directions
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
-_SHOWN = 4  # queries of the picture
+_SHOWN = 4  # queries of the contact sheet
 
 
 def code_balance(packed: np.ndarray) -> float:
@@ -36,7 +36,7 @@ def bit_correlation(packed: np.ndarray) -> float:
 
 
 class Monitor(keras.callbacks.Callback):
-    """Writes an epoch's terms, code statistics, validation metrics and pictures to TensorBoard.
+    """Writes an epoch's terms, code statistics, validation metrics and images to TensorBoard.
 
     Validation pairs were taken out of the training pairs; the test queries are never touched.
     Labels, where there are any, are shown (validation MAP@50) but choose nothing: the selection
@@ -48,11 +48,11 @@ class Monitor(keras.callbacks.Callback):
         train: indices of the training pairs; up to 1,000 of them are the validation database.
         validation: indices of the validation pairs; may be empty.
         log_dir: folder of the event files; None writes none (other workers of a cluster).
-        every: epochs between two looks; the last one is always looked at.
+        every: epochs between two evaluations; the last epoch is always evaluated.
         seed: of the draw of database and shown queries.
-        select: whether the selection score is handed on, so that the best epoch is kept.
+        select: whether the selection score is put into the logs, so that the best epoch is kept.
         supervised: whether labels may choose.
-        settings: Markdown that says with which settings the run was made; "" for none.
+        settings: Markdown with the settings of the run; "" for none.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Monitor(keras.callbacks.Callback):
                 tf.summary.text("settings", self._settings)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the codes and writes what there is to see."""
+        """Evaluates the codes of this epoch if it is due, and writes everything."""
         last = epoch + 1 == self.params["epochs"]
         names = {name: "total" if name == "loss" else name for name in self.model.terms}
         scalars = {f"loss/{shown}": float(logs[name]) for name, shown in names.items()}
@@ -143,7 +143,7 @@ class Monitor(keras.callbacks.Callback):
             figures["validation/retrieval"] = self._pictures(query, database)
 
     def _pictures(self, query: Encoded, database: Encoded) -> np.ndarray:
-        """uint8 [height, width, 3]: words beside the training pictures that they find."""
+        """uint8 [height, width, 3]: texts beside the training images that they find."""
         dataset = self._source.dataset
         shown = min(_SHOWN, len(self._validation))
         distance = codes.hamming_distance(query.text_codes[:shown], database.image_codes)

@@ -18,8 +18,8 @@ SIZES = {"bow": 6, "feature": 12, "conv_map": (4, 4, 8)}
 
 
 @pytest.fixture
-def source(pictures, words):
-    return PairSource(pictures, words, 16, 20)
+def source(pairs, bag_of_words):
+    return PairSource(pairs, bag_of_words, 16, 20)
 
 
 def outputs(backbone, source, items):
@@ -85,7 +85,7 @@ def test_an_interrupted_computation_goes_on(source, tiny_backbone, tmp_path, mon
         np.testing.assert_array_equal(resumed.arrays[name], whole.arrays[name])
 
 
-def test_key_is_of_weights_data_and_size(source, pictures, words, tiny_backbone, tmp_path):
+def test_key_is_of_weights_data_and_size(source, pairs, bag_of_words, tiny_backbone, tmp_path):
     def key(source, backbone, **names):
         return FeatureCache(tmp_path, source, backbone, **names).folder
 
@@ -93,14 +93,14 @@ def test_key_is_of_weights_data_and_size(source, pictures, words, tiny_backbone,
         key(source, tiny_backbone()),
         key(source, tiny_backbone(seed=1)),
         key(source, tiny_backbone(), names=["feature"]),
-        key(PairSource(pictures, words, 16, 24), tiny_backbone()),
-        key(PairSource(pictures.take(np.arange(12)), words, 16, 20), tiny_backbone()),
+        key(PairSource(pairs, bag_of_words, 16, 24), tiny_backbone()),
+        key(PairSource(pairs.take(np.arange(12)), bag_of_words, 16, 20), tiny_backbone()),
     ]
     assert len(set(keys)) == len(keys)
     assert key(source, tiny_backbone()) == keys[0]
-    # Where the pictures lie does not matter, so that a moved folder keeps its cache.
-    moved = dataclasses.replace(pictures, notes=("moved",))
-    assert key(PairSource(moved, words, 16, 20), tiny_backbone()) == keys[0]
+    # Where the pairs lie does not matter, so that a moved folder keeps its cache.
+    moved = dataclasses.replace(pairs, notes=("moved",))
+    assert key(PairSource(moved, bag_of_words, 16, 20), tiny_backbone()) == keys[0]
 
 
 def test_features_alone(source, tiny_backbone, tmp_path):
@@ -116,7 +116,7 @@ def test_what_float16_cannot_hold_is_refused(source, tiny_backbone, tmp_path):
     np.testing.assert_array_equal(cache.missing(np.arange(3)), np.arange(3))
 
 
-def test_cached_and_uncached_training_agree(source, pictures, words, tiny_backbone, tmp_path):
+def test_cached_and_uncached_training_agree(source, pairs, bag_of_words, tiny_backbone, tmp_path):
     def train(source):
         keras.utils.set_random_seed(0)
         backbone = tiny_backbone()
@@ -133,7 +133,7 @@ def test_cached_and_uncached_training_agree(source, pictures, words, tiny_backbo
             model.text_optimizer.apply_gradients(zip(text, model.text_variables))
         return losses, [v.numpy() for v in model.image_variables + model.text_variables]
 
-    cached = PairSource(pictures, words, 16, 20)
+    cached = PairSource(pairs, bag_of_words, 16, 20)
     cached.cache = FeatureCache(tmp_path, source, tiny_backbone())
     cached.cache.ensure(np.arange(24))
     plain_losses, plain_weights = train(source)

@@ -402,7 +402,7 @@ def test_nuswide_broken_trees(tmp_path):
     refuses("names 1 tags, expected 1,000", load_nuswide, tmp_path)
     write(tmp_path / "NUS_WID_Tags" / "TagList1k.txt", *(f"Tag{i} " for i in range(1000)))
     shutil.rmtree(tmp_path / "Flickr")
-    refuses("no pictures such as Flickr/actor/0001_11.jpg", load_nuswide, tmp_path)
+    refuses("no images such as Flickr/actor/0001_11.jpg", load_nuswide, tmp_path)
 
 
 @pytest.mark.parametrize("root", [".", "NUS-WIDE", "NUS_WIDE"])

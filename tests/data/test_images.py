@@ -115,7 +115,7 @@ def bad_files(tmp_path):
     return {
         "missing.jpg": "does not exist",
         "empty.jpg": r"is empty \(0 bytes\)",
-        "words.jpg": "is no JPEG, PNG, GIF, BMP, WebP or TIFF picture",
+        "words.jpg": "is no JPEG, PNG, GIF, BMP, WebP or TIFF file",
         "head.jpg": "is truncated",
         "half.jpg": "is truncated",
         "padded.jpg": "image .*padded.jpg (is truncated|cannot be read)",
@@ -155,9 +155,9 @@ def test_other_kinds_are_refused_unread(tmp_path, monkeypatch, kind, reader):
     path, read = tmp_path / "a.png", []
     Image.new("RGB", (64, 64)).save(path, kind)
     monkeypatch.setattr(f"PIL.{reader}", lambda *_, **__: read.append(kind))
-    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, BMP, WebP or TIFF picture"):
+    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, BMP, WebP or TIFF file"):
         checked_bytes(path.read_bytes(), "it", max_pixels=100)
-    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, BMP, WebP or TIFF picture"):
+    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, BMP, WebP or TIFF file"):
         load_image(path)
     assert read == []
 

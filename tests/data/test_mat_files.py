@@ -92,10 +92,10 @@ def check(data, count=N):
 
 
 SEPARATE = {
-    "community": (write_hdf5, "NCWH", write_mat5, "6 x 3 x 10 x 8 is pictures x colours x width"),
+    "community": (write_hdf5, "NCWH", write_mat5, "6 x 3 x 10 x 8 is images x colours x width"),
     "MATLAB 7.3": (write_mat73, "HWCN", write_mat73, "x height (HDF5 shows MATLAB's axes reversed"),
     "MATLAB 5": (write_mat5, "HWCN", write_mat5, "8 x 10 x 3 x 6 is height x width x colours"),
-    "MATLAB 5, N first": (write_mat5, "NHWC", write_mat5, "is pictures x height x width x colours"),
+    "MATLAB 5, N first": (write_mat5, "NHWC", write_mat5, "is images x height x width x colours"),
     "not transposed": (write_hdf5, "NHWC", write_hdf5, "not N x 3 first, height before width"),
     "MATLAB 7.3 of N x 3 x H x W": (write_mat73, "NCHW", write_mat5, "10 x 8 x 3 x 6 is width"),
 }
@@ -181,7 +181,7 @@ REFUSED = {
                    ": no length .* is in all three"),
     "fewer pictures": ({"images": laid("NCWH")[:5]}, "images is 5 x 3 x 10 x 8; .*no length"),
     "floats": ({"images": laid("NCWH") / 255}, "images is 6 x 3 x 10 x 8 of type float64, expected"
-               " pictures of uint8"),
+               " images of uint8"),
     "vectors": ({"images": np.zeros((N, 512), np.uint8)}, "images is 6 x 512, expected 4 axes"),
     "grey": ({"images": laid("NCWH")[:, :1]}, "images is 6 x 1 x 10 x 8 and has no axis of length"),
     "text": ({"YAll": np.array([b"a"] * N)}, "YAll is 6, expected 2 axes"),
@@ -275,7 +275,7 @@ def test_pictures_that_change_or_vanish(tmp_path, write):
     write(tmp_path / "mirflickr25k-iall.mat", IAll=laid("HWCN", PICTURES[:4]))
     keep, problems = check_images(data.image_paths, "skip")
     assert keep.tolist() == [True] * 4 + [False] * 2
-    assert re.match(r"image .*iall\.mat::IAll::.*::4 .*without picture 4", problems[0])
+    assert re.match(r"image .*iall\.mat::IAll::.*::4 .*without image 4", problems[0])
     with pytest.raises(ValueError, match=r"^row 5: image .*::5 cannot be read \(IAll is "):
         load_image(data.image_paths[5], 5)
     (tmp_path / "mirflickr25k-iall.mat").unlink()
@@ -389,5 +389,5 @@ def test_training_and_evaluation(program, small_flags, scenes_mat, tmp_path):
         f"--run_dir={tmp_path / 'run'}",
     )
     assert outcome.code == 0, outcome.err[-2000:]
-    assert "data: FLICKR-25K.mat (HDF5): images 120 x 3 x 76 x 70 is pictures x" in outcome.out
+    assert "data: FLICKR-25K.mat (HDF5): images 120 x 3 x 76 x 70 is images x" in outcome.out
     assert (tmp_path / "run" / "results.json").exists()

@@ -14,10 +14,10 @@ ITEMS = np.arange(2, 22)  # 20 training items of the 24
 
 
 @pytest.fixture
-def source(pictures, words):
-    source = PairSource(pictures, words, 16, 20)
+def source(pairs, bag_of_words):
+    source = PairSource(pairs, bag_of_words, 16, 20)
     # Each item's number travels with it, so that the order can be read off.
-    source.extra["item"] = np.arange(len(pictures), dtype=np.float32)
+    source.extra["item"] = np.arange(len(pairs), dtype=np.float32)
     return source
 
 
@@ -72,13 +72,13 @@ def test_augmentation_is_a_function_of_seed_epoch_and_item(source):
     assert any((whole[0, item] != whole[1, item]).any() for item in ITEMS)  # another epoch
 
 
-def test_pixels_and_words_are_those_of_the_item(source, pictures, words):
+def test_pixels_and_words_are_those_of_the_item(source, pairs, bag_of_words):
     batch = read(source.training_batches(ITEMS, 6, 0, range(1)))[0]
     assert batch["pixels"].shape == (6, 16, 16, 3)
     for item, pixels, bow in zip(batch["item"].astype(int), batch["pixels"], batch["bow"]):
-        expected = resize_crop(load_image(pictures.image_paths[item]), 16, 20).numpy()
+        expected = resize_crop(load_image(pairs.image_paths[item]), 16, 20).numpy()
         np.testing.assert_array_equal(pixels, expected)
-        np.testing.assert_array_equal(bow, words.encode([pictures.texts[item]])[0])
+        np.testing.assert_array_equal(bow, bag_of_words.encode([pairs.texts[item]])[0])
 
 
 def test_last_batch_is_as_long_as_it_is(source):
@@ -106,8 +106,8 @@ def test_workers_parts_join_to_the_whole_batch(source, augmented):
     assert_same(whole, joined)
 
 
-def test_bags_of_words_are_kept_as_uint8_rows(source, pictures, words):
-    assert source.text_size == words.size
+def test_bags_of_words_are_kept_as_uint8_rows(source, pairs, bag_of_words):
+    assert source.text_size == bag_of_words.size
     assert source.text_features(ITEMS).dtype == np.uint8
     plain = read(source.batches(ITEMS, 8))
     source.keep_texts(ITEMS[::-1])
@@ -115,7 +115,7 @@ def test_bags_of_words_are_kept_as_uint8_rows(source, pictures, words):
     # Items that were not kept are encoded when asked for.
     mixed = np.array([0, 4])
     np.testing.assert_array_equal(
-        read(source.batches(mixed, 2))[0]["bow"], words.encode(pictures.texts[mixed])
+        read(source.batches(mixed, 2))[0]["bow"], bag_of_words.encode(pairs.texts[mixed])
     )
 
 

@@ -209,7 +209,7 @@ def test_script(tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert str(out / "manifest.csv") in line
-    assert "5 pictures" in line
+    assert "5 images" in line
     assert "chance 0." in line
     assert len(rows(out / "manifest.csv")) == 5
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +26,7 @@ from dsprh_tf.training.optimizers import make_optimizer
 
 SIZES = {"bow": 6, "feature": 12, "conv_map": (4, 4, 8)}
 TRAIN = np.arange(24)
-BATCH = 6  # four steps an epoch
+BATCH = 6  # four steps per epoch
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,8 @@ def deterministic():
 
 
 @pytest.fixture
-def source(pictures, words):
-    return PairSource(pictures, words, 16, 20)
+def source(pairs, bag_of_words):
+    return PairSource(pairs, bag_of_words, 16, 20)
 
 
 def make_model(backbone, rate=0.01, text_hidden=8):
@@ -209,32 +209,38 @@ class TestStops:
         assert again.latest.endswith("ckpt-2")
 
 
-# Kills its own process as soon as a bar of that name has come so far: at the same point on any
-# machine, which looking at the output from outside would miss now and then.
+# One process per point of (bar, number), killed as soon as a bar of that name has come so far: at
+# the same point on any machine, which looking at the output from outside would miss now and then.
+# They are forks of a process that has imported TensorFlow but not yet used it.
 KILLER = """
-import os, runpy, signal, sys
+import json, os, signal, sys
 from tqdm import tqdm
+from dsprh_tf.cli.program import load
 
-bar, point, *sys.argv = sys.argv[1:]
-update = tqdm.update
+points, flags = json.loads(sys.argv[1]), sys.argv[2:]
+program, update = load("train"), tqdm.update
 
 def update_and_die(self, n=1):
     update(self, n)
-    if not self.disable and self.desc.startswith(bar) and self.n >= int(point):
+    if not self.disable and self.desc.startswith(bar) and self.n >= point:
         os.kill(os.getpid(), signal.SIGKILL)
 
-tqdm.update = update_and_die
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-runpy.run_path(sys.argv[0], run_name="__main__")
+for bar, point in points:
+    child = os.fork()
+    if not child:
+        tqdm.update = update_and_die
+        os._exit(program.run("train", flags, "dsprh train"))
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+        sys.exit(f"status {status} instead of a kill at {bar} {point}")
 """
 
 
-def train_and_kill(bar: str, point: int, *flags) -> None:
-    """Runs train.py until its bar of that name stands at `point`, where SIGKILL ends it."""
-    program = ROOT / "scripts" / "train.py"
-    command = [sys.executable, "-c", KILLER, bar, str(point), str(program), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    assert ended.returncode == -signal.SIGKILL, ended.stderr[-2000:]
+def train_and_kill(points: list, *flags) -> None:
+    """Runs `dsprh train` once per point, each time until SIGKILL ends it there."""
+    command = [sys.executable, "-c", KILLER, json.dumps(points), *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr[-2000:]
 
 
 def assert_same_weights(whole: dict, other: dict, **tolerance) -> None:
@@ -248,7 +254,7 @@ def assert_same_weights(whole: dict, other: dict, **tolerance) -> None:
 
 FINE_TUNED = [
     "--nofreeze_backbone", "--fusion_weights=0,0,1", "--image_size=32", "--resize=40",
-    "--epochs=3", "--monitor_every=3",
+    "--epochs=2", "--monitor_every=2",
 ]  # fmt: skip
 
 
@@ -259,9 +265,8 @@ class TestKilled:
     def check(self, program, weights, whole, flags, points, tmp_path):
         run_dir = tmp_path / "killed"
         flags = [*flags, f"--run_dir={run_dir}", f"--cache_dir={tmp_path / 'cache'}"]
-        for bar, point in points:
-            train_and_kill(bar, point, *flags)
-            assert not (run_dir / "results.json").exists()
+        train_and_kill(points, *flags)
+        assert not (run_dir / "results.json").exists()
         last = program("train", *flags)
         assert last.code == 0, last.err[-2000:]
         assert "resuming" in last.out
@@ -279,8 +284,7 @@ class TestKilled:
         directories = [f"--run_dir={tmp_path / 'whole'}", f"--cache_dir={tmp_path / 'other'}"]
         whole = program("train", *flags, *directories)
         assert whole.code == 0, whole.err[-2000:]
-        points = [("epoch 2", 6)]
-        self.check(program, weights, tmp_path / "whole", flags, points, tmp_path)
+        self.check(program, weights, tmp_path / "whole", flags, [("epoch 2", 6)], tmp_path)
 
 
 # Half of the batch for each of two.
@@ -288,16 +292,22 @@ SMALL_BATCHES = ["--batch_size=8", "--fusion_weights=0,0.5,0.5", "--monitor_ever
 
 
 @pytest.fixture(scope="module")
-def on_two_devices(process, small_flags, tmp_path_factory):
-    """A run with --devices=cpu:2: (its folder, its log)."""
+def on_two_devices(small_flags, tmp_path_factory):
+    """A run with --devices=cpu:2, started as in README but from another folder: (folder, log)."""
     folder = tmp_path_factory.mktemp("devices")
-    log = folder / "log"
-    flags = [
-        *small_flags, *SMALL_BATCHES, "--devices=cpu:2", f"--run_dir={folder / 'run'}",
-        f"--cache_dir={folder / 'cache'}",
-    ]  # fmt: skip
-    assert process("train", *flags, log=log).wait() == 0, log.read_text()[-2000:]
-    return folder / "run", log.read_text()
+    flags = [*small_flags, *SMALL_BATCHES, "--devices=cpu:2", "--run_dir=run", "--cache_dir=cache"]
+    (folder / "two.flags").write_text("\n".join(flags))
+    ended = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "train.py", "--flagfile=two.flags"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
+    )
+    assert ended.returncode == 0, ended.stdout[-2000:]
+    return folder / "run", ended.stdout
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
-"""A small drawn world: JPEG pictures with captions, noisy tags and labels, made from a seed.
+"""A small drawn world: JPEG images with captions, noisy tags and labels, made from a seed.
 
 Real collections need a download and a licence; a demo and tests must run without either. A scene
 is a *place* (a painted background with its palette and textures) with *objects* standing, floating
 or flying in it, some of them borrowed from other places, some hidden by others. What is large
 enough to be noticed becomes a label; the text names most labels, by one of several synonyms, among
-words that have nothing to do with the picture. A random pair shares a label in 10-20 % of cases.
-The pictures are written in the `pairs` layout, and read back by `dsprh_tf.data.pairs`.
+words that have nothing to do with the image. A random pair shares a label in 10-20 % of cases.
+The images are written in the `pairs` layout, and read back by `dsprh_tf.data.pairs`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from dsprh_tf.data.scenes.places import PLACES, Stage
 _VERSION = 1  # part of what decides whether a folder is reused: raise it when drawings change
 _OVERSAMPLING = 2  # objects are drawn this many times larger, then reduced: smooth edges
 _JPEG_QUALITY = 88
-_SALIENT_AREA = 0.028  # an object is labelled when it covers this share of the picture ...
+_SALIENT_AREA = 0.028  # an object is labelled when it covers this share of the image ...
 _SALIENT_PART = 0.45  # ... and this share of the object is neither hidden nor cut off
-_SALIENT_KINDS = 2  # at most so many kinds of object are labels of one picture
+_SALIENT_KINDS = 2  # at most so many kinds of object are labels of one image
 _LOOK_AREA = 0.05  # the colour or pattern of the largest object is a label from this share on
 _SHADOW = [a * 7 // 20 for a in range(256)]  # look-up tables of an alpha channel
 _SOLID = [255 * (a > 127) for a in range(256)]
@@ -90,7 +90,7 @@ LABELS: tuple[str, ...] = (*PLACES, *KINDS, *COLOURS, *_TEXTURE_WORDS)
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture with what is said about it: `image` RGB, `text`, `labels` in LABELS' order."""
+    """One image with what is said about it: `image` RGB, `text`, `labels` in LABELS' order."""
 
     image: Image.Image
     text: str
@@ -236,7 +236,7 @@ def _noun_phrase(rng: np.random.Generator, adjectives: list[str], noun: str, num
 
 
 def relevant_share(label_sets: list[tuple[str, ...]]) -> float:
-    """Share of pairs of different pictures that have a label in common; 0 for fewer than two."""
+    """Share of pairs of different images that have a label in common; 0 for fewer than two."""
     if len(label_sets) < 2:
         return 0.0
     names = {name: column for column, name in enumerate(LABELS)}
@@ -264,10 +264,10 @@ def write_scenes(
     Args:
         folder: where to write. Finished scenes of the same count, seed and size are reused; other
             or incomplete scenes are replaced; a folder with anything else in it is an error.
-        count: number of pictures, at least 1.
+        count: number of images, at least 1.
         seed: non-negative integer; the same seed gives the same bytes.
         size: width and height in pixels, 32 to 1024 each.
-        progress: wraps the range of pictures, such as a tqdm bar.
+        progress: wraps the range of images, such as a tqdm bar.
 
     Returns:
         Path of the manifest.
@@ -276,7 +276,7 @@ def write_scenes(
         ValueError: a bad count, seed or size, or a folder that holds other files.
     """
     manifest = Path(folder) / "manifest.csv"
-    folder = Path(folder).resolve()  # "." has no name, and a link is to stay one
+    folder = Path(folder).resolve()  # "." has no name, and a link must stay one
     if count < 1 or seed < 0:
         raise ValueError(f"count={count}, seed={seed}: expected count >= 1 and seed >= 0")
     if len(size) != 2 or not all(32 <= side <= 1024 for side in size):
@@ -302,7 +302,7 @@ def write_scenes(
 
 
 def _write_pairs(folder: Path, count: int, seed: int, size, progress) -> list[tuple[str, ...]]:
-    """Writes pictures and manifest; returns the labels of each picture."""
+    """Writes images and manifest; returns the labels of each image."""
 
     def draw(index: int) -> tuple[str, tuple[str, ...]]:
         scene = draw_scene(seed, index, size)
@@ -340,6 +340,6 @@ def _is_finished(folder: Path, wanted: dict) -> bool:
 
 
 def _total_bytes(folder: Path) -> int:
-    """Size of manifest and pictures: a missing or cut file shows."""
+    """Size of manifest and images: a missing or cut file shows."""
     files = [folder / "manifest.csv", *(folder / "images").iterdir()]
     return sum(file.stat().st_size for file in files)

@@ -31,8 +31,8 @@ class Kind:
     """
 
     zone: str  # "ground" (stands), "water" (floats) or "air"
-    size: tuple[float, float]  # share of the picture's height
-    most: int  # largest number of them in one picture
+    size: tuple[float, float]  # share of the image's height
+    most: int  # largest number of them in one image
     bodies: tuple[str, ...]  # colours it may have; a single one is its nature and no label
     patterns: tuple[str, ...]  # likewise
     drawing: str
@@ -154,7 +154,7 @@ def ink(colour: Iterable[float]) -> tuple[int, int, int]:
 
 
 def pattern_mask(name: str, y: np.ndarray, x: np.ndarray, repeats: float) -> np.ndarray:
-    """Boolean mask of a pattern over coordinates in units of the pictured thing."""
+    """Boolean mask of a pattern over coordinates in units of the drawn thing."""
     shape = np.broadcast_shapes(y.shape, x.shape)
     y, x = y * repeats, x * repeats
     if name == "striped":
@@ -181,7 +181,7 @@ def vary(rng: np.random.Generator, colour: Iterable[float], amount: float = 1.0)
 
 @dataclass
 class Thing:
-    """One object of a picture: what it is, and how much of it can be seen (pixels)."""
+    """One object of an image: what it is, and how much of it can be seen (pixels)."""
 
     kind: str
     colour: str

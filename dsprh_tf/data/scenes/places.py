@@ -49,11 +49,11 @@ class Stage:
         np.copyto(self.art, layer, where=True if where is None else where)
 
     def blend(self, colour, share: np.ndarray) -> None:
-        """Moves the picture towards a colour by a share per pixel: light, mist, clouds."""
+        """Moves the image towards a colour by a share per pixel: light, mist, clouds."""
         self.art += (np.array(colour, np.float32)[:, None, None] - self.art) * share
 
     def image(self) -> Image.Image:
-        """The picture so far."""
+        """The image so far."""
         return Image.fromarray(np.clip(self.art, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
 
     def dots(self, number: int, colours, low: float, high: float, radius: float) -> None:
