@@ -140,9 +140,9 @@ class Monitor(keras.callbacks.Callback):
             )
             figures["validation/precision_recall"] = _as_array(record)
         if self._source.dataset.image_paths is not None:
-            figures["validation/retrieval"] = self._pictures(query, database)
+            figures["validation/retrieval"] = self._contact_sheet(query, database)
 
-    def _pictures(self, query: Encoded, database: Encoded) -> np.ndarray:
+    def _contact_sheet(self, query: Encoded, database: Encoded) -> np.ndarray:
         """uint8 [height, width, 3]: texts beside the training images that they find."""
         dataset = self._source.dataset
         shown = min(_SHOWN, len(self._validation))
