@@ -42,6 +42,11 @@ def checked(settings) -> None:
     """
     for field in dataclasses.fields(settings):
         value, about = getattr(settings, field.name), field.metadata
+        if not about:
+            raise TypeError(
+                f"{type(settings).__name__}.{field.name} is a plain field, expected "
+                f"{field.name}: ... = setting(default, help)"
+            )
         if value is None:
             if field.default is not None and "None" not in str(field.type):
                 raise ValueError(f"--{field.name} is None, expected a value")

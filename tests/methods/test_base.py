@@ -138,6 +138,9 @@ def test_types_need_not_be_strings_and_others_are_refused():
     other = dataclasses.make_dataclass("Other", [("path", bytes, setting(b"", "Help."))])
     with pytest.raises(ValueError, match="the setting path has the type .*bytes.*, expected bool"):
         checked(other())
+    plain = dataclasses.make_dataclass("Plain", [("width", int, 3)])
+    with pytest.raises(TypeError, match=r"Plain.width is a plain field, expected .* = setting\("):
+        checked(plain())
 
 
 @every_method
