@@ -15,6 +15,7 @@ from dsprh_tf.data import mat_files
 from dsprh_tf.data.images import check_images
 
 SPLIT_NAMES = ("query", "database", "train")
+_ARRAYS = ("image_paths", "texts", "text_lists", "labels", "image_features", "text_features")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ class PairDataset:
         image_paths: [N] strings (object dtype), files or `mat_files.picture_path`; None for
             `features`.
         texts: [N] strings (object dtype): tags or captions joined by spaces; None for `features`.
+        text_lists: [N] tuples of strings (object dtype): the texts of each pair one by one, where
+            some pair has several; None where `texts` says it all.
         labels: uint8 [N, L] multi-hot, or None.
         label_names: L names, () without labels.
         vocabulary: the fixed word list of the source; None if it is to be fitted on training texts.
@@ -48,6 +51,7 @@ class PairDataset:
     ids: np.ndarray
     image_paths: np.ndarray | None = None
     texts: np.ndarray | None = None
+    text_lists: np.ndarray | None = None
     labels: np.ndarray | None = None
     label_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] | None = None
@@ -61,6 +65,7 @@ class PairDataset:
         # Captions differ so much in length that fixed-width strings would take gigabytes.
         for field in ("image_paths", "texts"):
             self._set(field, _optional(getattr(self, field), object))
+        self._set("text_lists", _tuples(self.text_lists))
         with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite below
             for field in ("image_features", "text_features"):
                 self._set(field, _optional(getattr(self, field), np.float32))
@@ -93,10 +98,9 @@ class PairDataset:
         if indices.dtype == bool:
             indices = np.flatnonzero(indices)
         indices = indices.astype(np.int64)
-        arrays = ("ids", "image_paths", "texts", "labels", "image_features", "text_features")
         taken: dict[str, Any] = {
             field: None if getattr(self, field) is None else getattr(self, field)[indices]
-            for field in arrays
+            for field in ("ids", *_ARRAYS)
         }
         given = self.given_split
         if given is not None:
@@ -161,7 +165,9 @@ class PairDataset:
             raise ValueError(f"{self.name}: expected either image_paths or image_features")
         if (self.texts is None) == (self.text_features is None):
             raise ValueError(f"{self.name}: expected either texts or text_features")
-        for field in ("image_paths", "texts", "labels", "image_features", "text_features"):
+        if self.texts is None and self.text_lists is not None:
+            raise ValueError(f"{self.name}: got text_lists without texts, expected both")
+        for field in _ARRAYS:
             value = getattr(self, field)
             if value is not None and len(value) != len(self):
                 raise ValueError(
@@ -247,6 +253,16 @@ class PairDataset:
 
 def _optional(value, dtype):
     return None if value is None else np.asarray(value, dtype=dtype)
+
+
+def _tuples(value) -> np.ndarray | None:
+    """Tuples as an array of objects: NumPy would make a matrix of those of one length."""
+    if value is None:
+        return None
+    array = np.empty(len(value), object)
+    for row, texts in enumerate(value):
+        array[row] = tuple(texts)
+    return array
 
 
 def _file_size(path: str) -> int:
