@@ -29,7 +29,15 @@ class Outcome:
     @property
     def line(self) -> str:
         """The one line of an error; progress bars before it do not count."""
-        assert self.code == 2, (self.code, self.err)
+        return self._line(2)
+
+    @property
+    def unanswered(self) -> str:
+        """The one line of a search that could answer no query."""
+        return self._line(3)
+
+    def _line(self, code: int) -> str:
+        assert self.code == code, (self.code, self.err)
         assert "Traceback" not in self.err
         lines = [line for line in self.err.split("\n") if line.strip() and "\r" not in line]
         assert len(lines) == 1, lines

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging as python_logging
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -71,20 +72,28 @@ class Program:
             called: how the user calls the program, for `--help`.
 
         Returns:
-            The exit code: 0, what `main` returns, 2 for an error, 130 for Ctrl+C.
+            The exit code: 0, what `main` returns, 2 for an error, 130 for Ctrl+C, 141 where the
+            reader of the output has gone (`dsprh ... | head -1`), as of a program that this ends.
         """
         logging.set_verbosity("error")
         python_logging.getLogger("tensorflow").setLevel("ERROR")
         arguments, chosen = list(arguments), []
-        if any(a in ("--help", "-h", "-help", "--helpshort") for a in arguments):
-            print(self.help().replace(f"dsprh {name}", called))
-            return 0
         try:
+            if any(a in ("--help", "-h", "-help", "--helpshort") for a in arguments):
+                print(self.help().replace(f"dsprh {name}", called), flush=True)
+                return 0
             if self._commands:
                 chosen = [self._command(arguments)]
                 arguments = arguments[1:]
             self._parse(arguments)
-            return self._main(*chosen) or 0
+            code = self._main(*chosen) or 0
+            sys.stdout.flush()  # a reader that has gone is noticed here, not at the very end
+            return code
+        except BrokenPipeError as error:
+            if not _reader_gone():
+                print(f"{name}: {_one_line(error)}", file=sys.stderr)
+                return 2
+            return 141
         except (ValueError, OSError, MemoryError, flags.Error, *_tensorflow_errors()) as error:
             print(f"{name}: {_one_line(error)}", file=sys.stderr)
             return 2
@@ -177,6 +186,17 @@ def quiet_imports() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def _reader_gone() -> bool:
+    """Whether nothing reads the output any more; if so, what is left of it goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # Python flushes once more at its end, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _one_line(error: BaseException) -> str:

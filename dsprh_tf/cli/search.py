@@ -8,6 +8,8 @@
 Prints the nearest items of each query with their Hamming distances in bits. --text, --image and
 --like may be repeated. --queries names a file of more queries: a .txt with one text per line, or a
 manifest (CSV, Parquet, JSONL) with a column text, image (a path relative to the manifest) or like.
+A query that cannot be answered, such as a text of unknown words, says so in its place; the exit
+code is 3 if none could be answered.
 
 In the database of a run, a text finds images and an image finds texts; "*" marks those that share a
 label with the query. Without --text and --image, three queries of each kind come from the run's
@@ -64,7 +66,7 @@ _TOP = flags.DEFINE_integer(
 _FIND = flags.DEFINE_enum(
     "find", None, MODALITIES, "Only images, or only texts.", flag_values=FLAGS
 )
-_TAG = flags.DEFINE_string("tag", None, "Only items with this tag.", flag_values=FLAGS)
+_TAG = flags.DEFINE_multi_string("tag", [], "Only items with this tag.", flag_values=FLAGS)
 _PREFIX = flags.DEFINE_string(
     "prefix", None, "Only images whose path begins with this.", flag_values=FLAGS
 )
@@ -89,8 +91,8 @@ GROUPS = {
 }
 
 
-def main() -> None:
-    """Searches an index or a run."""
+def main() -> int:
+    """Searches an index or a run; returns the exit code."""
     if _INDEX.value and _RUN_DIR.value:
         raise ValueError("got both --index and --run_dir, expected one of them")
     if not _INDEX.value and not _RUN_DIR.value:
@@ -103,15 +105,17 @@ def main() -> None:
         raise ValueError(f"got {', '.join(wrong)} with {place}, expected only with {other}")
     if _RUN_DIR.value:
         search_run()
-    else:
-        search_index()
+        return 0
+    return search_index()
 
 
-def search_index() -> None:
-    """Searches an index."""
+def search_index() -> int:
+    """Searches an index; returns the exit code, 3 if no query could be answered."""
     queries = asked()
+    if len(_TAG.value) > 1:
+        raise ValueError(f"got --tag={' --tag='.join(_TAG.value)}, expected one tag per search")
     index = open_index(_INDEX.value, verify=_VERIFY.value)
-    where = Where(_TAG.value, path_prefix(_PREFIX.value), _FIND.value)
+    where = Where(next(iter(_TAG.value), None), path_prefix(_PREFIX.value), _FIND.value)
     if not index.any():
         raise ValueError(
             f"{without_password(_INDEX.value)} is empty: add codes with `dsprh index add`"
@@ -131,21 +135,46 @@ def search_index() -> None:
         name = f"the {kind} encoder in {_EXPORT_DIR.value}"
         return encode_queries(encoder, index, values, note, name)
 
-    codes = query_codes(index, queries, encode)
-    own = [int(value) if kind == "like" else None for kind, value in queries]
-    found = answer(index, codes, _TOP.value or TOP, where, own)
-    if _JSON.value:
-        answers = [{"query": {k: v}, "results": r} for (k, v), r in zip(queries, found)]
-        print(json.dumps(answers, ensure_ascii=False, indent=1))
-    else:
-        for (kind, value), results in zip(queries, found):
-            print(f"{kind}: {value}\n{format_table(results)}\n")
+    encoded = query_codes(index, queries, encode)
+    good, found = encoded.good, [[] for _ in queries]
+    if good:
+        own = [int(queries[row].value) if queries[row].kind == "like" else None for row in good]
+        answers = answer(index, encoded.codes[good], _TOP.value or TOP, where, own)
+        for row, results in zip(good, answers):
+            found[row] = results
+    if good or _JSON.value or len(queries) > 1:
+        show(queries, found, encoded.problems)
     gone = sum(result["gone"] for results in found for result in results)
     if gone:
         fix = "remove such items with `dsprh index remove --gone`"
         print(f"note: {gone:,} results are no longer on disk: {fix}", file=sys.stderr)
+    if not good:
+        (first, *_) = encoded.problems.values()
+        count = f"none of {len(queries):,} queries" if len(queries) > 1 else "no query"
+        print(f"search: {count} could be answered: {first}", file=sys.stderr)
+        return 3
+    if encoded.problems:
+        count = f"{len(encoded.problems):,} of {len(queries):,} queries"
+        print(f"note: {count} could not be answered; each says why in its place", file=sys.stderr)
     if _SHOW.value:
-        draw(index, queries, found)
+        draw(index, [queries[row] for row in good], [found[row] for row in good])
+    return 0
+
+
+def show(queries: list[Query], found: list[list[dict]], problems: dict[int, str]) -> None:
+    """Prints the answers, or in their place why there is none."""
+    if _JSON.value:
+        answers: list[dict] = [
+            {"query": {query.kind: query.value}, "results": results}
+            for query, results in zip(queries, found)
+        ]
+        for row, problem in problems.items():
+            answers[row]["problem"] = problem
+        print(json.dumps(answers, ensure_ascii=False, indent=1))
+        return
+    for row, (query, results) in enumerate(zip(queries, found)):
+        text = f"  no answer: {problems[row]}" if row in problems else format_table(results)
+        print(f"{query.kind}: {query.value}\n{text}\n")
 
 
 def asked() -> list[Query]:

@@ -70,10 +70,27 @@ def check_id(value: str, given: str) -> None:
         raise ValueError(f"{given}, expected the id of an item, a whole number below 2^63")
 
 
+class Encoded(NamedTuple):
+    """Codes of queries, as far as they have one.
+
+    Attributes:
+        codes: uint8 [queries, bits / 8]; zeros where there is none.
+        problems: position of a query without a code -> one line that says why.
+    """
+
+    codes: np.ndarray
+    problems: dict[int, str]
+
+    @property
+    def good(self) -> list[int]:
+        """Positions of the queries that have a code."""
+        return [row for row in range(len(self.codes)) if row not in self.problems]
+
+
 def query_codes(
-    index: Index, queries: Sequence[Query], encode: Callable[[str, list[str]], np.ndarray]
-) -> np.ndarray:
-    """Codes of queries, uint8 [queries, bits / 8].
+    index: Index, queries: Sequence[Query], encode: Callable[[str, list[str]], Encoded]
+) -> Encoded:
+    """Codes of queries. One that has none does not keep the others from an answer.
 
     Args:
         index: the index to search; it has the codes of its own items.
@@ -81,15 +98,34 @@ def query_codes(
         encode: (kind, values) -> codes of texts or of image files; called once per kind.
 
     Raises:
-        ValueError: an id is not in the index, or as `encode`.
+        ValueError: as `encode`.
     """
-    codes = np.zeros((len(queries), index.bits // 8), np.uint8)
+    found = Encoded(np.zeros((len(queries), index.bits // 8), np.uint8), {})
     for kind in dict.fromkeys(query.kind for query in queries):
-        rows = [row for row, query in enumerate(queries) if query.kind == kind]
+        rows = np.array([row for row, query in enumerate(queries) if query.kind == kind])
         values = [queries[row].value for row in rows]
-        like = kind == "like"
-        codes[rows] = index.codes_of(list(map(int, values))) if like else encode(kind, values)
-    return codes
+        own = _codes_of(index, values) if kind == "like" else encode(kind, values)
+        found.codes[rows] = own.codes
+        found.problems.update({int(rows[at]): line for at, line in own.problems.items()})
+    return found
+
+
+def _codes_of(index: Index, ids: list[str]) -> Encoded:
+    try:
+        return Encoded(index.codes_of(list(map(int, ids))), {})
+    except ValueError:  # names one of them
+        return _each(ids, index.bits, lambda name: index.codes_of([int(name)]))
+
+
+def _each(values: Sequence[str], bits: int, encode: Callable[[str], np.ndarray]) -> Encoded:
+    """Codes of values one by one; what `encode` says of a value that it refuses is its problem."""
+    found = Encoded(np.zeros((len(values), bits // 8), np.uint8), {})
+    for at, value in enumerate(values):
+        try:
+            found.codes[at] = encode(value)[0]
+        except ValueError as error:
+            found.problems[at] = str(error)
+    return found
 
 
 def encode_queries(
@@ -98,29 +134,38 @@ def encode_queries(
     values: Sequence[str],
     note: Callable[[str, dict[str, list[str]]], None],
     name: str | None = None,
-) -> np.ndarray:
-    """Codes of texts or image files to search an index by, uint8 [n, bits / 8].
+) -> Encoded:
+    """Codes of texts or image files to search an index by.
 
     Args:
         encoder: a `serving.encoder.Encoder`, of the model that the index was built with.
         index: the index to search.
-        values: texts, or paths of images.
+        values: texts, or paths of images. A text without a known word and a broken image have no
+            code but a problem.
         note: called with each text that has unknown words beside known ones, and with what
             `Encoder.unknown_words` found.
         name: the encoder's name for errors; "the text encoder" or "the image encoder" by default.
 
     Raises:
-        ValueError: the index has other encoders, a text has no known word, or an image is broken.
+        ValueError: the index has other encoders.
     """
     name = name or f"the {encoder.kind} encoder"
     check_encoders(name, index, encoder.bits, encoder.info["fingerprint"])
     if encoder.kind == "image":
-        return np.concatenate([_file_code(encoder, path) for path in values])
-    encoder.check_words(values)
-    for text in values:
+        return _each(values, index.bits, lambda path: _file_code(encoder, path))
+
+    def checked(text: str) -> np.ndarray:
+        encoder.check_words([text])
+        return np.zeros((1, index.bits // 8), np.uint8)  # encoded below, all in one batch
+
+    found = _each(values, index.bits, checked)
+    known = [values[at] for at in found.good]
+    for text in known:
         if unknown := encoder.unknown_words(text):
             note(text, unknown)
-    return encoder.encode(values)
+    if known:
+        found.codes[found.good] = encoder.encode(known)
+    return found
 
 
 def encode_image(encoder, content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -194,11 +194,9 @@ class TestRefused:
         ("flags", "message"),
         [
             ([], "nothing to search by: give --text, --image, --like or --queries"),
-            (["--like=5"], "no item of the index has the id 5"),
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
             (["--text=dog", "--tag=nosuchtag"], "no item of the index has this --tag"),
-            (["--image=nowhere.jpg"], "image nowhere.jpg cannot be read (No such file or dir"),
-            ([f"--image={__file__}"], "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+            (["--text=dog", "--tag=a", "--tag=b"], "got --tag=a --tag=b, expected one tag per"),
             (["--queries=nowhere.csv"], "nowhere.csv cannot be read"),
             (["--queries=nowhere.txt"], "nowhere.txt cannot be read"),
             (["--queries=nowhere.doc"], "is not a .csv, .parquet or .jsonl file"),
@@ -210,6 +208,41 @@ class TestRefused:
         line = search(*flags).line
         assert line.startswith("search: ")
         assert message in line
+
+    @pytest.mark.parametrize(
+        ("flag", "message"),
+        [
+            ("--like=5", "no item of the index has the id 5"),
+            ("--image=nowhere.jpg", "image nowhere.jpg cannot be read (No such file or dir"),
+            (f"--image={__file__}", "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+        ],
+    )
+    def test_the_only_query_has_no_code(self, search, flag, message):
+        outcome = search(flag)
+        assert outcome.unanswered.startswith("search: no query could be answered: ")
+        assert message in outcome.unanswered and not outcome.out
+        (entry,) = json.loads(search(flag, "--json").out)
+        assert message in entry["problem"] and entry["results"] == []
+
+    def test_others_are_answered(self, search, encoders, tmp_path):
+        word = encoders["text"].vocabulary[0]
+        (tmp_path / "q.txt").write_text(f"xyzzy\n{word}\nplugh\n")
+        flags = (f"--queries={tmp_path}/q.txt", "--like=5", "--top=2")
+        outcome = search(*flags)
+        assert outcome.code == 0
+        assert "note: 3 of 4 queries could not be answered" in outcome.err
+        like, unknown, known, _ = outcome.out.strip().split("\n\n")
+        assert like == "like: 5\n  no answer: no item of the index has the id 5"
+        assert unknown.startswith("text: xyzzy\n  no answer: 'xyzzy' has no word of the vocab")
+        expected = search(f"--text={word}", "--top=2").out.strip()
+        assert known == expected and expected.count("\n") == 3
+        answers = json.loads(search(*flags, "--json").out)
+        assert [len(entry["results"]) for entry in answers] == [0, 0, 2, 0]
+        assert ["problem" in entry for entry in answers] == [True, True, False, True]
+        (tmp_path / "q.txt").write_text("xyzzy\nplugh\n")
+        none = search(f"--queries={tmp_path}/q.txt")
+        assert "none of 2 queries could be answered: 'xyzzy' has no word" in none.unanswered
+        assert none.out.count("no answer") == 2
 
     def test_needs(self, program, collection):
         assert "needs --index=FOLDER" in program("search", "--text=dog").line
@@ -237,11 +270,11 @@ class TestRefused:
     def test_unknown_words(self, search, encoders):
         word = next(w for w in encoders["text"].vocabulary if len(w) > 6)
         wrong = word[:3] + word[4:]
-        line = search(f"--text=xyzzy {wrong}").line
+        line = search(f"--text=xyzzy {wrong}").unanswered
         assert f"'xyzzy {wrong}' has no word of the vocabulary of" in line
         assert f"unknown: xyzzy, {wrong}; near: " in line
         assert word in line.split("near: ")[1]
-        assert "unknown: (empty)" in search("--text=").line
+        assert "unknown: (empty)" in search("--text=").unanswered
 
     def test_unknown_words_beside_known_ones_are_noted(self, search, encoders):
         word = encoders["text"].vocabulary[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from index_helpers import HashEncoder, image_items, random_codes, write_image
 
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.queries import (
+    Encoded,
     Query,
     check_id,
     encode_image,
@@ -57,22 +59,27 @@ class TestEncode:
         notes = []
         texts = ["known", "known dgo", "good"]
         codes = encode_queries(Encoder("text"), index, texts, lambda *note: notes.append(note))
-        np.testing.assert_array_equal(codes, Encoder("text").encode(texts))
+        np.testing.assert_array_equal(codes.codes, Encoder("text").encode(texts))
+        assert not codes.problems
         assert notes == [("known dgo", {"dgo": ["known"]})]
-        with pytest.raises(ValueError, match="'dgo' has no word"):
-            encode_queries(Encoder("text"), index, ["known", "dgo"], no_note)
+        found = encode_queries(Encoder("text"), index, ["dgo", "known"], no_note)
+        assert found.problems == {0: "'dgo' has no word of the vocabulary"} and found.good == [1]
+        np.testing.assert_array_equal(found.codes[1:], Encoder("text").encode(["known"]))
+        none = encode_queries(Encoder("text"), index, ["dgo"], no_note)
+        assert none.codes.shape == (1, 8) and not none.good
 
     def test_images(self, index, tmp_path):
         paths = [write_image(tmp_path / name, i) for i, name in enumerate(("a.png", "b.jpg"))]
         codes = encode_queries(Encoder("image"), index, list(map(str, paths)), no_note)
         expected = [Encoder("image").encode([path.read_bytes()])[0] for path in paths]
-        np.testing.assert_array_equal(codes, expected)
+        np.testing.assert_array_equal(codes.codes, expected)
         for content, problem in ((None, "No such file"), (b"", "is empty"), (b"x", "is no JPEG")):
             path = tmp_path / "bad.jpg"
             if content is not None:
                 path.write_bytes(content)
-            with pytest.raises(ValueError, match=f"image .*bad.jpg .*{problem}.*; choose another"):
-                encode_queries(Encoder("image"), index, [str(path)], no_note)
+            found = encode_queries(Encoder("image"), index, [str(path), str(paths[0])], no_note)
+            assert found.good == [1] and (found.codes[1] == expected[0]).all()
+            assert re.search(f"image .*bad.jpg .*{problem}.*; choose another", found.problems[0])
 
     def test_an_image_that_only_pillow_reads(self, tmp_path):
         path = write_image(tmp_path / "a.jpg", 4, comment=b"only Pillow")
@@ -100,15 +107,19 @@ def test_codes_of_all_kinds(index):
 
     def encode(kind, values):
         calls.append((kind, values))
-        return random_codes(len(values), seed=len(kind))
+        problems = {1: "c is not known"} if kind == "text" else {}
+        return Encoded(random_codes(len(values), seed=len(kind)), problems)
 
     queries = [Query("text", "a"), Query("like", "20"), Query("image", "b"), Query("text", "c")]
-    codes = query_codes(index, queries, encode)
+    codes, problems = query_codes(index, queries, encode)
+    assert problems == {3: "c is not known"}
     assert calls == [("text", ["a", "c"]), ("image", ["b"])]
     np.testing.assert_array_equal(codes[[0, 3]], random_codes(2, seed=4))
     np.testing.assert_array_equal(codes[1:2], index.codes_of([20]))
-    with pytest.raises(ValueError, match="no item of the index has the id 21"):
-        query_codes(index, [Query("like", "21")], encode)
+    likes = [Query("like", "21"), Query("like", "20"), Query("like", "22")]
+    codes, problems = query_codes(index, likes, encode)
+    assert problems == {at: f"no item of the index has the id {n}" for at, n in ((0, 21), (2, 22))}
+    np.testing.assert_array_equal(codes[1:2], index.codes_of([20]))
 
 
 def test_files(tmp_path):
