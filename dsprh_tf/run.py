@@ -171,6 +171,8 @@ class Run:
         if worker:  # Only the chief owns the run folder; the others make their own beside it.
             self.folder = RunFolder(f"{chief.path}.worker{worker}")
         record = {**vars(s), "run_dir": str(self.folder.path)}
+        if s.overwrite:
+            _ = self.data.dataset  # found missing or broken before the former run is moved aside
         try:
             if self.folder.open(record, s.overwrite):
                 print(f"resuming {self.folder.path}")

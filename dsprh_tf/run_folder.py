@@ -9,9 +9,11 @@ from pathlib import Path
 
 from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.settings import NEUTRAL
+from dsprh_tf.training.checkpoints import PREVIOUS
 
 # What a run writes before its first checkpoint.
 _BEGINNING = ("flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json")
+_MOVING = ".moving"  # a run on its way into .previous or back
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pandas", "pillow")
 
 
@@ -26,6 +28,7 @@ class RunFolder:
     | checkpoints/, best/ | weights and optimizer states; the best epoch on validation pairs |
     | tensorboard/ | event files |
     | results.json, results.csv, curves.png | metrics of the test queries |
+    | .previous/ | the run that --overwrite replaces, until the new one has a checkpoint |
 
     Args:
         path: the folder.
@@ -46,7 +49,8 @@ class RunFolder:
 
         Args:
             settings: name -> value, JSON types only.
-            overwrite: start anew, whatever the folder holds.
+            overwrite: start anew, whatever the folder holds. What it held comes back if the new
+                run ends, in whatever way, before it has something to keep: a checkpoint or results.
 
         Returns:
             Whether a run with these settings is there to go on with.
@@ -56,15 +60,11 @@ class RunFolder:
                 or it holds something else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(
-            self / ".lock",
-            f"{self.path} is in use by another process: wait for it or give another --run_dir",
-        )
+        self._lock = self._locked()
         known = self / "flags.json"
+        self._recover()
         if overwrite:
-            for child in self.path.iterdir():
-                if child.name != ".lock":
-                    shutil.rmtree(child) if child.is_dir() else child.unlink()
+            self._move_aside()
         if any((self / "checkpoints").glob("*.index")):
             if not known.exists():
                 raise ValueError(
@@ -83,8 +83,9 @@ class RunFolder:
         return False
 
     def close(self) -> None:
-        """Lets other processes work on the folder again."""
+        """Lets other processes work on the folder again; see `open` for --overwrite."""
         if self._lock is not None:
+            self._recover()
             self._lock.release()
             self._lock = None
 
@@ -102,12 +103,51 @@ class RunFolder:
         Raises:
             ValueError: the folder holds no run.
         """
+        if self._lock is None and ((self / PREVIOUS).exists() or (self / _MOVING).exists()):
+            with self._locked():
+                self._recover()
         if not (self / "flags.json").is_file():
             raise ValueError(
                 f"{self.path} is not a run folder (no flags.json in it): train one with "
                 "`dsprh train`, or check --run_dir"
             )
         return read_json(self / "flags.json", "the run cannot be read; train it again")
+
+    def _locked(self) -> Lock:
+        return Lock(
+            self / ".lock",
+            f"{self.path} is in use by another process: wait for it or give another --run_dir",
+        )
+
+    def _move_aside(self) -> None:
+        """Moves what the folder holds into .previous, which appears once everything is in it."""
+        moving = self / _MOVING
+        moving.mkdir()
+        for child in self._children():
+            child.rename(moving / child.name)
+        moving.rename(self / PREVIOUS)
+
+    def _recover(self) -> None:
+        """Brings back a run that was moved aside if no other has taken its place.
+
+        A kill at any point of this or of `_move_aside` leaves what the next call completes.
+        """
+        previous, moving = self / PREVIOUS, self / _MOVING
+        if previous.exists():
+            if has_something_to_keep(self.path):
+                shutil.rmtree(previous)
+                return
+            for child in self._children():
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+            previous.rename(moving)
+        if moving.exists():
+            for child in moving.iterdir():
+                child.rename(self / child.name)
+            moving.rmdir()
+
+    def _children(self) -> list[Path]:
+        ours = (".lock", PREVIOUS, _MOVING)
+        return [child for child in self.path.iterdir() if child.name not in ours]
 
     def _compare(self, old: dict, new: dict) -> None:
         names = [
@@ -123,6 +163,11 @@ class RunFolder:
                 f"{self.path} belongs to a run with other flags ({changes}): give the same flags "
                 "to resume it, another --run_dir, or --overwrite to start anew"
             )
+
+
+def has_something_to_keep(path: Path) -> bool:
+    """Whether a run folder has a checkpoint, or results of a baseline."""
+    return any((path / "checkpoints").glob("*.index")) or (path / "results.json").exists()
 
 
 def _said(value):

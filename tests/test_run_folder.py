@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -51,12 +53,62 @@ class TestRunFolder:
         assert RunFolder(tmp_path).settings() == changed
         assert not (tmp_path / "split.json").exists()
 
-    def test_overwrite_empties(self, tmp_path):
+    def overwrite(self, path):
+        """A run folder whose run is being replaced."""
+        folder = RunFolder(path)
+        assert folder.open({**self.SETTINGS, "bits": 32}, overwrite=True) is False
+        return folder
+
+    @staticmethod
+    def content(path):
+        return {p.name: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+    def test_overwrite_keeps_the_former_run_until_there_is_a_checkpoint(self, tmp_path):
         self.begun(tmp_path)
-        changed = {**self.SETTINGS, "bits": 32}
-        assert RunFolder(tmp_path).open(changed, overwrite=True) is False
+        (tmp_path / "results.json").write_text("{}")
+        before = self.content(tmp_path)
+        folder = self.overwrite(tmp_path)
         assert not (tmp_path / "checkpoints").exists()
-        assert RunFolder(tmp_path).settings() == changed
+        assert folder.settings()["bits"] == 32
+        folder.close()  # as after an error
+        assert self.content(tmp_path) == before
+        folder = self.overwrite(tmp_path)
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "ckpt-1.index").touch()
+        folder.close()
+        assert RunFolder(tmp_path).settings()["bits"] == 32
+        assert not (tmp_path / "results.json").exists() and not (tmp_path / ".previous").exists()
+
+    @pytest.mark.parametrize("stop", range(9))
+    def test_overwrite_killed_at_any_change_of_the_folder(self, tmp_path, monkeypatch, stop):
+        self.begun(tmp_path)
+        (tmp_path / "results.json").write_text("{}")
+        before = self.content(tmp_path)
+        calls = []
+
+        def limited(function):
+            def call(*arguments, **named):
+                if len(calls) >= stop:
+                    raise InterruptedError("killed")
+                calls.append(function)
+                return function(*arguments, **named)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("rename", "mkdir", "unlink", "rmdir"):
+                patch.setattr(Path, name, limited(getattr(Path, name)))
+            folder = RunFolder(tmp_path)
+            with contextlib.suppress(InterruptedError):
+                folder.open({**self.SETTINGS, "bits": 32}, overwrite=True)
+                folder.close()
+            if folder._lock is not None:
+                folder._lock.release()
+        folder = RunFolder(tmp_path)
+        assert folder.settings() == self.SETTINGS
+        assert folder.open(self.SETTINGS) is True
+        folder.close()
+        assert self.content(tmp_path) == before
 
     def test_checkpoints_without_flags(self, tmp_path):
         self.begun(tmp_path)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
 from dsprh_tf import compat
+
+PREVIOUS = ".previous"
+"""Folder of the run that is replaced, in the run folder, until the first checkpoint is written."""
 
 
 class Checkpoints:
@@ -98,6 +102,7 @@ class Checkpoints:
             if best:
                 self._best.save(checkpoint_number=finished_epoch + 1)
             self._manager.save(checkpoint_number=finished_epoch + 1)
+            shutil.rmtree(self._read_from / PREVIOUS, ignore_errors=True)
         except (tf.errors.OpError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(

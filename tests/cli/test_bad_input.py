@@ -297,6 +297,19 @@ class TestRun:
         assert_line(outcome, "--bits: was 16, is 32", "give the same flags", "--overwrite")
         assert {path: path.read_bytes() for path in before} == before
 
+    def test_overwrite_keeps_the_former_run_if_the_new_one_cannot_begin(
+        self, program, small_flags, trained, tmp_path
+    ):
+        run_dir = tmp_path / "run"
+        shutil.copytree(trained[0], run_dir)
+        before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+        flags = [*small_flags, "--overwrite", f"--run_dir={run_dir}"]
+        assert_line(program("train", *flags, "--data_dir=nosuch.csv"), "nosuch.csv")
+        assert {path: path.read_bytes() for path in before} == before
+        # Found only once the folder is open.
+        assert_line(program("train", *flags, "--queries=4000"), "4,000 queries were asked for")
+        assert {path: path.read_bytes() for path in before} == before
+
     def test_a_mistake_does_not_occupy_the_run_folder(self, program, vector_flags):
         """The corrected command works: the refused one has begun nothing."""
         assert_line(program("train", *vector_flags, "--queries=40"), "40 queries were asked for")
