@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def require_folder(data_dir: str | os.PathLike, download: str) -> Path:
@@ -47,6 +50,126 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path} cannot be read ({error.strerror}); unpack it again") from error
 
 
+def require_regular(path: str | os.PathLike) -> None:
+    """Refuses what is no file on disk: a pipe would wait for ever, and a device may never end.
+
+    Raises:
+        ValueError: the path is missing, or it is a folder, a pipe or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        cause = getattr(error, "strerror", None) or error
+        raise ValueError(f"{os.fspath(path)!a} cannot be read ({cause})") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise ValueError(f"{path} is {kind}, expected a file")
+
+
+def text_encoding(path: str | os.PathLike) -> tuple[str, str | None]:
+    """The encoding of a text file that a person made, and a line to print where it is not UTF-8.
+
+    UTF-8 and UTF-16 with or without a mark at the beginning, UTF-32 with one; or else
+    Windows-1252 (Latin-1), if it looks as Western European text does. The whole file is read.
+
+    Raises:
+        ValueError: the file is missing or no text, or its encoding cannot be told; names the row.
+    """
+    require_regular(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+            encoding = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+            if encoding is None and head.count(0) * 3 > len(head):  # every other byte, mostly
+                encoding = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+            problem = _undecodable(file, encoding or "utf-8")
+            if problem is None:
+                note = None
+                if encoding and encoding.startswith("utf-16"):
+                    note = "text is in UTF-16"
+                return encoding or "utf-8", note
+            row, cut_off = problem
+            western = None if encoding or cut_off else _western(file)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+    if western is None:
+        what = "UTF-8" if encoding is None else encoding.upper()
+        cause = "the file is cut off in the middle of a character" if cut_off else "not text"
+        raise ValueError(
+            f"{path} row {row} is not text in {what} ({cause}), and its encoding cannot be told; "
+            "save the file as UTF-8"
+        )
+    return "cp1252", f"text is not in UTF-8, read as Windows-1252 (Latin-1), such as {western!r}"
+
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_BLOCK = 2**20
+
+
+def _undecodable(file, encoding: str) -> tuple[int, bool] | None:
+    """The row that cannot be decoded, and whether the file ends in the middle of a character.
+
+    None if the whole file can be decoded. A NUL counts as undecodable: it is in no text.
+    """
+    file.seek(0)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    row, last = 1, False
+    while not last:
+        block = file.read(_BLOCK)
+        last = not block
+        try:
+            text = decoder.decode(block, last)
+        except UnicodeDecodeError as error:
+            start = error.object[: error.start].decode(encoding, "ignore")
+            return row + start.count("\n"), last
+        if "\0" in text:
+            return row + text[: text.index("\0")].count("\n"), False
+        row += text.count("\n")
+    return None
+
+
+def _western(file) -> str | None:
+    """A word with an accent where the bytes look like Windows-1252, else None.
+
+    There, bytes beyond ASCII stand alone between letters of ASCII. In damaged UTF-8, and in
+    encodings of other scripts, most of them have a neighbour.
+    """
+    file.seek(0)
+    alone = together = 0
+    word = None
+    while block := file.read(_BLOCK):
+        if re.search(rb"[\x00\x81\x8d\x8f\x90\x9d]", block):  # stand for nothing
+            return None
+        runs = re.findall(rb"[\x80-\xff]+", block)
+        alone += sum(len(run) == 1 for run in runs)
+        together += sum(len(run) > 1 for run in runs)
+        if word is None and runs:
+            word = re.search(rb"[^\s,;|\"]*[\x80-\xff][^\s,;|\"]*", block)[0][:40].decode("cp1252")
+    return word if alone > together else None
+
+
+def open_text(path: str | os.PathLike) -> tuple[TextIO, str | None]:
+    """A text file that a person made, opened with its lines' ends as they are.
+
+    Returns:
+        The file, and a line to print where it is not UTF-8.
+
+    Raises:
+        ValueError: as `text_encoding`.
+    """
+    encoding, note = text_encoding(path)
+    try:
+        return open(path, encoding=encoding, newline=""), note
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
 def read_json(path: str | os.PathLike, fix: str) -> Any:
     """The content of a JSON file.
 
@@ -58,12 +181,20 @@ def read_json(path: str | os.PathLike, fix: str) -> Any:
         ValueError: the file is missing, unreadable, or not JSON.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError(f"{path} is not a file; {fix}")
         with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
+            text = file.read()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); {fix}") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); {fix}") from error
+    try:
+        return json.loads(text)
+    except ValueError as error:  # JSONDecodeError, and numbers of thousands of digits
+        raise ValueError(f"{path} is not valid JSON ({error}); {fix}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not valid JSON (nested too deeply); {fix}") from error
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
