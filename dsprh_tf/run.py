@@ -64,8 +64,7 @@ class Run:
 
     def __init__(self, run_dir: str | os.PathLike | None = None, **settings):
         if run_dir is not None and not settings:
-            recorded = RunFolder(run_dir).settings()
-            self._begin(recorded_settings(recorded), run_dir, opened=True)
+            self._begin(_recorded(run_dir), run_dir, opened=True)
             return
         if run_dir is not None:
             settings["run_dir"] = os.fspath(run_dir)
@@ -94,11 +93,8 @@ class Run:
             ValueError: the folder holds no run.
         """
         run = cls.__new__(cls)
-        recorded = RunFolder(run_dir).settings()
-        effective = recorded_settings(
-            recorded, data_dir=data_dir, backbone_weights=backbone_weights
-        )
-        run._begin(effective, run_dir, opened=True)
+        changed = {"data_dir": data_dir, "backbone_weights": backbone_weights}
+        run._begin(_recorded(run_dir, **changed), run_dir, opened=True)
         return run
 
     def _begin(self, effective: Effective, run_dir, opened: bool) -> None:
@@ -188,7 +184,9 @@ class Run:
         keras.utils.set_random_seed(s.seed)
         with strategy.scope():
             model = self._compiled(strategy)
-            checkpoints = Checkpoints(model, chief.path, s.max_to_keep, chief=not worker)
+            checkpoints = Checkpoints(
+                model, chief.path, s.max_to_keep, not worker, self.folder.drop_previous
+            )
         if workers > 1 and self.data.has_images:
             # All workers must read a strategy's variables together, but each has its own cache.
             self.data.build_backbone()
@@ -336,3 +334,15 @@ class Run:
             self.settings.resize,
             self.settings.method,
         )
+
+
+def _recorded(run_dir: str | os.PathLike, **changed) -> Effective:
+    """The settings of the run in a folder, with those that are given and not None."""
+    folder = RunFolder(run_dir)
+    record = folder.settings()
+    try:
+        return recorded_settings(record, **changed)
+    except ValueError as error:
+        if any(value is not None for value in changed.values()):
+            raise
+        raise ValueError(f"{folder / 'flags.json'}: {error}") from error

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.settings import NEUTRAL
-from dsprh_tf.training.checkpoints import PREVIOUS
 
 # What a run writes before its first checkpoint.
 _BEGINNING = ("flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json")
+_PREVIOUS = ".previous"
 _MOVING = ".moving"  # a run on its way into .previous or back
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pandas", "pillow")
 
@@ -89,6 +89,10 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
+    def drop_previous(self) -> None:
+        """Removes the run that --overwrite replaces: the new one has a checkpoint."""
+        shutil.rmtree(self / _PREVIOUS, ignore_errors=True)
+
     def check(self, settings: dict) -> None:
         """Refuses settings other than those of the run in the folder.
 
@@ -101,9 +105,9 @@ class RunFolder:
         """The settings of the run.
 
         Raises:
-            ValueError: the folder holds no run.
+            ValueError: the folder holds no run, or its flags.json is damaged.
         """
-        if self._lock is None and ((self / PREVIOUS).exists() or (self / _MOVING).exists()):
+        if self._lock is None and ((self / _PREVIOUS).exists() or (self / _MOVING).exists()):
             with self._locked():
                 self._recover()
         if not (self / "flags.json").is_file():
@@ -111,7 +115,11 @@ class RunFolder:
                 f"{self.path} is not a run folder (no flags.json in it): train one with "
                 "`dsprh train`, or check --run_dir"
             )
-        return read_json(self / "flags.json", "the run cannot be read; train it again")
+        fix = "the run cannot be read; train it again"
+        settings = read_json(self / "flags.json", fix)
+        if not isinstance(settings, dict):
+            raise ValueError(f"{self / 'flags.json'} holds no settings (no JSON object); {fix}")
+        return settings
 
     def _locked(self) -> Lock:
         return Lock(
@@ -125,14 +133,14 @@ class RunFolder:
         moving.mkdir()
         for child in self._children():
             child.rename(moving / child.name)
-        moving.rename(self / PREVIOUS)
+        moving.rename(self / _PREVIOUS)
 
     def _recover(self) -> None:
         """Brings back a run that was moved aside if no other has taken its place.
 
         A kill at any point of this or of `_move_aside` leaves what the next call completes.
         """
-        previous, moving = self / PREVIOUS, self / _MOVING
+        previous, moving = self / _PREVIOUS, self / _MOVING
         if previous.exists():
             if has_something_to_keep(self.path):
                 shutil.rmtree(previous)
@@ -146,7 +154,7 @@ class RunFolder:
             moving.rmdir()
 
     def _children(self) -> list[Path]:
-        ours = (".lock", PREVIOUS, _MOVING)
+        ours = (".lock", _PREVIOUS, _MOVING)
         return [child for child in self.path.iterdir() if child.name not in ours]
 
     def _compare(self, old: dict, new: dict) -> None:

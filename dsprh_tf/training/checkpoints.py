@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from dsprh_tf import compat
-
-PREVIOUS = ".previous"
-"""Folder of the run that is replaced, in the run folder, until the first checkpoint is written."""
 
 
 class Checkpoints:
@@ -26,9 +23,17 @@ class Checkpoints:
         max_to_keep: number of epochs to keep.
         chief: False for the other workers of a cluster: they must take part in saving, into a
             temporary folder, and resume from the chief's.
+        saved: called each time that an epoch has been saved.
     """
 
-    def __init__(self, model, run_dir, max_to_keep: int = 3, chief: bool = True):
+    def __init__(
+        self,
+        model,
+        run_dir,
+        max_to_keep: int = 3,
+        chief: bool = True,
+        saved: Callable[[], None] | None = None,
+    ):
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_score = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
         self.best_epoch = tf.Variable(-1, dtype=tf.int64, trainable=False)
@@ -50,6 +55,7 @@ class Checkpoints:
         )
         self._best = tf.train.CheckpointManager(self._checkpoint, str(folder / "best"), 1)
         self._read_from = Path(run_dir)
+        self._saved = saved
 
     @property
     def latest(self) -> str | None:
@@ -102,13 +108,14 @@ class Checkpoints:
             if best:
                 self._best.save(checkpoint_number=finished_epoch + 1)
             self._manager.save(checkpoint_number=finished_epoch + 1)
-            shutil.rmtree(self._read_from / PREVIOUS, ignore_errors=True)
         except (tf.errors.OpError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the checkpoint of epoch {finished_epoch + 1} could not be written ({reason}): "
                 f"free some disk space and start again to resume; the last good one is {last}"
             ) from error
+        if self._saved is not None:
+            self._saved()
 
 
 def model_parts(model) -> dict:
