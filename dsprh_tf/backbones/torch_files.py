@@ -20,13 +20,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from dsprh_tf.data.files import replacing
+from dsprh_tf.data.files import replacing, require_regular
+from dsprh_tf.data.npy_files import read_npz
 
 # First two objects of the format before PyTorch 1.6, which is a plain sequence of pickles.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-# A stride of 0 lets a few bytes claim any size; no real weight array comes near this.
-_MAX_ELEMENTS = 2**31
+# Strides of 0, and views of one storage, let a few bytes claim any size: no more than this many
+# bytes of arrays for one of the file, beyond some that tests and small files need.
+_EXPANSION, _SMALL = 20, 2**26
 
 _STORAGE_DTYPES = {
     "FloatStorage": "f4",
@@ -128,6 +130,14 @@ def _state_dict_of(loaded) -> Mapping:
     raise ValueError("no state_dict (a mapping of names to tensors) in it")
 
 
+def _check_sizes(tensors: Mapping[str, _Tensor], path: Path) -> None:
+    """Refuses tensors that would take far more memory than the file."""
+    size = os.path.getsize(path)
+    total = sum(math.prod(t.size) * t.storage.kind.itemsize for t in tensors.values())
+    if total > _EXPANSION * size + _SMALL:
+        raise ValueError(f"its tensors take {total:,} bytes, the file has {size:,}: too large")
+
+
 def _array(tensor: _Tensor, raw, byte_order: str) -> np.ndarray:
     """Contiguous array of a strided view; bfloat16, which NumPy lacks, becomes float32."""
     kind, storage = tensor.storage.kind, tensor.storage
@@ -135,8 +145,6 @@ def _array(tensor: _Tensor, raw, byte_order: str) -> np.ndarray:
     numbers = (*size, *stride, tensor.offset, storage.start, storage.elements)
     if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
         raise ValueError(f"a tensor has size {size} and stride {stride}")
-    if math.prod(size) > _MAX_ELEMENTS:
-        raise ValueError(f"a tensor of size {size} is too large")
     available = len(raw) // kind.itemsize
     used = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride)) + 1
     if storage.start + storage.elements > available or (
@@ -171,6 +179,7 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
             order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}/byteorder").strip()]
         with archive.open(pickles[0]) as stream:
             tensors = _state_dict_of(_StateDictUnpickler(stream).load())
+        _check_sizes(tensors, path)
         cache: dict[str, bytes] = {}
         arrays = {}
         for name, tensor in tensors.items():
@@ -190,6 +199,7 @@ def _read_legacy(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("unknown PyTorch protocol version")
         order = "<" if _StateDictUnpickler(stream).load()["little_endian"] else ">"
         tensors = _state_dict_of(_StateDictUnpickler(stream).load())
+        _check_sizes(tensors, path)
         keys = [str(key) for key in _StateDictUnpickler(stream).load()]
         kinds = {tensor.storage.key: tensor.storage.kind for tensor in tensors.values()}
         remaining = os.path.getsize(path) - stream.tell()
@@ -212,17 +222,11 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     return _read_zip(path) if is_zip else _read_legacy(path)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    # np.load leaves a damaged file open unless it is handed the stream.
-    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
 _READERS = {
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".safetensors": safetensors.numpy.load_file,
-    ".npz": _read_npz,
+    ".npz": read_npz,
 }
 
 
@@ -246,15 +250,10 @@ def read_weights(path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path}: got the extension {path.suffix!r}, expected one of {', '.join(_READERS)}"
         )
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    require_regular(path)
     try:
         return dict(_READERS[path.suffix](path))
-    except (
-        ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError,
-        ImportError, OverflowError, MemoryError, struct.error, pickle.UnpicklingError,
-        zipfile.BadZipFile, NotImplementedError, RuntimeError, safetensors.SafetensorError,
-    ) as error:  # fmt: skip
+    except Exception as error:  # pickle, zipfile and safetensors raise a dozen kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: cannot read weights: {reason}") from error
 

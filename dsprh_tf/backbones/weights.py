@@ -5,18 +5,22 @@ Loading torchvision's weights turns convolutions OIHW -> HWIO and fc6's columns 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
 from dsprh_tf.backbones import torch_files
+from dsprh_tf.data.files import require_regular
 
 # torchvision's classifier: the code networks replace it.
 TORCH_TOPS = {"alexnet": "classifier.6.", "resnet34": "fc."}
@@ -26,6 +30,7 @@ _TORCH_VARIABLES = {
     keras.layers.BatchNormalization: ("weight", "bias", "running_mean", "running_var"),
 }
 _LISTED = 5
+_PACKED = 20  # most bytes of values that one byte of a file may stand for
 
 
 def initialise(model, seed: int) -> None:
@@ -112,12 +117,8 @@ def load_torch(model, name: str, path: Path) -> None:
 
 def _h5_shapes(path: Path) -> tuple[dict, bool]:
     """Names and shapes in a Keras weight file, and whether it is of the older `.h5` layout."""
-    source = path
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            source = io.BytesIO(archive.read("model.weights.h5"))
     shapes = {}
-    with h5py.File(source, "r") as file:
+    with _opened_h5(path) as file:
         root = file.get("model_weights", file)
         older = "layer_names" in root.attrs
         if older:
@@ -153,20 +154,71 @@ def _keras_differences(model, path: Path) -> str:
 
 
 def load_keras(model, name: str, path: Path) -> None:
-    """Loads a Keras weight file; on failure says how it differs from the model."""
+    """Loads a Keras weight file; on failure says how it differs from the model.
+
+    Of a `.keras` file only the weights are read, so that no code in it runs.
+
+    Raises:
+        ValueError: the file is missing, damaged, of another model, or asks for other files.
+    """
+    require_regular(path)
     try:
+        _check_h5(path)
         model.load_weights(str(path))
     except Exception as error:  # Keras raises many kinds, some from h5py and zipfile
         reason = " ".join(str(error).split())
         try:
             differences = _keras_differences(model, path)
-        except (OSError, KeyError, AttributeError, zipfile.BadZipFile):
+        except Exception:
             raise ValueError(
                 f"{path}: damaged, or not a Keras weight file: {reason[:200]}"
             ) from error
         raise ValueError(
             f"{path}: not the weights of {name} (without its top): {differences or reason[:200]}"
         ) from error
+    for variable in model.weights:
+        if not np.all(np.isfinite(np.asarray(variable))):
+            raise ValueError(
+                f"{path}: {variable.name} holds NaN or infinite values; fetch the file again"
+            )
+
+
+def _check_h5(path: Path) -> None:
+    """Refuses HDF5 that leads elsewhere, or declares far more values than the file can hold."""
+    declared = 0
+
+    def look(group) -> None:
+        nonlocal declared
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link, which no weight file needs")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                look(item)
+                continue
+            if item.external or item.is_virtual:
+                raise ValueError(f"the values of {name} are in another file")
+            declared += item.nbytes
+
+    size = path.stat().st_size
+    with _opened_h5(path) as file:
+        look(file)
+    if declared > _PACKED * size + 2**20:
+        raise ValueError(f"{declared:,} bytes of values are declared in a file of {size:,} bytes")
+
+
+@contextlib.contextmanager
+def _opened_h5(path: Path) -> Iterator[h5py.File]:
+    """The HDF5 file of weights, also within a `.keras` archive."""
+    source: Any = path
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo("model.weights.h5")
+            if entry.file_size > _PACKED * max(entry.compress_size, 2**20):
+                raise ValueError(f"weights of {entry.file_size:,} bytes are declared")
+            source = io.BytesIO(archive.read(entry))
+    with h5py.File(source, "r") as file:
+        yield file
 
 
 def weights_fingerprint(model: keras.Model) -> str:

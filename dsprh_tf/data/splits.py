@@ -106,14 +106,21 @@ def load_split(path: str | os.PathLike, dataset: PairDataset) -> Split:
     """The split that `save_split` wrote, for the same data.
 
     Raises:
-        ValueError: the file is broken, or the data are not those that were split.
+        ValueError: the file is broken or altered, or the data are not those that were split.
     """
     fix = "use the data of that run, or start a new run folder"
     content = read_json(path, fix)
     if not isinstance(content, dict) or not {"seed", "fingerprint", *PARTS} <= set(content):
         raise ValueError(f"{path} is not a saved split (keys {', '.join(PARTS)}); {fix}")
+    if type(content["seed"]) is not int or not isinstance(content["fingerprint"], str):
+        raise ValueError(f"{path} has no seed or no fingerprint, it was altered; {fix}")
     position = {name: index for index, name in enumerate(dataset.ids.tolist())}
     for part in PARTS:
+        names = content[part]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{path}: {part} is not a list of ids, it was altered; {fix}")
+        if len(set(names)) != len(names):
+            raise ValueError(f"{path}: {part} names an id twice, it was altered; {fix}")
         missing = [name for name in content[part] if name not in position]
         if missing:
             raise ValueError(
@@ -130,7 +137,24 @@ def load_split(path: str | os.PathLike, dataset: PairDataset) -> Split:
         part: np.sort(np.array([position[name] for name in content[part]], np.int64))
         for part in PARTS
     }
-    return Split(**indices, seed=content["seed"], fingerprint=content["fingerprint"])
+    split = Split(**indices, seed=content["seed"], fingerprint=content["fingerprint"])
+    _check_parts(path, split, fix)
+    return split
+
+
+def _check_parts(path: str | os.PathLike, split: Split, fix: str) -> None:
+    """Refuses a saved split whose parts do not stand to each other as drawn ones do."""
+    wrong = {
+        "a query is in the database": np.intersect1d(split.query, split.database),
+        "a pair is in training and in validation": np.intersect1d(split.train, split.validation),
+        "a training pair is not in the database": np.setdiff1d(split.train, split.database),
+    }
+    for problem, indices in wrong.items():
+        if len(indices):
+            raise ValueError(f"{path}: {problem}, it was altered; {fix}")
+    for part in ("query", "database", "train"):
+        if not len(getattr(split, part)):
+            raise ValueError(f"{path}: {part} is empty, it was altered; {fix}")
 
 
 def _draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -114,7 +115,62 @@ def read_results(path: str | os.PathLike) -> Results:
             f"{path} is a results file of another version: its format is {found!r}, expected "
             f"{RESULTS_FORMAT}; {fix}"
         )
+    problem = _problem(record)
+    if problem:
+        raise ValueError(f"{path} is damaged, {problem}; {fix}")
     return Results(record)
+
+
+def _problem(record: dict) -> str | None:
+    """The first field of a record that is not as `results_record` made it, with its value."""
+    kinds = {
+        "method": str, "bits": int, "dataset": str, "seed": int, "ties": str, "chance": float,
+        "queries": int, "database": int,
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        value = record.get(name)
+        if not (_is_number(value, kind) if kind is not str else isinstance(value, str)):
+            return f"{name} is {str(value)[:40]!r}"
+    if not _is_number(record.get("validation_map", 0), float):
+        return f"validation_map is {str(record['validation_map'])[:40]!r}"
+    for direction in DIRECTIONS:
+        entry = record.get(direction)
+        if not isinstance(entry, dict) or not set(_NEEDED) <= set(entry):
+            return f"{direction} lacks numbers"
+        for name, value in entry.items():
+            if not (_is_curve(value) if isinstance(value, dict) else _is_number(value, float)):
+                return f"{direction} has {name} {str(value)[:40]!r}"
+            if isinstance(value, dict) is not (name in _CURVES):
+                return f"{direction} has {name} {str(value)[:40]!r}"
+        for curve, x in _CURVES.items():
+            if not {x, "precision"} <= set(entry[curve]):
+                return f"{direction} has a {curve} without {x}"
+        if set(entry) != set(record[DIRECTIONS[0]]):
+            return f"{direction} has other numbers than {DIRECTIONS[0]}"
+    return None
+
+
+_CURVES = {"precision_recall": "recall", "precision_at_k": "k"}
+_NEEDED = ("map", "queries_without_relevant", *_CURVES)
+
+
+def _is_number(value, kind: type) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    try:
+        return type(value) in kinds and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _is_curve(value: dict) -> bool:
+    """Whether these are lists of numbers of one length."""
+    lists = list(value.values())
+    return (
+        bool(lists)
+        and all(isinstance(numbers, list) for numbers in lists)
+        and len(set(map(len, lists))) == 1
+        and all(_is_number(number, float) for numbers in lists for number in numbers)
+    )
 
 
 def scalar_table(record: dict) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -32,7 +33,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 
-from dsprh_tf.data.files import Lock, write_json
+from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.evaluation.results import read_results
 from dsprh_tf.evaluation.retrieval import CROSS_MODAL
 from dsprh_tf.settings import as_text
@@ -95,11 +96,16 @@ class Trial:
 
     def failure(self, out: str | os.PathLike) -> str | None:
         """The reason of its failure when it was last tried; None where it did not fail."""
-        return (_read(self.folder(out) / "failed.json") or {}).get("reason")
+        content = _read(self.folder(out) / "failed.json")
+        reason = content.get("reason") if isinstance(content, dict) else None
+        return reason if isinstance(reason, str) else None
 
     def seconds(self, out: str | os.PathLike) -> float:
         """Time that it has run so far, interruptions left out; 0 where that is not known."""
-        return float((_read(self.folder(out) / "seconds.json") or {}).get("seconds", 0))
+        content = _read(self.folder(out) / "seconds.json")
+        seconds = content.get("seconds") if isinstance(content, dict) else None
+        usable = type(seconds) in (int, float) and 0 <= seconds < math.inf
+        return float(seconds) if usable else 0.0
 
     def command(self, out: str | os.PathLike) -> list[str]:
         """The command line that runs it, in the `environment`.
@@ -284,8 +290,8 @@ def _plain(value):
 def _read(path: Path):
     """The JSON content of a file, None where it is missing or half-written."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, "")
+    except ValueError:
         return None
 
 

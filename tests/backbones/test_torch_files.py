@@ -281,7 +281,7 @@ def test_unknown_extensions(tmp_path):
         write_weights(tmp_path / "w.pth", {})
     with pytest.raises(ValueError, match="extension '.bin'"):
         read_weights(tmp_path / "w.bin")
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match="No such file"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -319,7 +319,7 @@ def test_script_with_bad_input(tmp_path):
     out = tmp_path / "out.npz"
     for arguments, message in (
         ([f"--input={evil}", f"--output={out}"], "refused"),
-        ([f"--input={tmp_path / 'no.pth'}", f"--output={out}"], "no such file"),
+        ([f"--input={tmp_path / 'no.pth'}", f"--output={out}"], "No such file"),
         ([f"--input={good}", f"--output={tmp_path / 'out.bin'}"], "expected .safetensors or .npz"),
         ([f"--input={good}", f"--output={good}"], "the same file"),
         ([f"--input={good}"], "--output=FILE"),

@@ -1,0 +1,11 @@
+"""All readers that are fuzzed, by name."""
+
+from __future__ import annotations
+
+from fuzz import targets_data, targets_index, targets_models
+
+TARGETS = {
+    target.name: target
+    for module in (targets_data, targets_models, targets_index)
+    for target in module.TARGETS
+}
