@@ -243,8 +243,14 @@ def recorded_settings(record: Mapping, **changed) -> Effective:
     Args:
         record: the content of `flags.json`.
         **changed: settings that override it, where they are not None.
+
+    Raises:
+        ValueError: the record names no known method, or as `effective_settings`.
     """
-    known = (*_NAMES, *METHODS[record["method"]].setting_names())
+    method = record.get("method")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"--method is {method!r}, expected one of {', '.join(METHODS)}")
+    known = (*_NAMES, *METHODS[method].setting_names())
     given = {name: record[name] for name in known if name in record}
     given.update({name: value for name, value in changed.items() if value is not None})
     return effective_settings(given)

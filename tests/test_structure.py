@@ -25,7 +25,8 @@ ALLOWED = {
     "compat": (),
     "layers": (),
     "backbones": ("backbones", "layers"),
-    "backbones.torch_files": ("data.files",),
+    "backbones.torch_files": ("data.files", "data.npy_files"),
+    "backbones.weights": ("backbones", "data.files"),
     "backbones.feature_cache": ("backbones", "data"),
     "networks": ("layers",),
     "losses": ("layers",),
@@ -47,6 +48,7 @@ ALLOWED = {
     "methods.baselines": ("codes", "evaluation.retrieval", "similarity"),
     # Runs.
     "training": ("compat", "training"),
+    "training.checkpoints": ("compat", "data.files"),
     "training.tensorboard": ("codes", "compat", "evaluation", "metrics"),
     "settings": (
         "backbones.architectures", "codes", "data.sources", "methods", "training.optimizers",

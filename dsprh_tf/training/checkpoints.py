@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from dsprh_tf import compat
+from dsprh_tf.data.files import require_regular
 
 
 class Checkpoints:
@@ -24,6 +28,9 @@ class Checkpoints:
         chief: False for the other workers of a cluster: they must take part in saving, into a
             temporary folder, and resume from the chief's.
         saved: called each time that an epoch has been saved.
+
+    Raises:
+        ValueError: the folder holds checkpoints, and what says which is the last one is damaged.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class Checkpoints:
             **parts, epoch=self.epoch, best_score=self.best_score, best_epoch=self.best_epoch
         )
         folder = Path(run_dir)
+        for kind in ("checkpoints", "best"):
+            newest(folder / kind)  # refuses what the managers would pass over
         if not chief:
             self._temporary = tempfile.TemporaryDirectory(prefix="dsprh_worker_")
             folder = Path(self._temporary.name)
@@ -60,7 +69,7 @@ class Checkpoints:
     @property
     def latest(self) -> str | None:
         """Path of the last whole checkpoint."""
-        return tf.train.latest_checkpoint(str(self._read_from / "checkpoints"))
+        return newest(self._read_from / "checkpoints")
 
     def resume(self) -> int:
         """Restores the last checkpoint, if any; returns the epoch to go on with."""
@@ -74,7 +83,7 @@ class Checkpoints:
         Raises:
             ValueError: there is no checkpoint.
         """
-        path = tf.train.latest_checkpoint(str(self._read_from / "best")) or self.latest
+        path = newest(self._read_from / "best") or self.latest
         if not path:
             raise ValueError(f"{self._read_from} holds no checkpoint: train the run first")
         self._restore(path)
@@ -125,3 +134,53 @@ def model_parts(model) -> dict:
         parts["backbone"] = model.backbone
     variables = {name: compat.checkpoint_variables(part) for name, part in parts.items()}
     return {**variables, "alpha_epoch": model.epoch_variable}
+
+
+def newest(folder: Path) -> str | None:
+    """Path of the last checkpoint in a folder, None where there is none.
+
+    TensorFlow takes a damaged `checkpoint` file for none: a run would begin at its first epoch
+    again and replace what it has. A missing one is what a kill leaves during the first save.
+
+    Raises:
+        ValueError: the file `checkpoint` is damaged, or it names what is not there.
+    """
+    numbers = {
+        int(match[1]): path.with_suffix("")
+        for path in folder.glob("ckpt-*.index")
+        if (match := re.fullmatch(r"ckpt-(\d+)\.index", path.name))
+    }
+    state = folder / "checkpoint"
+    if not os.path.lexists(state):
+        return str(numbers[max(numbers)]) if numbers else None
+    names = [path.name for _, path in sorted(numbers.items())]
+    fix = f"restore it, or remove it to go on from the newest of {', '.join(names) or 'none'}"
+    try:
+        require_regular(state)
+    except ValueError as error:
+        raise ValueError(f"{error}; {fix}") from error
+    with _quiet():
+        content = tf.train.get_checkpoint_state(str(folder))
+    named = [] if content is None else [content.model_checkpoint_path]
+    named += [] if content is None else content.all_model_checkpoint_paths
+    # The manager removes old ones by these names.
+    if not named or any(Path(path).parent != folder for path in named):
+        raise ValueError(f"{state} is damaged; {fix}")
+    path = Path(named[0])
+    if path.name not in names:
+        raise ValueError(f"{state} names {path.name}, which is not there; {fix}")
+    for file in folder.glob(f"{path.name}.*"):
+        require_regular(file)  # TensorFlow would wait for a pipe
+    return str(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TensorFlow's remarks on a damaged file off the screen; the error names it."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("CRITICAL")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
