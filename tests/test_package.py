@@ -150,7 +150,8 @@ def test_the_package_requires_what_both_stacks_pin(wheel):
 
 
 def test_extras_require_what_their_files_pin(wheel):
-    assert set(metadata(wheel).get_all("Provides-Extra")) == {"milvus", "pgvector", "tfa", "dev"}
+    extras = {"milvus", "pgvector", "heif", "tfa", "dev"}
+    assert set(metadata(wheel).get_all("Provides-Extra")) == extras
     for extra, file in PINS.items():
         ranges, pinned = requirements(wheel, extra), pins(f"requirements{file}.txt")
         pinned = {name: version for name, version in pinned.items() if name in ranges}
