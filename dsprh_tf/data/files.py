@@ -94,11 +94,12 @@ def text_encoding(path: str | os.PathLike) -> tuple[str, str | None]:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     if western is None:
         what = "UTF-8" if encoding is None else encoding.upper()
-        cause = "the file is cut off in the middle of a character" if cut_off else "not text"
-        raise ValueError(
-            f"{path} row {row} is not text in {what} ({cause}), and its encoding cannot be told; "
-            "save the file as UTF-8"
+        end = (
+            "the file ends in the middle of a character"
+            if cut_off
+            else "nor in another encoding that can be told"
         )
+        raise ValueError(f"{path} row {row} is not text in {what}, {end}; save the file as UTF-8")
     return "cp1252", f"text is not in UTF-8, read as Windows-1252 (Latin-1), such as {western!r}"
 
 
@@ -170,19 +171,29 @@ def open_text(path: str | os.PathLike) -> tuple[TextIO, str | None]:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
-def read_json(path: str | os.PathLike, fix: str) -> Any:
+LARGE_JSON = 2**30
+"""Bytes that lists with an entry per item may have in JSON."""
+
+
+def read_json(path: str | os.PathLike, fix: str, most: int = 2**26) -> Any:
     """The content of a JSON file.
 
     Args:
         path: the file.
         fix: what to do when it is missing or broken, a clause that ends the error line.
+        most: bytes that are read; parsed, they can take thirty times as much memory.
 
     Raises:
-        ValueError: the file is missing, unreadable, or not JSON.
+        ValueError: the file is missing, unreadable, larger, or not JSON.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"{path} is not a file; {fix}")
+        if found.st_size > most:
+            raise ValueError(
+                f"{path} has {found.st_size:,} bytes, expected at most {most:,}; {fix}"
+            )
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsprh_tf.data.dataset import PairDataset
-from dsprh_tf.data.files import read_json, write_json
+from dsprh_tf.data.files import LARGE_JSON, read_json, write_json
 
 PARTS = ("query", "database", "train", "validation")
 
@@ -109,7 +109,7 @@ def load_split(path: str | os.PathLike, dataset: PairDataset) -> Split:
         ValueError: the file is broken or altered, or the data are not those that were split.
     """
     fix = "use the data of that run, or start a new run folder"
-    content = read_json(path, fix)
+    content = read_json(path, fix, LARGE_JSON)
     if not isinstance(content, dict) or not {"seed", "fingerprint", *PARTS} <= set(content):
         raise ValueError(f"{path} is not a saved split (keys {', '.join(PARTS)}); {fix}")
     if type(content["seed"]) is not int or not isinstance(content["fingerprint"], str):

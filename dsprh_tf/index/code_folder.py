@@ -22,14 +22,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from dsprh_tf.data.files import Lock, file_sha256, read_json, sync, write_bytes, write_json
-from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, code_column
+from dsprh_tf.data.files import (
+    LARGE_JSON,
+    Lock,
+    file_sha256,
+    read_json,
+    sync,
+    write_bytes,
+    write_json,
+)
+from dsprh_tf.data.npy_files import map_npy
+from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, code_column, reading, whole
 from dsprh_tf.index.sources import Item
 
 FORMAT = 1
 STORED = SCHEMA.append(pa.field("modified", pa.int64()))
 _AGAIN = "encode again with `dsprh encode`"
 _ABOUT = ("bits", "fingerprint", "modality", "source", "shard")
+_FILES = ("codes.npy", "items.parquet")
 
 
 def part_schema(bits: int) -> pa.Schema:
@@ -66,14 +76,22 @@ class CodeFolder:
                 raise ValueError(f"{file} is missing: {_AGAIN}")
             if file.stat().st_size != entry["size"] or file_sha256(file) != entry["sha256"]:
                 raise ValueError(f"{file} is truncated or altered: {_AGAIN}")
-        self.codes = np.asarray(np.load(self.path / "codes.npy", mmap_mode="r"))
+        codes = np.asarray(map_npy(self.path / "codes.npy"))
+        with reading(self.path / "items.parquet"):
+            rows = parquet.read_metadata(self.path / "items.parquet").num_rows
+        if codes.dtype != np.uint8 or codes.shape != (rows, self.bits // 8):
+            raise ValueError(
+                f"{self.path} has {rows:,} items, {self.bits} bits and codes of {codes.dtype} "
+                f"{list(codes.shape)}, which do not fit together: {_AGAIN}"
+            )
+        self.codes = codes
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def items(self) -> pa.Table:
         """Rows of `items.SCHEMA`, one per code."""
-        return parquet.read_table(self.path / "items.parquet", columns=SCHEMA.names)
+        return _read_table(self.path / "items.parquet", SCHEMA.names, SCHEMA, len(self))
 
 
 class CodeWriter:
@@ -204,6 +222,7 @@ class CodeWriter:
         merged = self.path / ".merged"
         if not merged.exists():
             return
+        self._check_merged(merged)
         shutil.rmtree(self._parts, ignore_errors=True)
         for name in ("codes.npy", "items.parquet", "codes.json"):
             if (merged / name).exists():
@@ -211,7 +230,20 @@ class CodeWriter:
         sync(self.path)
         shutil.rmtree(merged)
 
-    def _compare(self, found: dict) -> None:
+    def _check_merged(self, merged: Path) -> None:
+        """Refuses a merge that is damaged, before anything is replaced by it."""
+        if not (merged / "codes.json").exists():  # it is moved last
+            if any((merged / name).exists() for name in _FILES):
+                raise ValueError(f"{merged} has no codes.json: remove it, and {_AGAIN}")
+            return
+        for name, entry in _about(merged)["files"].items():
+            file = merged / name if (merged / name).exists() else self.path / name
+            if not file.is_file() or file_sha256(file) != entry["sha256"]:
+                raise ValueError(f"{file} is missing or damaged: remove {merged}, and {_AGAIN}")
+
+    def _compare(self, found) -> None:
+        if not isinstance(found, dict):
+            raise ValueError(f"{self._parts / 'about.json'} is damaged: give --overwrite")
         for name in _ABOUT:
             if found.get(name) != self.about[name]:
                 raise ValueError(
@@ -230,7 +262,8 @@ class CodeWriter:
             finished = CodeFolder(self.path)
             start = 0
             with parquet.ParquetFile(self.path / "items.parquet") as file:
-                for batch in file.iter_batches(GROUP_ROWS):
+                batches = file.iter_batches(GROUP_ROWS)
+                while (batch := _next(batches, self.path / "items.parquet")) is not None:
                     table = pa.Table.from_batches([batch])
                     codes = finished.codes[start : start + len(table)]
                     start += len(table)
@@ -240,7 +273,7 @@ class CodeWriter:
                     )
                     yield table.select(names)
         for path in self._part_files():
-            yield parquet.read_table(path, columns=names)
+            yield _read_table(path, names, schema, None)
 
     def _merged(self, newest: dict, columns=None) -> Iterator[tuple]:
         """Each table, with masks of its rows that are valid codes and valid problems."""
@@ -257,14 +290,55 @@ def _about(path: Path) -> dict:
         unfinished = (path / ".parts").exists()
         reason = "its encoding has not ended" if unfinished else "no codes.json in it"
         raise ValueError(f"{path} holds no codes ({reason}): {_AGAIN}")
-    about = read_json(file, _AGAIN)
+    about = read_json(file, _AGAIN, LARGE_JSON)
     found = about.get("format") if isinstance(about, dict) else None
     if found != FORMAT:
         raise ValueError(f"{file} has the format {found!r}, expected {FORMAT}: {_AGAIN}")
     missing = [n for n in (*_ABOUT, "skipped", "files") if n not in about]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}: {_AGAIN}")
+    problem = _problem(about)
+    if problem:
+        raise ValueError(f"{file} is damaged, {problem}: {_AGAIN}")
     return about
+
+
+def _problem(about: dict) -> str | None:
+    """The first field of codes.json that is not as `CodeWriter` writes it."""
+    bits, skipped, files = about["bits"], about["skipped"], about["files"]
+    if type(bits) is not int or bits < 8 or bits % 8:
+        return f"bits is {str(bits)[:40]}"
+    if not isinstance(about["fingerprint"], str) or about["modality"] not in ("image", "text"):
+        return "fingerprint or modality is something else"
+    if not isinstance(skipped, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("problem"), str) for entry in skipped
+    ):
+        return "skipped is no list of items and problems"
+    if not isinstance(files, dict) or set(files) != set(_FILES):
+        return f"files are not {' and '.join(_FILES)}"
+    for name, entry in files.items():
+        if not isinstance(entry, dict) or not {"size", "sha256"} <= set(entry):
+            return f"{name} has no size and checksum"
+    return None
+
+
+def _next(batches: Iterator, path: Path) -> pa.RecordBatch | None:
+    with reading(path):
+        return next(batches, None)
+
+
+def _read_table(path: Path, names: list[str], schema: pa.Schema, rows: int | None) -> pa.Table:
+    """Columns of a Parquet file of this folder.
+
+    Raises:
+        ValueError: it is damaged, has other columns, or another number of rows.
+    """
+    with reading(path):
+        table = parquet.read_table(path, columns=names)
+        table = whole(table, len(table) if rows is None else rows)
+    if not table.schema.equals(pa.schema([schema.field(name) for name in names])):
+        raise ValueError(f"{path} has other columns than {', '.join(names)}: {_AGAIN}")
+    return table
 
 
 def _state(content: str, size: int, modified: int | None, tags) -> int:

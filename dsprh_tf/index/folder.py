@@ -7,7 +7,11 @@
 | ids-N.npy | int64 [rows] |
 | items-N.parquet | `items.SCHEMA`, one row per code |
 | removed-N.npy | int64, removed rows that are still in the engine; only if there are any |
-| engine-N.faiss | FAISS's own format; only for approximate search |
+| engine-N.faiss | FAISS's own format, of the distinct codes; only for approximate search |
+| distinct-N.npy | int64, the distinct codes and their rows: `distinct.DistinctCodes`; beside an engine |
+
+Format 1 had engines of all rows and no distinct-N.npy. It is read, and searched as it is; the next
+change writes format 2.
 
 A change writes new files with the next N and then replaces index.json in one step: a reader, or the
 next start after a crash, finds the whole old content or the whole new content.
@@ -23,17 +27,22 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from dsprh_tf.data.files import file_sha256, sync, write_json
+import numpy as np
 
-FORMAT = 1
+from dsprh_tf.data.files import file_sha256, sync, write_json
+from dsprh_tf.data.npy_files import map_npy
+
+FORMAT, FORMATS = 2, (1, 2)  # written, and read
 ENDINGS = {
     "codes": "npy",
     "ids": "npy",
     "items": "parquet",
     "removed": "npy",
     "engine": "faiss",
+    "distinct": "npy",
 }
 _NAMES = re.compile(rf"({'|'.join(ENDINGS)})-(\d+)\.({'|'.join(set(ENDINGS.values()))})")
+_LONGEST = 2**20  # bytes of index.json
 _REBUILD = "build the index again from its codes"
 
 
@@ -50,17 +59,68 @@ def read(folder: str | os.PathLike) -> dict:
             "or check --index"
         )
     try:
+        if path.stat().st_size > _LONGEST:
+            raise ValueError(f"it has more than {_LONGEST:,} bytes")
         content = json.loads(path.read_bytes())
         found = content["format"]
-        if found == FORMAT and content.pop("sha256") != _digest(content):
+        if found in FORMATS and content.pop("sha256") != _digest(content):
             raise ValueError("it was altered")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if found in FORMATS:
+            _check(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is broken ({error}): {_REBUILD}") from error
-    if found != FORMAT:
+    if found not in FORMATS:
         raise ValueError(
-            f"{path} is of another version: its format is {found!r}, expected {FORMAT}; {_REBUILD}"
+            f"{path} is of another version: its format is {found!r}, expected "
+            f"{' or '.join(map(str, FORMATS))}; {_REBUILD}"
         )
     return content
+
+
+def _check(content: dict) -> None:
+    """Refuses content of other types than `write` was given; the engine checks what it means."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "kind": (str,),
+        "bits": (int,),
+        "rows": (int,),
+        "built_rows": (int,),
+        "files": (dict,),
+        "fingerprint": (str, type(None)),
+        "recall": (dict, type(None)),
+    }
+    content.setdefault("recall", None)  # format 1 had another one
+    for name, allowed in kinds.items():
+        value = content[name]
+        if type(value) not in allowed or isinstance(value, (int, float)) and not 0 <= value < 2**62:
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+    for kind, entry in content["files"].items():
+        match = _NAMES.fullmatch(entry["name"])
+        if not match or match[1] != kind or type(entry["size"]) is not int:
+            raise ValueError(f"{kind[:40]!r} has no file")
+    missing = [kind for kind in ("codes", "ids", "items") if kind not in content["files"]]
+    if missing:
+        raise ValueError(f"it names no file of {', '.join(missing)}")
+
+
+def load_array(path: Path, dtype) -> np.ndarray:
+    """The array of a .npy file of an index, memory-mapped.
+
+    Raises:
+        ValueError: the file is broken, or holds another type.
+    """
+    try:
+        array = np.asarray(map_npy(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is broken ({error}): {_REBUILD}") from error
+    if array.dtype != dtype:
+        raise ValueError(f"{path} is broken (it holds {array.dtype}): {_REBUILD}")
+    return array
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Writes an array to a .npy file."""
+    with open(path, "wb") as file:
+        np.save(file, array)
 
 
 def check_files(folder: str | os.PathLike, content: dict, checksums: bool = True) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from dsprh_tf.data.cells import plain_id
 from dsprh_tf.index.interface import ItemsLike, Where
 
 SCHEMA = pa.schema(
@@ -33,6 +35,7 @@ WRITING = {"compression": "zstd"}
 GROUP_ROWS = 8192  # of a row group: so many are decoded to show one item
 _KEPT_GROUPS = 64
 _END = 2**63  # ids are below
+_EXACT = 2**53  # floats from here on leave out whole numbers
 
 
 def stable_id(modality: str, name: str) -> int:
@@ -55,6 +58,36 @@ def is_id(value: str) -> bool:
     # The length first: Python reads no number of thousands of digits.
     digits = value.isascii() and value.isdecimal() and len(value) <= 19
     return digits and int(value) < _END
+
+
+def as_ids(ids) -> np.ndarray:
+    """Ids that were given, int64 [n].
+
+    Args:
+        ids: n whole numbers, which may be floats below 2^53 (pandas turns a column of numbers into
+            floats where one is missing) or texts.
+
+    Raises:
+        ValueError: one of them is no whole number below 2^63, or none for sure.
+    """
+    given = np.asarray(ids).reshape(-1)
+    if given.dtype.kind in "iu" or not given.size:
+        wrong = given > np.uint64(_END - 1) if given.dtype == np.uint64 else np.zeros(0, bool)
+    elif given.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # NaN is unequal
+            wrong = ~((np.abs(given) < _EXACT) & (given == np.floor(given)))
+    elif given.dtype.kind in "OU":
+        names = [plain_id(value) for value in given.tolist()]
+        wrong = np.array([not is_id(name) for name in names])
+        given = given if wrong.any() else np.array(list(map(int, names)), np.int64)
+    else:
+        wrong = np.ones(given.shape, bool)
+    if wrong.any():
+        raise ValueError(
+            f"received the id {given[wrong][0]!s:.40}, expected whole numbers below 2^63, and as "
+            "floats below 2^53, which are exact"
+        )
+    return given.astype(np.int64)
 
 
 def text_items(texts: Sequence[str], ids=None, tags=None) -> pa.Table:
@@ -85,28 +118,24 @@ def id_items(ids: Sequence[int] | np.ndarray) -> pa.Table:
     """The items table of items of which only the ids are known.
 
     Args:
-        ids: n whole numbers from 0 to 2^63 - 1.
+        ids: n whole numbers from 0 to 2^63 - 1; see `as_ids`.
 
     Raises:
         ValueError: the ids are something else.
     """
     kind_of = type(ids).__name__
     ids = np.asarray(ids)
-    if ids.size == 0 and ids.ndim == 1:
-        ids = ids.astype(np.int64)
-    if ids.dtype.kind not in "iu" or ids.ndim != 1:
+    if (ids.dtype.kind not in "iufO" and ids.size) or ids.ndim != 1:
         raise ValueError(
             f"received items of type {kind_of} ({ids.dtype} {list(ids.shape)}), expected an Arrow "
             f"table with the columns {', '.join(SCHEMA.names)}, an array of ids (one whole number "
             "per code), or None to number the items"
         )
-    outside = (ids < 0) | (ids >= _END)
-    if outside.any():
-        raise ValueError(f"received the id {ids[outside][0]}, expected numbers from 0 to 2^63 - 1")
+    ids = as_ids(ids)
     nothing = [None] * len(ids)
     return pa.table(
         {
-            "id": ids.astype(np.int64),
+            "id": ids,
             "modality": [""] * len(ids),
             "path": nothing,
             "text": nothing,
@@ -169,6 +198,8 @@ def checked(items: pa.Table, rows: int) -> pa.Table:
     if items["id"].null_count:
         raise ValueError("an item has no id: give every item a whole number of its own")
     ids, counts = np.unique(items["id"].to_numpy(), return_counts=True)
+    if rows and ids[0] < 0:
+        raise ValueError(f"received the id {ids[0]}, expected numbers from 0 to 2^63 - 1")
     if len(ids) < rows:
         raise ValueError(f"id {ids[counts > 1][0]} occurs twice among the items: ids are unique")
     return items
@@ -198,6 +229,28 @@ def code_column(codes: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(codes.shape[1]), len(codes), [None, data])
 
 
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turns what pyarrow raises on a damaged Parquet file into a `ValueError` that names it."""
+    try:
+        yield
+    except Exception as error:  # ArrowException, OSError, MemoryError
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} is damaged ({cause}): write it again") from error
+
+
+def whole(table: pa.Table, rows: int) -> pa.Table:
+    """A table as it was read, if its values are in order: text is UTF-8, lists end in it.
+
+    Raises:
+        ValueError: they are not, or there are more or fewer than `rows`.
+    """
+    table.validate(full=True)
+    if len(table) != rows:
+        raise ValueError(f"{len(table):,} rows, expected {rows:,}")
+    return table
+
+
 class Items:
     """The items of an index in the order of its rows, in memory or in a Parquet file.
 
@@ -216,27 +269,36 @@ class Items:
         if isinstance(source, pa.Table):
             self._table = source
         else:
-            try:
+            with reading(source):
                 self._file = parquet.ParquetFile(source, memory_map=True)
-                if not self._file.schema_arrow.equals(SCHEMA):
-                    raise ValueError("its columns are others")
-            except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
-                raise ValueError(f"{source} is not an items table ({error})") from error
+            if not self._file.schema_arrow.equals(SCHEMA):
+                raise ValueError(f"{source} is not an items table: its columns are others")
+            self._path = source
             metadata = self._file.metadata
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             self._starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
-            self._group = functools.lru_cache(_KEPT_GROUPS)(self._file.read_row_group)
+            self._group = functools.lru_cache(_KEPT_GROUPS)(self._read_group)
 
     def __len__(self) -> int:
         return len(self._table) if self._file is None else self._file.metadata.num_rows
 
     def table(self) -> pa.Table:
         """All items, in memory."""
-        return self._table if self._file is None else self._file.read()
+        return self._table if self._file is None else self._read()
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all items."""
-        return self._table[name] if self._file is None else self._file.read([name])[name]
+        return self._table[name] if self._file is None else self._read([name])[name]
+
+    def _read(self, columns: list[str] | None = None) -> pa.Table:
+        with reading(self._path):
+            return whole(self._file.read(columns), len(self))
+
+    def _read_group(self, group: int) -> pa.Table:
+        with reading(self._path):
+            return whole(
+                self._file.read_row_group(group), self._file.metadata.row_group(group).num_rows
+            )
 
     def take(self, rows: np.ndarray) -> pa.Table:
         """Some of the items, in the order of `rows` (int64 [m])."""

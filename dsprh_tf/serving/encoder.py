@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import string
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from dsprh_tf.data.files import read_json
+from dsprh_tf.data.files import file_sha256, read_json, require_regular
 from dsprh_tf.data.text import STOP_WORDS
 from dsprh_tf.serving.suggestions import describe, suggestions
 
@@ -18,6 +18,7 @@ KINDS = ("image", "text")
 INFO = "encoder.json"
 WORDS = "vocabulary.json"
 EXTRA = "assets.extra"
+_AGAIN = "write the export again with `dsprh export`"
 
 _SUGGESTED = 5  # unknown words of a text: each costs a comparison with the whole vocabulary
 
@@ -52,20 +53,18 @@ class Encoder:
             )
         self.kind, self.version = kind, found[-1]
         path = folder / str(self.version)
+        self.info = _read_info(path)
+        self.bits = self.info["bits"]
+        _check_files(path, self.info.get("files", {}))
         try:
-            self.info = json.loads((path / EXTRA / INFO).read_text(encoding="utf-8"))
-            self.bits = int(self.info["bits"])
             self._model = tf.saved_model.load(str(path))
             self._encode = self._model.signatures["serving_default"]
-        except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+            self._input = next(iter(self._encode.structured_input_signature[1]))
+        except Exception as error:  # TensorFlow raises many kinds, some without words
             raise ValueError(
-                f"{path} is not a complete export ({type(error).__name__}): "
-                "write it again with `dsprh export`"
+                f"{path} is not a complete export ({type(error).__name__}): {_AGAIN}"
             ) from error
-        self._input = next(iter(self._encode.structured_input_signature[1]))
-        words = path / EXTRA / WORDS
-        fix = "write the export again with `dsprh export`"
-        self.vocabulary = tuple(read_json(words, fix)["vocabulary"]) if words.exists() else ()
+        self.vocabulary = _read_words(path / EXTRA / WORDS)
         self._near = suggestions(self.vocabulary)
 
     def encode(self, items, batch_size: int = 32) -> np.ndarray:
@@ -195,6 +194,56 @@ def load_encoder(export_dir, kind: str) -> Encoder:
             "run on images and texts"
         )
     return encoder
+
+
+def _read_info(path: Path) -> dict:
+    """The content of an export's encoder.json.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    file = path / EXTRA / INFO
+    if not file.is_file():
+        raise ValueError(f"{path} is not a complete export (no {EXTRA}/{INFO}): {_AGAIN}")
+    info = read_json(file, _AGAIN)
+    bits = info.get("bits") if isinstance(info, dict) else None
+    if type(bits) is not int or bits < 8 or bits % 8:
+        raise ValueError(f"{file} is damaged, bits is {str(bits)[:40]}: {_AGAIN}")
+    for name in ("image_size", "vocabulary_size"):
+        if type(info.get(name)) not in (int, type(None)):
+            raise ValueError(f"{file} is damaged, {name} is {str(info[name])[:40]}: {_AGAIN}")
+    if not isinstance(info.get("fingerprint"), str):
+        raise ValueError(f"{file} is damaged, it has no fingerprint: {_AGAIN}")
+    files = info.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
+        raise ValueError(f"{file} is damaged, files is no list of checksums: {_AGAIN}")
+    return info
+
+
+def _check_files(path: Path, files: dict[str, str]) -> None:
+    """Compares an export's files with their checksums; exports of version 0.1 have none.
+
+    A flipped bit in a graph is another model, and TensorFlow does not notice.
+    """
+    # Without checksums, only that TensorFlow will not wait for a pipe.
+    for file in path.rglob("*"):
+        if not file.is_dir():
+            require_regular(file)
+    for name, digest in files.items():
+        file = path / name
+        if not file.is_file() or file_sha256(file) != digest:
+            raise ValueError(f"{file} is missing or altered: {_AGAIN}")
+
+
+def _read_words(file: Path) -> tuple[str, ...]:
+    """The words of a text encoder, () for others."""
+    if not os.path.lexists(file):
+        return ()
+    content = read_json(file, _AGAIN)
+    words = content.get("vocabulary") if isinstance(content, dict) else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{file} is damaged, it has no vocabulary: {_AGAIN}")
+    return tuple(words)
 
 
 def versions(folder: Path) -> list[int]:

@@ -23,7 +23,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from dsprh_tf import codes
 from dsprh_tf.data import preprocess
-from dsprh_tf.data.files import write_bytes
+from dsprh_tf.data.files import file_sha256, write_bytes
 from dsprh_tf.serving.encoder import EXTRA, INFO, KINDS, WORDS, versions
 
 _WARMUP_BATCH = 32
@@ -118,10 +118,10 @@ def export_encoders(
                 tf.saved_model.save(module, str(folder), signatures=signatures[kind])
             extra = folder / EXTRA
             extra.mkdir()
-            entry = {"encoder": kind, **info}
-            (extra / INFO).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
             if kind == "text" and bag_of_words is not None:
                 bag_of_words.save(extra / WORDS)
+            entry = {"encoder": kind, **info, "files": _checksums(folder)}
+            (extra / INFO).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
             _write_warmup(extra / "tf_serving_warmup_requests", f"{kind}_encoder", warmups[kind])
         paths = {
             "models_config": export_dir / "models.config",
@@ -277,6 +277,12 @@ def _models_config() -> str:
             name=name, base_path=f"/models/{name}", model_platform="tensorflow"
         )
     return text_format.MessageToString(config)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of all files that decide the codes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def _publish(unfinished: dict[str, Path]) -> dict[str, Path]:
