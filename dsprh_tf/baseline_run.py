@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from dsprh_tf.evaluation.encode_pairs import near_map
 from dsprh_tf.evaluation.results import Results, read_results, results_record, write_results
-from dsprh_tf.evaluation.retrieval import evaluate_directions
+from dsprh_tf.evaluation.retrieval import Encoded, evaluate_directions, evaluate_own_items
 from dsprh_tf.methods import baselines
 from dsprh_tf.run_data import RunData
 from dsprh_tf.run_folder import RunFolder
@@ -97,8 +98,8 @@ class BaselineRun:
             The record of `results.json`, a dict that prints as a table.
 
         Raises:
-            ValueError: the folder holds results of other settings or of another version, the data
-                have no labels, or the baseline cannot be fitted to them.
+            ValueError: the folder holds results of other settings or of another version, or the
+                baseline cannot be fitted to the data.
         """
         record = self._record()
         if not self.is_finished(record):
@@ -141,14 +142,20 @@ class BaselineRun:
     def _fit_and_evaluate(self) -> Results:
         s, data = self.settings, RunData(self.settings, self.folder, keep=True)
         labels, split = data.dataset.labels, data.split
+        images = data.image_features(np.concatenate([split.train, split.query, split.database]))
+        training = images[split.train], data.source.text_features(split.train)
+        fitted = baselines.fit(self.baseline, *training, s.bits, s.seed, self.shared_space)
+
+        def encode(indices: np.ndarray) -> Encoded:
+            rows = None if labels is None else labels[indices]
+            return fitted.encoded(images[indices], data.source.text_features(indices), rows)
+
+        query, database = encode(split.query), encode(split.database)
         if labels is None:
-            raise ValueError(f"{s.dataset} data has no labels: they say which results are relevant")
-        items = {part: getattr(split, part) for part in ("train", "query", "database")}
-        images = data.image_features(np.concatenate(list(items.values())))
-        pairs = {part: (images[i], data.source.text_features(i)) for part, i in items.items()}
-        fitted = baselines.fit(self.baseline, *pairs["train"], s.bits, s.seed, self.shared_space)
-        query, database = (
-            fitted.encoded(*pairs[part], labels[items[part]]) for part in ("query", "database")
-        )
-        results = evaluate_directions(query, database)
+            results = evaluate_own_items(query, database)
+            results["neighbour_map"] = near_map(
+                encode, data.source, split.query, split.database, lambda items: images, s.seed
+            )
+        else:
+            results = evaluate_directions(query, database)
         return results_record(self.baseline, s.bits, s.dataset, s.seed, results)

@@ -163,7 +163,7 @@ def evaluate_cosine(
 
     def score_group(start: int) -> list[dict[str, np.ndarray]]:
         rows = slice(start, min(start + group, queries))
-        keys = _cosine_keys(query[rows], database, start)  # by all cores, before the threads
+        keys = cosine_keys(query[rows], database, start)  # by all cores, before the threads
         labels = query_labels[:, rows]
         return _map_blocks(lambda block: score(keys[block], labels[:, block]), len(keys), size)
 
@@ -250,8 +250,17 @@ def _check_embeddings(query, database) -> tuple[np.ndarray, np.ndarray]:
     return query, database
 
 
-def _cosine_keys(query: np.ndarray, database: np.ndarray, first: int = 0) -> np.ndarray:
-    """int32 `[nq, nd]` that rank as falling cosines do: -2^30 times the cosine, rounded."""
+def cosine_keys(query: np.ndarray, database: np.ndarray, first: int = 0) -> np.ndarray:
+    """int32 `[nq, nd]` that rank as falling cosines do: -2^30 times the cosine, rounded.
+
+    Args:
+        query: Floating `[nq, D]`.
+        database: Floating `[nd, D]`.
+        first: Number of the first query, for errors.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
     query = _unit("query", query, first)
     keys = np.empty((len(query), len(database)), np.int32)
     step = max(1, COSINE_BYTES // (16 * (len(query) + database.shape[1])))
@@ -468,33 +477,3 @@ def _ideal_dcg(shared: np.ndarray, cut: int) -> np.ndarray:
     steps = np.diff(_gain(np.arange(grades)))
     ideal = (discount[np.minimum(at_least, cut)] * steps).sum(axis=1)
     return np.where(ideal > 0, ideal, 1)
-
-
-def pair_reciprocal_rank(image_codes: np.ndarray, text_codes: np.ndarray) -> float:
-    """Mean reciprocal rank of each item's own partner, over both directions; needs no labels.
-
-    Ties count half: an item whose partner is one of t at the same distance behind r nearer ones
-    ranks r + (t + 1) / 2, so that constant codes score no better than chance.
-
-    Args:
-        image_codes: uint8 `[n, bits / 8]`, packed.
-        text_codes: uint8 `[n, bits / 8]`, packed, row i the partner of image i.
-
-    Returns:
-        A number in (0, 1].
-
-    Raises:
-        ValueError: If there are no rows, or not as many of one as of the other.
-    """
-    if len(image_codes) != len(text_codes) or not len(image_codes):
-        raise ValueError(
-            f"got {len(image_codes)} image and {len(text_codes)} text codes, expected as many of "
-            "one as of the other, at least one"
-        )
-    distance = codes.hamming_distance(image_codes, text_codes)
-    reciprocal = []
-    for matrix in (distance, distance.T):
-        own = np.diagonal(matrix)[:, None]
-        rank = (matrix < own).sum(axis=1) + ((matrix == own).sum(axis=1) + 1) / 2
-        reciprocal.append((1 / rank).mean())
-    return float(np.mean(reciprocal))

@@ -16,9 +16,9 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import read_json, write_json
 from dsprh_tf.data.images import image_bytes
 from dsprh_tf.data.splits import Split
-from dsprh_tf.evaluation.encode_pairs import PairEncoder, validation_map
+from dsprh_tf.evaluation.encode_pairs import PairEncoder, near_map, validation_map
 from dsprh_tf.evaluation.results import Results, results_record, write_results
-from dsprh_tf.evaluation.retrieval import evaluate_directions
+from dsprh_tf.evaluation.retrieval import evaluate_directions, evaluate_own_items
 from dsprh_tf.methods.base import image_rate
 from dsprh_tf.model import CrossModalHashing
 from dsprh_tf.run_data import RunData, precision
@@ -276,6 +276,9 @@ class Run:
     def evaluate(self, ties: str = "stable") -> Results:
         """Metrics of the test queries in all directions; written to the run folder.
 
+        Data without labels get those of `own_items` in both directions between modalities, and a
+        MAP with the nearest pairs by features as relevant.
+
         Args:
             ties: "stable" (tied distances in database order) or "average"; the latter goes to
                 files of its own.
@@ -284,14 +287,9 @@ class Run:
             The record of `results.json`, a dict that prints as a table.
 
         Raises:
-            ValueError: the data has no labels, or the run is not trained.
+            ValueError: the run is not trained.
         """
         s = self.settings
-        if self.data.dataset.labels is None:
-            raise ValueError(
-                f"{s.dataset} data has no labels, so nothing says which results are relevant: add "
-                "a labels column and train again, or search the codes without evaluating them"
-            )
         model = self.restore()
         everything = np.concatenate([self.data.split.query, self.data.split.database])
         self.data.source.cache = None
@@ -301,14 +299,19 @@ class Run:
                 cache.ensure(everything)
                 self.data.source.cache = cache
         encode = PairEncoder(model, self.data.source)
-        results = evaluate_directions(
-            encode(self.data.split.query, "encoding queries"),
-            encode(self.data.split.database, "encoding database"),
-            ties=ties,
-        )
+        split, features = self.data.split, self.data.image_features
+        query = encode(split.query, "encoding queries")
+        database = encode(split.database, "encoding database")
+        if query.labels is None:
+            results = evaluate_own_items(query, database, ties)
+            results["neighbour_map"] = near_map(
+                encode, self.data.source, split.query, split.database, features, s.seed
+            )
+        else:
+            results = evaluate_directions(query, database, ties=ties)
         score = None
-        if len(self.data.split.validation):
-            score = validation_map(encode, self.data.split, self.data.image_features, s.seed)
+        if len(split.validation):
+            score = validation_map(encode, split, features, s.seed)
         record = results_record(s.method, s.bits, s.dataset, s.seed, results, score)
         write_results(self.folder.path, record)
         return record

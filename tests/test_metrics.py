@@ -292,45 +292,6 @@ def test_empty_sets_and_unknown_options_are_refused():
             metrics.evaluate(query_codes, database_codes, query_labels, labels, at=at)
 
 
-def naive_reciprocal_rank(image, text):
-    distance = codes.hamming_distance(image, text).astype(int)
-    reciprocal = []
-    for matrix in (distance, distance.T):
-        for i, row in enumerate(matrix):
-            nearer = sum(d < row[i] for d in row)
-            tied = sum(d == row[i] for d in row)  # itself included
-            ranks = [nearer + place for place in range(1, tied + 1)]
-            reciprocal.append(1 / np.mean(ranks))
-    return np.mean(reciprocal)
-
-
-@pytest.mark.parametrize("items, bits", [(1, 8), (2, 8), (30, 8), (30, 64)])
-def test_pair_reciprocal_rank_equals_the_naive_loop(items, bits):
-    rng = np.random.default_rng(items + bits)
-    image = rng.standard_normal((items, bits))
-    text = image + rng.standard_normal((items, bits))
-    image, text = codes.pack(image), codes.pack(text)
-    expected = naive_reciprocal_rank(image, text)
-    assert metrics.pair_reciprocal_rank(image, text) == pytest.approx(expected)
-    assert metrics.pair_reciprocal_rank(text, image) == pytest.approx(expected)
-
-
-def test_pair_reciprocal_rank_of_perfect_and_of_constant_codes():
-    perfect = codes.pack(np.where(np.eye(16) > 0, 1, -1))
-    assert metrics.pair_reciprocal_rank(perfect, perfect) == 1
-    constant = codes.pack(np.ones((9, 16)))
-    assert metrics.pair_reciprocal_rank(constant, constant) == pytest.approx(1 / 5)
-
-
-def test_pair_reciprocal_rank_refuses_codes_that_are_no_pairs():
-    packed = codes.pack(np.ones((3, 16)))
-    for image, text in ((packed, packed[:2]), (packed[:0], packed[:0])):
-        with pytest.raises(ValueError, match="expected as many of one as of the other, at least"):
-            metrics.pair_reciprocal_rank(image, text)
-    with pytest.raises(ValueError, match="16 and 8 bits"):
-        metrics.pair_reciprocal_rank(packed, packed[:, :1])
-
-
 class TestCosine:
     @pytest.mark.parametrize("at", [1, 7, 50, 1000])
     @pytest.mark.parametrize("size", [1, 6, 40])

@@ -29,11 +29,8 @@ def main() -> None:
     run.train()
     if not run.is_chief:
         return
-    if run.dataset.labels is None:
-        print("no labels: training is done, evaluation would need them")
-    else:
-        print(run.evaluate())
-        print(f"results: {run.folder.path}/{', '.join(results_files())}")
+    print(run.evaluate())
+    print(f"results: {run.folder.path}/{', '.join(results_files())}")
     folder = run.folder.path
     print(f"run folder: {folder}   (tensorboard --logdir {folder.parent})")
 

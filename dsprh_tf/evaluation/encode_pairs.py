@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -12,7 +14,7 @@ from dsprh_tf.data.splits import Split
 from dsprh_tf.evaluation.retrieval import Encoded, neighbour_map
 from dsprh_tf.similarity import nearest_by_features
 
-_QUERIES, _DATABASE = 500, 5_000  # validation and training pairs at most in the validation MAP
+_QUERIES, _DATABASE = 500, 5_000  # pairs at most in a MAP of near pairs
 
 
 class PairEncoder:
@@ -58,21 +60,35 @@ class PairEncoder:
         )
 
 
-def validation_map(encode: PairEncoder, split: Split, image_features, seed: int) -> float:
-    """MAP of validation pairs that search training pairs for near ones; no labels, no test queries.
+def near_map(
+    encode: Callable[[np.ndarray], Encoded],
+    source: PairSource,
+    queries: np.ndarray,
+    database: np.ndarray,
+    image_features: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+) -> float:
+    """MAP of pairs that search others for near ones, which needs no labels.
 
-    At most 500 validation pairs search at most 5,000 training pairs.
+    Near are the 5 % nearest by features (`similarity.nearest_by_features`). At most 500 pairs
+    search at most 5,000.
 
     Args:
-        encode: encodes the pairs.
-        split: names them.
+        encode: encodes the pairs at some indices.
+        source: has their texts' features.
+        queries: int64 indices.
+        database: int64 indices.
         image_features: items -> [N, D_I] with their features by the untouched backbone filled in.
         seed: of the draw of pairs.
     """
     rng = np.random.default_rng(seed)
-    drawn = (split.validation, _QUERIES), (split.train, _DATABASE)
+    drawn = (queries, _QUERIES), (database, _DATABASE)
     parts = [np.sort(rng.permutation(items)[:most]) for items, most in drawn]
     images = image_features(np.concatenate(parts))
-    query, database = ((images[rows], encode.source.text_features(rows)) for rows in parts)
-    near = nearest_by_features(query, database)
-    return neighbour_map(encode(parts[0]), encode(parts[1]), near)
+    query, others = ((images[rows], source.text_features(rows)) for rows in parts)
+    return neighbour_map(encode(parts[0]), encode(parts[1]), nearest_by_features(query, others))
+
+
+def validation_map(encode: PairEncoder, split: Split, image_features, seed: int) -> float:
+    """`near_map` of validation pairs that search training pairs; no labels, no test queries."""
+    return near_map(encode, encode.source, split.validation, split.train, image_features, seed)

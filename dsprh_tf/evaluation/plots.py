@@ -25,12 +25,16 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))  # for curves tha
 def plot_curves(record: Mapping) -> Figure:
     """Precision-recall and precision@k of the two cross-modal directions, with the chance line.
 
+    Of data without labels: recall@k of each query's own text or image.
+
     Args:
         record: The content of a `results.json`.
 
     Returns:
         A figure with an Agg canvas: save it, or draw it into TensorBoard.
     """
+    if "compared_by" in record:
+        return _plot_own_items(record)
     figure = new_figure(10, 4.4)
     figure.suptitle(title(record, with_chance=False), fontsize=11)
     axes = figure.subplots(1, 2, sharey=True)
@@ -50,6 +54,25 @@ def plot_curves(record: Mapping) -> Figure:
         panel.set_title(text)
     axes[1].set_ylabel("")  # the other one's
     axes[1].legend(frameon=False)
+    return figure
+
+
+def _plot_own_items(record: Mapping) -> Figure:
+    figure = new_figure(7, 4.4)
+    figure.suptitle(title(record, with_chance=False), fontsize=11)
+    axes = figure.subplots()
+    size = record["queries"] + record["database"]
+    for direction, colour, dash in zip(CROSS_MODAL, COLOURS, _DASHES):
+        curve = record[direction]["recall_at_k"]
+        text = (
+            f"{direction.replace('_to_', ' → ')}, median rank {record[direction]['median_rank']:g}"
+        )
+        axes.plot(curve["k"], curve["recall"], label=text, color=colour, ls=dash, marker="o", ms=4)
+    axes.plot(curve["k"], [k / size for k in curve["k"]], label="chance", **CHANCE_LINE)
+    axes.set(xscale="log", xlabel="k", ylabel="recall@k of the own text or image", ylim=(0, 1.02))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(frameon=False)
+    finish(axes)
     return figure
 
 
@@ -110,6 +133,8 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 def is_cosine(record: Mapping) -> bool:
     """Whether the results are those of embeddings."""
+    if "compared_by" in record:
+        return record["compared_by"] == "cosine"
     return "rank" in record["image_to_text"]["precision_recall"]
 
 

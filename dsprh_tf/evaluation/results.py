@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from dsprh_tf.data.files import read_json, replacing, write_json
+from dsprh_tf.evaluation.own_items import RECALL_AT
 from dsprh_tf.evaluation.plots import plot_curves, title
-from dsprh_tf.evaluation.retrieval import DIRECTIONS
+from dsprh_tf.evaluation.retrieval import CROSS_MODAL, DIRECTIONS
 
 RESULTS_FORMAT = 1
 """Version of `results.json`, its first entry; a change that old readers misread raises it."""
@@ -39,7 +41,8 @@ def results_record(
         bits: Code length.
         dataset: Name of the dataset.
         seed: Seed of split and training.
-        results: What `evaluate_directions` returned.
+        results: What `evaluate_directions` returned; for data without labels, what
+            `evaluate_own_items` returned and `"neighbour_map"`.
         validation_map: What `neighbour_map` returned for validation pairs, if there are any.
 
     Returns:
@@ -49,9 +52,15 @@ def results_record(
     head = {"format": RESULTS_FORMAT, "method": method, "bits": int(bits), "dataset": dataset}
     head["seed"] = int(seed)
     counts = {name: results[name] for name in ("ties", "chance", "queries", "database")}
+    counts |= {name: results[name] for name in _WITHOUT_LABELS if name in results}
     if validation_map is not None:
         counts["validation_map"] = validation_map
-    return Results({**head, **counts, **{name: results[name] for name in DIRECTIONS}})
+    return Results({**head, **counts, **{name: results[name] for name in directions(results)}})
+
+
+def directions(record: Mapping) -> tuple[str, ...]:
+    """The directions of a record: all four; without labels the two between modalities."""
+    return CROSS_MODAL if "compared_by" in record else DIRECTIONS
 
 
 def results_files(ties: str = "stable") -> list[str]:
@@ -131,27 +140,36 @@ def _problem(record: dict) -> str | None:
         value = record.get(name)
         if not (_is_number(value, kind) if kind is not str else isinstance(value, str)):
             return f"{name} is {str(value)[:40]!r}"
-    if not _is_number(record.get("validation_map", 0), float):
-        return f"validation_map is {str(record['validation_map'])[:40]!r}"
-    for direction in DIRECTIONS:
+    for name in ("validation_map", "neighbour_map"):
+        if not _is_number(record.get(name, 0), float):
+            return f"{name} is {str(record[name])[:40]!r}"
+    labelled = "compared_by" not in record
+    if not labelled and record["compared_by"] not in ("hamming", "cosine"):
+        return f"compared_by is {str(record['compared_by'])[:40]!r}"
+    needed, curves = (_NEEDED, _CURVES) if labelled else (OWN, _OWN_CURVES)
+    for direction in directions(record):
         entry = record.get(direction)
-        if not isinstance(entry, dict) or not set(_NEEDED) <= set(entry):
+        if not isinstance(entry, dict) or not {*needed, *curves} <= set(entry):
             return f"{direction} lacks numbers"
         for name, value in entry.items():
             if not (_is_curve(value) if isinstance(value, dict) else _is_number(value, float)):
                 return f"{direction} has {name} {str(value)[:40]!r}"
-            if isinstance(value, dict) is not (name in _CURVES):
+            if isinstance(value, dict) is not (name in curves):
                 return f"{direction} has {name} {str(value)[:40]!r}"
-        for curve, x in _CURVES.items():
-            if not {x, "precision"} <= set(entry[curve]):
+        for curve, (x, y) in curves.items():
+            if not {x, y} <= set(entry[curve]):
                 return f"{direction} has a {curve} without {x}"
         if set(entry) != set(record[DIRECTIONS[0]]):
             return f"{direction} has other numbers than {DIRECTIONS[0]}"
     return None
 
 
-_CURVES = {"precision_recall": "recall", "precision_at_k": "k"}
-_NEEDED = ("map", "queries_without_relevant", *_CURVES)
+_CURVES = {"precision_recall": ("recall", "precision"), "precision_at_k": ("k", "precision")}
+_NEEDED = ("map", "queries_without_relevant")
+_WITHOUT_LABELS = ("compared_by", "neighbour_map")
+OWN = (*(f"recall@{k}" for k in RECALL_AT), "median_rank")
+"""The numbers of a direction where there are no labels."""
+_OWN_CURVES = {"recall_at_k": ("k", "recall")}
 
 
 def _is_number(value, kind: type) -> bool:
@@ -190,7 +208,7 @@ def scalar_table(record: dict) -> pd.DataFrame:
             "direction": direction,
             **{name: v for name, v in record[direction].items() if not isinstance(v, dict)},
         }
-        for direction in DIRECTIONS
+        for direction in directions(record)
     ]
     return pd.DataFrame(rows)
 
@@ -210,16 +228,23 @@ def format_table(record: dict) -> str:
         .replace("ndcg", "NDCG")
         .replace("_min_r", " /min(R,rel)")
         .replace("precision@radius2", "P@radius<=2")
+        .replace("median_rank", "median rank")
         for name in names
     ]
     lines = [title(record), f"{'':<16}" + "".join(f"  {header:>8}" for header in headers)]
-    for direction in DIRECTIONS:
+    for direction in directions(record):
         cells = [
             f"  {record[direction][name]:>{max(8, len(header))}.4f}"
             for name, header in zip(names, headers)
         ]
         lines.append(f"{direction.replace('_to_', ' -> '):<16}" + "".join(cells))
-    unanswerable = record["image_to_text"]["queries_without_relevant"]
+    if "neighbour_map" in record:
+        lines.append(
+            "no labels: recall and median rank of each query's own text or image among all "
+            f"{record['queries'] + record['database']:,} items; MAP with the 5 % nearest by "
+            f"features as relevant {record['neighbour_map']:.4f}"
+        )
+    unanswerable = record["image_to_text"].get("queries_without_relevant")
     if unanswerable:
         lines.append(f"{unanswerable:,} queries have no relevant item; they count 0")
     if "validation_map" in record:

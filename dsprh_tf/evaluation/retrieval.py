@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsprh_tf import metrics
+from dsprh_tf.evaluation.own_items import evaluate_own
 
 DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
 CROSS_MODAL = DIRECTIONS[:2]
@@ -94,15 +95,45 @@ def evaluate_directions(
     }
 
 
+def evaluate_own_items(query: Encoded, database: Encoded, ties: str = "stable") -> dict:
+    """Metrics of data without labels: where each query's own text or image ranks among all items.
+
+    Args:
+        query: Held-out pairs. A query's own partner is the one relevant item.
+        database: The items that are ranked together with the partners of all queries.
+        ties: Recorded; ties always count by expectation, see `dsprh_tf.evaluation.own_items`.
+
+    Returns:
+        `{"image_to_text": ..., "text_to_image": ...}` as `own_items.evaluate_own` gives them, and
+        `"compared_by"` ("hamming" or "cosine"), `"ties"`, `"chance"` (of recall@1), `"queries"`,
+        `"database"`.
+    """
+    results: dict = {}
+    for direction in CROSS_MODAL:
+        source, target = direction.split("_to_")
+        gallery = np.concatenate([query.side(target), database.side(target)])
+        results[direction] = evaluate_own(query.side(source), gallery)
+    return {
+        **results,
+        "compared_by": "cosine" if query.image_codes.dtype.kind == "f" else "hamming",
+        "ties": ties,
+        "chance": 1 / len(gallery),
+        "queries": len(query.image_codes),
+        "database": len(database.image_codes),
+    }
+
+
 def neighbour_map(query: Encoded, database: Encoded, near: np.ndarray) -> float:
     """MAP with neighbours instead of labels, mean of both cross-modal directions.
 
     Args:
-        query: codes of held-out pairs.
-        database: codes of training pairs.
+        query: codes or embeddings of held-out pairs.
+        database: codes or embeddings of the pairs that they search.
         near: bool [queries, database], such as `similarity.nearest_by_features` gives.
     """
     # Item j carries the numbers of the queries that it is near to as its labels.
     labels = np.eye(len(near), dtype=np.uint8), near.T.astype(np.uint8)
     pairs = ((query.image_codes, database.text_codes), (query.text_codes, database.image_codes))
-    return float(np.mean([metrics.evaluate(*pair, *labels)["map"] for pair in pairs]))
+    by_cosine = query.image_codes.dtype.kind == "f"
+    evaluate = metrics.evaluate_cosine if by_cosine else metrics.evaluate
+    return float(np.mean([evaluate(*pair, *labels)["map"] for pair in pairs]))

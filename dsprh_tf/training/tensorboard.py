@@ -9,12 +9,18 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from dsprh_tf import codes, compat, metrics
+from dsprh_tf import codes, compat
 from dsprh_tf.evaluation.contact_sheet import RetrievalItem, RetrievalRow, draw_contact_sheet
 from dsprh_tf.evaluation.encode_pairs import PairEncoder
+from dsprh_tf.evaluation.own_items import pair_reciprocal_rank
 from dsprh_tf.evaluation.plots import plot_curves
-from dsprh_tf.evaluation.results import results_record
-from dsprh_tf.evaluation.retrieval import CROSS_MODAL, Encoded, evaluate_directions
+from dsprh_tf.evaluation.results import OWN, results_record
+from dsprh_tf.evaluation.retrieval import (
+    CROSS_MODAL,
+    Encoded,
+    evaluate_directions,
+    evaluate_own_items,
+)
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the contact sheet
@@ -39,7 +45,8 @@ class Monitor(keras.callbacks.Callback):
     """Writes an epoch's terms, code statistics, validation metrics and images to TensorBoard.
 
     Validation pairs were taken out of the training pairs; the test queries are never touched.
-    Labels, where there are any, are shown (validation MAP@50) but choose nothing: the selection
+    Labels, where there are any, are shown (validation MAP@50; else recall and median rank of each
+    pair's own partner among validation and training pairs) but choose nothing: the selection
     score is the mean reciprocal rank of each validation pair's own partner, which needs none. A
     supervised method is chosen by what it learns, the mean MAP of both directions.
 
@@ -120,7 +127,7 @@ class Monitor(keras.callbacks.Callback):
         if not len(self._validation):
             return
         query = self._encoder(self._validation)
-        score = metrics.pair_reciprocal_rank(query.image_codes, query.text_codes)
+        score = pair_reciprocal_rank(query.image_codes, query.text_codes)
         scalars["validation/pair_reciprocal_rank"] = score
         results = None
         if query.labels is not None and (self._supervised or self._writer is not None):
@@ -132,13 +139,17 @@ class Monitor(keras.callbacks.Callback):
             logs["selection_score"] = score
         if self._writer is None:
             return
-        if results is not None:
-            for direction in CROSS_MODAL:
-                scalars[f"validation/map@50_{direction}"] = results[direction]["map@50"]
-            record = results_record(
-                "validation", self.model.bits, self._source.dataset.name, self._seed, results
-            )
-            figures["validation/precision_recall"] = _as_array(record)
+        shown, figure = ("map@50",), "validation/precision_recall"
+        if results is None:
+            results = evaluate_own_items(query, database)
+            shown, figure = OWN, "validation/recall"
+        for direction in CROSS_MODAL:
+            for name in shown:
+                scalars[f"validation/{name}_{direction}"] = results[direction][name]
+        record = results_record(
+            "validation", self.model.bits, self._source.dataset.name, self._seed, results
+        )
+        figures[figure] = _as_array(record)
         if self._source.dataset.image_paths is not None:
             figures["validation/retrieval"] = self._contact_sheet(query, database)
 

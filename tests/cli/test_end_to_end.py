@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import ROOT
+from helpers import ROOT, read_events
 from PIL import Image
 
 from dsprh_tf import codes
@@ -299,7 +299,7 @@ def test_variants_train_and_are_evaluated_alike_later(program, vectors, tmp_path
     assert (run_dir / "results.json").read_bytes() == before
 
 
-def test_pairs_without_labels_train_but_are_not_evaluated(
+def test_pairs_without_labels_are_evaluated_by_their_own_texts(
     program, small_flags, scenes_dir, tmp_path
 ):
     rows = read_csv(scenes_dir / "manifest.csv")
@@ -314,10 +314,13 @@ def test_pairs_without_labels_train_but_are_not_evaluated(
     ]  # fmt: skip
     outcome = program("train", *small_flags, *changes)
     assert outcome.code == 0, outcome.err
-    assert "no labels: training is done" in outcome.out
-    assert not (tmp_path / "run" / "results.json").exists()
-    line = program("evaluate", f"--run_dir={tmp_path / 'run'}").line
-    assert "has no labels, so nothing says which results are relevant: add a labels col" in line
+    assert "no labels: recall and median rank of each query's own text" in outcome.out
+    written = (tmp_path / "run" / "results.json").read_bytes()
+    record = json.loads(written)
+    assert 0 < record["image_to_text"]["recall@10"] <= 1 and 0 < record["neighbour_map"] <= 1
+    assert "validation/recall@10_image_to_text" in read_events(tmp_path / "run")
+    assert program("evaluate", f"--run_dir={tmp_path / 'run'}").code == 0
+    assert (tmp_path / "run" / "results.json").read_bytes() == written
 
 
 class TestHelp:

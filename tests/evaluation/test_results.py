@@ -13,6 +13,7 @@ from PIL import Image
 
 from dsprh_tf import codes, metrics
 from dsprh_tf.evaluation import results
+from dsprh_tf.evaluation.own_items import evaluate_own
 from dsprh_tf.evaluation.plots import COLOURS, line_styles, plot_curves
 from dsprh_tf.evaluation.results import (
     format_table,
@@ -20,7 +21,13 @@ from dsprh_tf.evaluation.results import (
     results_record,
     write_results,
 )
-from dsprh_tf.evaluation.retrieval import DIRECTIONS, Encoded, evaluate_directions
+from dsprh_tf.evaluation.retrieval import (
+    CROSS_MODAL,
+    DIRECTIONS,
+    Encoded,
+    evaluate_directions,
+    evaluate_own_items,
+)
 
 
 def encoded(seed, rows, labels=True):
@@ -251,3 +258,48 @@ def test_curves_show_both_directions_and_chance(record):
         assert list(axes.lines[2].get_ydata()) == [record["chance"]] * 2
     ranks = record["text_to_image"]["precision_at_k"]
     np.testing.assert_allclose(axes.lines[1].get_ydata(), ranks["precision"])
+
+
+@pytest.fixture(scope="module")
+def own_record():
+    """Of data without labels."""
+    found = evaluate_own_items(encoded(0, 9, labels=False), encoded(1, 120, labels=False))
+    return results_record("dsprh", 16, "pairs", 3, {**found, "neighbour_map": 0.25}, 0.5)
+
+
+def test_without_labels_the_gallery_is_all_items():
+    query, database = encoded(0, 9, labels=False), encoded(1, 40, labels=False)
+    found = evaluate_own_items(query, database)
+    gallery = np.concatenate([query.text_codes, database.text_codes])
+    assert found["image_to_text"] == evaluate_own(query.image_codes, gallery)
+    assert found["chance"] == 1 / 49 and found["compared_by"] == "hamming"
+
+
+def test_without_labels_files_and_table(own_record, tmp_path):
+    assert write_results(tmp_path, own_record) == ["results.json", "results.csv", "curves.png"]
+    assert read_results(tmp_path / "results.json") == own_record
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert list(table["direction"]) == list(CROSS_MODAL)
+    assert table["recall@10"][0] == pytest.approx(own_record["image_to_text"]["recall@10"])
+    Image.open(tmp_path / "curves.png").verify()
+    lines = format_table(own_record).split("\n")
+    assert lines[1].split() == ["recall@1", "recall@5", "recall@10", "median", "rank"]
+    assert "among all 129 items" in lines[4] and "relevant 0.2500" in lines[4]
+    assert "MAP 0.5000" in lines[5]
+    (axes,) = plot_curves(own_record).axes
+    own = own_record["text_to_image"]["recall_at_k"]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), own["recall"])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"neighbour_map": "high"}, "neighbour_map is 'high'"),
+        ({"compared_by": "eye"}, "compared_by is 'eye'"),
+        ({"text_to_image": {"recall@1": 0.5}}, "text_to_image lacks numbers"),
+    ],
+)
+def test_without_labels_damage_is_named(own_record, change, message, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({**own_record, **change}))
+    with pytest.raises(ValueError, match=message):
+        read_results(tmp_path / "results.json")

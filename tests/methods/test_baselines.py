@@ -8,8 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from dsprh_tf import codes, metrics
+from dsprh_tf import codes
 from dsprh_tf.baseline_run import SETTINGS, BaselineRun
+from dsprh_tf.evaluation.own_items import pair_reciprocal_rank
 from dsprh_tf.evaluation.results import read_results
 from dsprh_tf.evaluation.retrieval import DIRECTIONS, evaluate_directions
 from dsprh_tf.methods import METHODS, baselines
@@ -172,7 +173,7 @@ class TestEveryBaseline:
         values = fitted.encode(image, text)
         assert values[0].shape == values[1].shape == (60, 16)
         if fitted.binary:
-            assert metrics.pair_reciprocal_rank(*map(codes.pack, values)) > 0.5
+            assert pair_reciprocal_rank(*map(codes.pack, values)) > 0.5
         else:
             nearest = (unit_rows(values[0]) @ unit_rows(values[1]).T).argmax(axis=1)
             assert (nearest == np.arange(60)).mean() > 0.8
@@ -447,10 +448,20 @@ class TestProgram:
         assert "needs --baseline, one of cca_itq, float, lsh" in program("baseline", *flags).line
         flags.append("--baseline=cca_itq")
         assert "fewer than 64 bits" in program("baseline", *flags, "--bits=64").line
+
+    @pytest.mark.parametrize("baseline", ["lsh", "float"])
+    def test_without_labels_own_texts_are_looked_for(self, program, vectors, tmp_path, baseline):
         arrays = np.load(vectors)
         np.savez(tmp_path / "bare.npz", image=arrays["image"], text=arrays["text"])
-        line = program("baseline", *flags, f"--data_dir={tmp_path / 'bare.npz'}").line
-        assert "features data has no labels" in line
+        flags = [*vector_flags(tmp_path / "bare.npz", tmp_path / "run"), f"--baseline={baseline}"]
+        outcome = program("baseline", *flags)
+        assert outcome.code == 0, outcome.err
+        assert "no labels: recall and median rank of each query's own text or image" in outcome.out
+        record = read_results(tmp_path / "run" / "results.json")
+        assert record["compared_by"] == ("cosine" if baseline == "float" else "hamming")
+        assert 0 < record["neighbour_map"] <= 1 and "map" not in record["image_to_text"]
+        size = record["queries"] + record["database"]
+        assert 1 <= record["text_to_image"]["median_rank"] <= size
 
     def test_help(self, program):
         outcome = program("baseline", "--help")
