@@ -184,7 +184,9 @@ def asked() -> list[Query]:
     for value in _LIKE.value:
         check_id(value, f"--like={value}")
     if _QUERIES.value:
-        queries += read_queries(_QUERIES.value)
+        queries += read_queries(
+            _QUERIES.value, lambda line: print(f"note: {line}", file=sys.stderr)
+        )
     if not queries:
         raise ValueError("nothing to search by: give --text, --image, --like or --queries")
     return queries

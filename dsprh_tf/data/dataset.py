@@ -51,7 +51,7 @@ class PairDataset:
     ids: np.ndarray
     image_paths: np.ndarray | None = None
     texts: np.ndarray | None = None
-    text_lists: np.ndarray | None = None
+    text_lists: np.ndarray | Sequence[tuple[str, ...]] | None = None
     labels: np.ndarray | None = None
     label_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] | None = None

@@ -1,21 +1,20 @@
-"""A user's own pairs, listed in a CSV, Parquet or JSONL manifest."""
+"""A user's own pairs, listed in a manifest: CSV, JSON Lines or Parquet."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import re
-from collections.abc import Iterator
+from array import array
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pyarrow import parquet
 
-from dsprh_tf.data.dataset import PairDataset
+from dsprh_tf.data import cells, columns
+from dsprh_tf.data.dataset import SPLIT_NAMES, PairDataset
 from dsprh_tf.data.files import require_folder
+from dsprh_tf.data.label_lists import read_labels
+from dsprh_tf.data.manifest import KINDS, Manifest
 
-_KINDS = ("csv", "parquet", "jsonl")
 _LAYOUT = (
     "a manifest.csv, manifest.parquet or manifest.jsonl needs the columns image (path relative to "
     "the manifest) and text, and may have labels (a;b), split (query, database or train) and id"
@@ -25,79 +24,57 @@ _LAYOUT = (
 def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> PairDataset:
     """A user's own images and texts.
 
-    Columns: `image` (path relative to the manifest), `text`; optional `labels` (separated by ";"
-    or "|", or a list in JSONL and Parquet), `split` (query, database or train; train pairs are in
-    the database too) and `id`. Other columns are ignored. Rows are counted as a spreadsheet or
-    editor shows them: a CSV's header is row 1, the first line of a JSONL and the first row of a
-    Parquet file are row 1.
+    Columns: `image` (path relative to the manifest), `text`; optional `labels`
+    (`label_lists.read_labels`), `split` (query, database or train; train pairs are in the database
+    too) and `id`. Usual other names of these columns are understood (`columns`). Rows with the
+    same image, or with the same id where there are ids, are one pair with several texts and the
+    labels of all. What was understood, and which columns were not read, stands in the notes.
 
     Args:
-        manifest: the manifest, or a folder with a `manifest.{csv,parquet,jsonl}`.
+        manifest: the manifest, or a folder with a `manifest.{csv,tsv,jsonl,ndjson,parquet}`.
         on_bad_image: "error" or "skip".
 
     Raises:
         ValueError: the manifest is missing or broken, lacks a column, or has a row without text, a
-            bad image, an unknown split or a repeated id; the line names file and row.
+            bad image, an unknown split, labels that cannot be understood, or the id of another
+            image; the line names file and row.
     """
     path = _manifest(Path(manifest))
-    table = list(read_rows(path))
-    if not table:
+    wanted = {
+        "image": columns.IMAGE, "text": columns.TEXT, "labels": columns.LABELS,
+        "split": columns.SPLIT, "id": columns.IMAGE_ID,
+    }  # fmt: skip
+    table = Manifest(path, wanted)
+    if table.names:
+        table.require(("image", "text"), _LAYOUT)
+    pairs = _Pairs(path)
+    for row, record in table.rows():
+        pairs.add(row, record)
+    if not pairs.rows:
         raise ValueError(f"{path} has no rows; {_LAYOUT}")
-    columns = {key for _, record in table for key in record}
-    missing = [column for column in ("image", "text") if column not in columns]
-    if missing:
-        raise ValueError(
-            f"{path} has no column {' and no column '.join(missing)} (it has "
-            f"{', '.join(sorted(columns)) or 'none'}); {_LAYOUT}"
-        )
-    where = [f"{path.name} row {row}" for row, _ in table]
-    images = _needed(path, table, "image")
-    texts = _needed(path, table, "text")
-    labels, names, notes = _labels([label_set(record.get("labels")) for _, record in table])
+    labels, names, label_notes = pairs.labels()
     dataset = PairDataset(
         name="pairs",
-        ids=np.array(_ids(path, table) if "id" in columns else _image_ids(images, where)),
-        image_paths=np.array([str(path.parent / image) for image in images], object),
-        texts=np.array([" ".join(text.split()) for text in texts], object),
+        ids=np.array(pairs.ids),
+        image_paths=np.array([str(path.parent / image) for image in pairs.images], object),
+        texts=np.array([" ".join(texts) for texts in pairs.text_lists()], object),
+        text_lists=pairs.text_lists() if pairs.has_several_texts else None,
         labels=labels,
         label_names=names,
-        given_split=_given_split(path, table) if "split" in columns else None,
-        notes=(f"{len(table):,} rows in {path.name}", *notes),
-    )
-    return dataset.drop_bad_images(on_bad_image, where)
-
-
-def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
-    """The rows of a manifest, one after another, as (row number, column -> value).
-
-    Column names are in lower case, missing values are "". Rows are counted as in `load_pairs`.
-
-    Args:
-        path: a .csv, .parquet or .jsonl file.
-
-    Raises:
-        ValueError: it is of another kind, missing, or broken; says in which row.
-    """
-    path = Path(path)
-    reader = _READERS.get(path.suffix[1:].lower())
-    if reader is None:
-        raise ValueError(f"{path} is not a .csv, .parquet or .jsonl file")
-    try:
-        for row, record in reader(path):
-            record = _clean(record)
-            _check_text(path, row, record)
-            yield row, record
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+        given_split=pairs.given_split() if "split" in table.columns else None,
+        notes=(
+            f"{len(pairs.label_cells):,} rows in {path.name}", *table.notes, *pairs.notes(),
+            *label_notes,
+        ),
+    )  # fmt: skip
+    return dataset.drop_bad_images(on_bad_image, [pairs.where(row) for row in pairs.rows])
 
 
 def _manifest(path: Path) -> Path:
     if path.is_file():
-        if path.suffix[1:].lower() not in _KINDS:
-            raise ValueError(f"{path} is not a .csv, .parquet or .jsonl file; {_LAYOUT}")
         return path
     folder = require_folder(path, _LAYOUT)
-    found = [folder / f"manifest.{kind}" for kind in _KINDS]
+    found = [folder / f"manifest.{kind}" for kind in KINDS]
     found = [candidate for candidate in found if candidate.is_file()]
     if len(found) != 1:
         names = ", ".join(candidate.name for candidate in found) or "no manifest"
@@ -105,152 +82,152 @@ def _manifest(path: Path) -> Path:
     return found[0]
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for row, record in enumerate(reader, 2):
-                if None in record or None in record.values():
-                    raise ValueError(
-                        f"{path} row {row} has another number of fields than the header; quote "
-                        "fields that contain commas"
-                    )
-                yield row, record
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8 ({error}); save it as such") from error
+class _Pairs:
+    """Rows of a manifest, gathered into pairs: small per row, for manifests of millions.
 
+    Attributes:
+        rows: the first row of each pair.
+        ids, images: of each pair.
+        label_cells: of each row.
+    """
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
-    with open(path, "rb") as file:
-        for row, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} row {row} is not JSON ({error}); write one object per line"
-                ) from error
-            if not isinstance(record, dict):
-                raise ValueError(
-                    f"{path} row {row} is not a JSON object; write one object per line"
-                )
-            yield row, record
+    def __init__(self, path: Path):
+        self._path = path
+        self.rows: list[int] = []
+        self.ids: list[str] = []
+        self.images: list[str] = []
+        self.label_cells: list[Any] = []
+        self._texts: list[str | dict[str, None]] = []  # a dictionary where there are several
+        self._splits: list[str] = []
+        self._pair_of_key: dict[str, int] = {}
+        self._pair_of_row = array("q")
+        self._row_numbers = array("q")
+        self._distinct: dict[Any, Any] = {}
+        self._repeated = self._respelled = 0
 
+    def where(self, row: int) -> str:
+        """The beginning of an error line."""
+        return f"{self._path.name} row {row}"
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict]]:
-    try:
-        with parquet.ParquetFile(path) as file:
-            start = 1
-            for batch in file.iter_batches(4096):  # rows that are in memory at once
-                yield from enumerate(batch.to_pylist(), start)
-                start += len(batch)
-    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        cause = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a Parquet file ({cause}); write it again") from error
+    def add(self, row: int, record: dict[str, Any]) -> None:
+        """Takes a row: a pair of its own, or further texts and labels of one."""
+        image, name = self._needed(row, "image", record["image"]), None
+        try:
+            texts = list(dict.fromkeys(cells.texts_of(record["text"])))
+            name = cells.plain_id(record["id"]) if "id" in record else None
+        except ValueError as error:
+            raise ValueError(f"{self._path} row {row}: {error}") from error
+        if name is not None:
+            self._needed(row, "id", name)
+        self._needed(row, "text", texts)
+        spelled = cells.file_name(self._path.parent, image)
+        self._respelled += spelled != image
+        image = os.path.normpath(spelled)
+        pair = self._pair_of_key.setdefault(image if name is None else name, len(self.rows))
+        split = self._split(row, record) if "split" in record else ""
+        if pair == len(self.rows):
+            self.rows.append(row)
+            self.images.append(spelled)
+            self.ids.append(spelled if name is None else name)
+            self._splits.append(split)
+            self._texts.append(texts[0])
+        elif os.path.normpath(self.images[pair]) != image:
+            raise ValueError(
+                f"{self._path} row {row}: id {name!r} occurs in row {self.rows[pair]} already, "
+                "with another image; ids are unique"
+            )
+        elif self._splits[pair] != split:
+            raise ValueError(
+                f"{self._path} row {row}: split is {split!r}, but {self._splits[pair]!r} in row "
+                f"{self.rows[pair]} with the same image; a pair belongs to one of them"
+            )
+        else:
+            self._repeated += self._has_texts(pair, texts)
+        self._add_texts(pair, texts)
+        cell = record.get("labels", "")
+        self.label_cells.append(self._distinct.setdefault(cells.key(cell), cell))
+        self._pair_of_row.append(pair)
+        self._row_numbers.append(row)
 
+    def _has_texts(self, pair: int, texts: list[str]) -> bool:
+        held = self._texts[pair]
+        return texts == [held] if isinstance(held, str) else all(text in held for text in texts)
 
-_READERS = {"csv": _read_csv, "parquet": _read_parquet, "jsonl": _read_jsonl}
+    def _add_texts(self, pair: int, texts: list[str]) -> None:
+        if self._has_texts(pair, texts):
+            return
+        held = self._texts[pair]
+        if isinstance(held, str):
+            held = self._texts[pair] = {held: None}
+        held.update(dict.fromkeys(texts))
 
-
-def _clean(record: dict) -> dict:
-    """The record with column names in lower case, without null values turned into "nan"."""
-    return {
-        str(key).strip().lower(): "" if _is_null(value) else value for key, value in record.items()
-    }
-
-
-def _check_text(path: Path, row: int, record: dict) -> None:
-    """Refuses text that cannot be written anywhere: JSON can spell half a character."""
-    for column, value in record.items():
-        for part in value if isinstance(value, list) else (value,):
-            if not isinstance(part, str) or part.isascii():  # most are: costs nothing
-                continue
-            try:
-                part.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"{path} row {row}: {column} has {part[error.start]!a}, half of a surrogate "
-                    "pair and no character; write the value again in UTF-8"
-                ) from error
-
-
-def _is_null(value) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
-
-
-def _needed(path: Path, table, column: str) -> list[str]:
-    values = []
-    for row, record in table:
-        value = str(record.get(column, "")).strip()
+    def _needed(self, row: int, column: str, value: Any) -> Any:
         if not value:
-            raise ValueError(f"{path} row {row}: {column} is empty; fill it in or remove the row")
-        values.append(value)
-    return values
-
-
-def _ids(path: Path, table) -> list[str]:
-    ids = _needed(path, table, "id")
-    seen: dict[str, int] = {}
-    for (row, _), name in zip(table, ids):
-        if name in seen:
             raise ValueError(
-                f"{path} row {row}: id {name!r} occurs in row {seen[name]} already; ids are unique"
+                f"{self._path} row {row}: {column} is empty; fill it in or remove the row"
             )
-        seen[name] = row
-    return ids
+        return value
 
-
-def _image_ids(images: list[str], where: list[str]) -> list[str]:
-    """The image paths as ids; one that several rows share is told apart by their rows."""
-    names, counts = np.unique(images, return_counts=True)
-    shared = set(names[counts > 1].tolist())
-    return [
-        f"{image} ({label})" if image in shared else image for image, label in zip(images, where)
-    ]
-
-
-def label_set(value) -> list[str]:
-    """Labels or tags as a manifest has them: "a;b", "a|b" or a list."""
-    if value is None:
-        return []
-    parts = re.split(r"[;|]", value) if isinstance(value, str) else np.atleast_1d(value).tolist()
-    return [str(part).strip() for part in parts if str(part).strip()]
-
-
-def _labels(
-    label_sets: list[list[str]],
-) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """uint8 [N, L] with its names by the alphabet, or None where no row has a label."""
-    names = tuple(sorted({label for labels in label_sets for label in labels}))
-    if not names:
-        return None, (), ["no labels: training works, evaluation needs them"]
-    column = {name: index for index, name in enumerate(names)}
-    labels = np.zeros((len(label_sets), len(names)), np.uint8)
-    for row, row_labels in enumerate(label_sets):
-        labels[row, [column[label] for label in row_labels]] = 1
-    bare = int(np.sum(~labels.any(axis=1)))
-    notes = [f"{len(names)} labels"]
-    if bare:
-        notes.append(f"{bare:,} rows have no label: they are kept, and relevant to nothing")
-    return labels, names, notes
-
-
-def _given_split(path: Path, table) -> dict[str, np.ndarray]:
-    given: dict[str, list[int]] = {"query": [], "database": [], "train": []}
-    for index, (row, record) in enumerate(table):
-        value = str(record.get("split", "")).strip().lower()
-        if value not in given:
+    def _split(self, row: int, record: dict[str, Any]) -> str:
+        value = str(record["split"]).strip().lower()
+        if value not in SPLIT_NAMES:
             raise ValueError(
-                f"{path} row {row}: split is {value!r}, expected query, database or train"
+                f"{self._path} row {row}: split is {cells.shown(value)}, expected query, database "
+                "or train"
             )
-        given[value].append(index)
-    given["database"] = sorted(given["database"] + given["train"])
-    if not given["query"] or not given["database"]:
-        raise ValueError(
-            f"{path}: the column split names {len(given['query'])} query and "
-            f"{len(given['database'])} database or train rows, expected both; or leave it out"
-        )
-    if not given["train"]:
-        del given["train"]  # the whole database then
-    return {key: np.array(value, np.int64) for key, value in given.items()}
+        return value
+
+    @property
+    def has_several_texts(self) -> bool:
+        """Whether some pair has more than one text."""
+        return any(isinstance(texts, dict) for texts in self._texts)
+
+    def text_lists(self) -> list[tuple[str, ...]]:
+        """The texts of each pair, none twice."""
+        return [(texts,) if isinstance(texts, str) else tuple(texts) for texts in self._texts]
+
+    def labels(self) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+        """uint8 [N, L], the labels' names and notes; None where no row has a label."""
+        found = read_labels(self.label_cells, lambda i: self.where(self._row_numbers[i]))
+        if not found.names:
+            return None, (), [*found.notes, "no labels: training works, evaluation needs them"]
+        column = {name: index for index, name in enumerate(found.names)}
+        labels = np.zeros((len(self.rows), len(column)), np.uint8)
+        for pair, names in zip(self._pair_of_row, found.lists):
+            labels[pair, [column[name] for name in names]] = 1
+        notes = list(found.notes)
+        if bare := int(np.sum(~labels.any(axis=1))):
+            notes.append(f"{bare:,} pairs have no label: they are kept, and relevant to nothing")
+        return labels, found.names, notes
+
+    def given_split(self) -> dict[str, np.ndarray]:
+        """The pairs of each part that the column split names."""
+        parts: dict[str, list[int]] = {part: [] for part in SPLIT_NAMES}
+        for pair, part in enumerate(self._splits):
+            parts[part].append(pair)
+        parts["database"] = sorted(parts["database"] + parts["train"])
+        if not parts["query"] or not parts["database"]:
+            raise ValueError(
+                f"{self._path}: the column split names {len(parts['query'])} query and "
+                f"{len(parts['database'])} database or train rows, expected both; or leave it out"
+            )
+        if not parts["train"]:
+            del parts["train"]  # the whole database then
+        return {part: np.array(pairs, np.int64) for part, pairs in parts.items()}
+
+    def notes(self) -> list[str]:
+        """Lines on what was gathered."""
+        notes = []
+        if self._respelled:
+            notes.append(f"{self._respelled:,} images are spelled with \\, found with /")
+        merged = len(self._row_numbers) - len(self.rows)
+        if merged or self.has_several_texts:
+            count = sum(map(len, self.text_lists()))
+            notes.append(
+                f"{len(self.rows):,} pairs with {count:,} texts: rows of one image are one pair"
+                if merged
+                else f"{len(self.rows):,} pairs with {count:,} texts"
+            )
+        if repeated := self._repeated:
+            notes.append(f"{repeated:,} rows repeat image and text of another")
+        return notes

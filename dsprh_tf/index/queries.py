@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsprh_tf.data.files import read_lines
+from dsprh_tf.data import cells, columns
+from dsprh_tf.data.files import text_encoding
 from dsprh_tf.data.images import MAX_PIXELS, checked_bytes
-from dsprh_tf.data.pairs import read_rows
+from dsprh_tf.data.manifest import Manifest
 from dsprh_tf.index.interface import Index
 from dsprh_tf.index.items import is_id
 from dsprh_tf.index.location import check_encoders
@@ -31,13 +32,16 @@ class Query(NamedTuple):
     value: str
 
 
-def read_queries(path: str | os.PathLike) -> list[Query]:
+def read_queries(
+    path: str | os.PathLike, note: Callable[[str], None] = lambda line: None
+) -> list[Query]:
     """The queries that a file lists, in its order.
 
     Args:
         path: a .txt file with one text per line, empty lines excepted; or a manifest (CSV,
             Parquet, JSONL) each row of which has one of text, image (a path relative to the
             manifest) and like.
+        note: called with each line on how the file was read.
 
     Raises:
         ValueError: the file is missing or broken, a row has none or several of them, or a value
@@ -45,23 +49,53 @@ def read_queries(path: str | os.PathLike) -> list[Query]:
     """
     path = Path(path)
     if path.suffix.lower() == ".txt":
-        return [Query("text", line) for line in read_lines(path) if line.strip()]
-    queries = []
-    for row, record in read_rows(path):
-        values = {kind: str(record.get(kind, "")).strip() for kind in KINDS}
-        found = [Query(kind, value) for kind, value in values.items() if value]
+        return _text_queries(path, note)
+    wanted = {"text": columns.TEXT, "image": columns.IMAGE, "like": columns.LIKE}
+    manifest = Manifest(path, wanted)
+    if manifest.names and not manifest.columns:
+        manifest.require(("text",), "or image or like: one of them per row")
+    queries: list[Query] = []
+    for row, record in manifest.rows():
+        where = f"{path} row {row}"
+        try:
+            like = cells.plain_id(record.get("like", ""))
+            values = {
+                "text": cells.texts_of(record.get("text", "")),
+                "image": [record["image"]] if record.get("image") else [],
+                "like": [like] if like else [],
+            }
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        found = [kind for kind, given in values.items() if given]
         if len(found) != 1:
             raise ValueError(
-                f"{path} row {row}: expected one of text, image and like, found "
-                f"{' and '.join(query.kind for query in found) or 'none'}"
+                f"{where}: expected one of text, image and like, found "
+                f"{' and '.join(found) or 'none'}"
             )
-        (query,) = found
-        if query.kind == "like":
-            check_id(query.value, f"{path} row {row}: like is {query.value!r}")
-        elif query.kind == "image":
-            query = query._replace(value=os.path.join(path.parent, query.value))
-        queries.append(query)
+        for value in values[found[0]]:
+            if found[0] == "like":
+                check_id(value, f"{where}: like is {value!r}")
+            elif found[0] == "image":
+                value = os.path.join(path.parent, cells.file_name(path.parent, value))
+            queries.append(Query(found[0], value))
+    for line in manifest.notes:
+        note(f"{path}: {line}")
     return queries
+
+
+def _text_queries(path: Path, note: Callable[[str], None]) -> list[Query]:
+    encoding, line = text_encoding(path)
+    if line:
+        note(f"{path}: {line}")
+    with open(path, encoding=encoding) as file:  # any line ends
+        lines = [text.rstrip("\n") for text in file]
+    for row, text in enumerate(lines, 1):
+        if len(text) > cells.MAX_TEXT:
+            raise ValueError(
+                f"{path} row {row} has {len(text):,} characters, expected at most "
+                f"{cells.MAX_TEXT:,}; shorten it"
+            )
+    return [Query("text", text) for text in lines if text.strip()]
 
 
 def check_id(value: str, given: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from dsprh_tf.data.pairs import label_set, read_rows
+from dsprh_tf.data import cells, columns
+from dsprh_tf.data.label_lists import Flags, read_labels
+from dsprh_tf.data.manifest import Manifest
 from dsprh_tf.index.items import stable_id
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -41,9 +42,10 @@ class Source:
     Args:
         path: a folder that is searched for images at any depth, without hidden files and folders,
             and without linked folders, since links can form a circle; or a manifest (CSV,
-            Parquet, JSONL) with a column image or text, and optionally id, tags or labels. Whole
-            numbers in the column id are the items' ids; other ids, paths and texts are hashed to
-            one (`items.stable_id`).
+            Parquet, JSONL) with a column image or text, and optionally id, tags or labels, under
+            these or other usual names (`columns`). Whole numbers in the column id are the items'
+            ids; other ids, paths and texts are hashed to one (`items.stable_id`). Rows of one
+            image are one item, each text is one.
         modality: "image" or "text".
         shard: (i, n): only items whose id leaves the remainder i when divided by n, so that n
             machines can share a source.
@@ -91,34 +93,58 @@ class Source:
                 f"{linked:,} linked folders were not followed: encode each as a source of its own"
             )
 
-    def _rows(self) -> Iterator[Item]:
-        column, folder = self.modality, Path(self.path).parent
-        for row, record in read_rows(self.path):
-            if column not in record:
+    def _rows(self) -> list[Item]:
+        modality, folder = self.modality, os.path.dirname(self.path)
+        wanted = {
+            modality: columns.IMAGE if modality == "image" else columns.TEXT,
+            "tags": columns.TAGS,
+            "labels": columns.LABELS,
+            "id": columns.IMAGE_ID if modality == "image" else columns.TEXT_ID,
+        }
+        manifest = Manifest(self.path, wanted)
+        if manifest.names:
+            manifest.require((modality,), f"a manifest of {modality}s needs it")
+        items: list[Item] = []
+        tags: list[Any] = []
+        unnamed = 0
+        for row, record in manifest.rows():
+            try:
+                name = cells.plain_id(record.get("id", ""))
+                contents = cells.texts_of(record["text"]) if modality == "text" else []
+            except ValueError as error:
+                raise ValueError(f"{self.path} row {row}: {error}") from error
+            if modality == "image" and record["image"]:
+                image = cells.file_name(folder, record["image"])
+                contents = [os.path.abspath(os.path.join(folder, image))]
+            if not contents:
                 raise ValueError(
-                    f"{self.path} row {row} has no column {column} (it has {', '.join(record)})"
+                    f"{self.path} row {row}: {modality} is empty; fill it in or remove the row"
                 )
-            content = " ".join(str(record[column]).split())
-            if not content:
-                raise ValueError(
-                    f"{self.path} row {row}: {column} is empty; fill it in or remove the row"
-                )
-            if self.modality == "image":
-                content = os.path.abspath(folder / str(record[column]).strip())
-            tags = label_set(record.get("tags") or record.get("labels") or None)
-            yield Item(self._id(record.get("id", ""), content, row), content, tuple(tags), row)
+            if name and len(contents) > 1:  # the id of a row cannot be that of each text
+                name, unnamed = "", unnamed + 1
+            for content in contents:
+                items.append(Item(self._id(name, content, row), content, (), row))
+                tags.append(_tags(record))
+        found = read_labels(tags, lambda i: f"{self.path} row {items[i].row}")
+        self.notes += manifest.notes
+        self.notes += [f"tags: {note}" for note in found.notes]
+        if unnamed:
+            self.notes.append(
+                f"{unnamed:,} rows have several texts: each is an item, with an id of its own "
+                "instead of the row's"
+            )
+        return [item._replace(tags=tags) for item, tags in zip(items, found.lists)]
 
-    def _id(self, given, content: str, row: int) -> int:
-        name = str(given).strip()
+    def _id(self, name: str, content: str, row: int) -> int:
         if not name:
             return stable_id(self.modality, content)
-        if not name.isdecimal() or str(int(name)) != name:  # "0017" is a name, not a number
-            return stable_id(self.modality, name)
+        if not name.isdecimal() or len(name) > 19 or str(int(name)) != name:
+            return stable_id(self.modality, name)  # "0017" is a name, not a number
         if int(name) >= 2**63:
             raise ValueError(f"{self.path} row {row}: id {name} is too large, expected below 2^63")
         return int(name)
 
-    def _unique(self, found: Iterator[Item]) -> list[Item]:
+    def _unique(self, found: Iterable[Item]) -> list[Item]:
         """The items; of those with the same id and content one, with the tags of all."""
         items: dict[int, Item] = {}
         repeated = 0
@@ -138,6 +164,14 @@ class Source:
         if repeated:
             self.notes.append(f"{repeated:,} rows that repeat another were merged with it")
         return list(items.values())
+
+
+def _tags(record: dict[str, Any]) -> Any:
+    """The cell of tags of a row, or else that of labels."""
+    labels = record.get("labels", "")
+    if "tags" not in record:
+        return labels
+    return record["tags"] or ("" if isinstance(labels, Flags) else labels)
 
 
 def _refuse(error: OSError):

@@ -122,6 +122,56 @@ def test_codes_of_all_kinds(index):
     np.testing.assert_array_equal(codes[1:2], index.codes_of([20]))
 
 
+TEXTS = "a dog\r\n\r\n  \r\nein Hündchen\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (TEXTS.encode(), None),
+        (b"\xef\xbb\xbf" + TEXTS.encode(), None),
+        (TEXTS.encode("utf-16"), "text is in UTF-16"),
+        (TEXTS.encode("utf-16-le"), "text is in UTF-16"),
+        (TEXTS.encode("cp1252"), "read as Windows-1252"),
+        (TEXTS.replace("\r\n", "\n").encode(), None),
+        (TEXTS.replace("\r\n", "\r").encode(), None),
+    ],
+)
+def test_text_files_of_people(tmp_path, content, note):
+    (tmp_path / "q.txt").write_bytes(content)
+    notes = []
+    queries = read_queries(tmp_path / "q.txt", notes.append)
+    assert queries == [("text", "a dog"), ("text", "ein Hündchen")]
+    assert [note in line for line in notes] == ([True] if note else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("собака".encode("cp1251"), "row 1 is not text in UTF-8"),
+        (b"a\nb\0\n", "row 2 is not text"),
+        ("x\n" + "y" * 100_001, "row 2 has 100,001 characters, expected at most 100,000"),
+    ],
+)
+def test_text_files_that_are_none(tmp_path, content, message):
+    (tmp_path / "q.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        read_queries(tmp_path / "q.txt")
+
+
+def test_manifests_of_people(tmp_path):
+    (tmp_path / "q.csv").write_text("caption;like\n\na dog;\n;12.0\n\n;1e+19\n")
+    with pytest.raises(ValueError, match="q.csv row 6: the id 1e.19 .*lost its last digits"):
+        read_queries(tmp_path / "q.csv")
+    (tmp_path / "q.csv").write_text("caption;like\n\na dog;\n;12.0\n")
+    notes = []
+    assert read_queries(tmp_path / "q.csv", notes.append) == [("text", "a dog"), ("like", "12")]
+    assert "text from the column caption" in " ".join(notes)
+    (tmp_path / "q.csv").write_text("words\na\n")
+    with pytest.raises(ValueError, match=r"q.csv has no column text \(it has words\); or image"):
+        read_queries(tmp_path / "q.csv")
+
+
 def test_files(tmp_path):
     (tmp_path / "q.txt").write_text("a dog\n\n  \na cat\n")
     assert read_queries(tmp_path / "q.txt") == [("text", "a dog"), ("text", "a cat")]
