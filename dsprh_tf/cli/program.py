@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from absl import flags, logging
 
 import dsprh_tf
+from dsprh_tf.data.files import require_regular
 
 # Each is a module of this package with a `PROGRAM`.
 PROGRAMS = {
@@ -28,6 +29,10 @@ PROGRAMS = {
     "make_scenes": "draws the data set of the demo",
     "convert_weights": "converts PyTorch weights",
 }
+
+
+_FLAG_FILE = 2**20  # bytes of a flag file
+_NESTED = 20  # flag files in flag files
 
 
 class Program:
@@ -111,6 +116,7 @@ class Program:
         return word
 
     def _parse(self, arguments: Sequence[str]) -> None:
+        _check_flag_files(arguments)
         self._flags.unparse_flags()  # a former call in the same process
         rest = self._flags([sys.argv[0], *arguments])[1:]
         if rest:
@@ -138,6 +144,41 @@ class Program:
             lines.append("")
         lines.append("Every flag may stand in a file, one per line, given as --flagfile=FILE.")
         return "\n".join(lines)
+
+
+def _check_flag_files(arguments: Sequence[str]) -> None:
+    """Refuses flag files that absl would wait for, read without end, or pass over.
+
+    Raises:
+        ValueError: a file is missing, no file, no text in UTF-8, too large, or names itself.
+    """
+    for at, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--flagfile", "-flagfile"):
+            following = arguments[at + 1] if at + 1 < len(arguments) else ""
+            _check_flag_file((value if equals else following).strip(), ())
+
+
+def _check_flag_file(name: str, above: tuple[str, ...]) -> None:
+    path = os.path.expanduser(name)
+    if not path:
+        return
+    if path in above or len(above) > _NESTED:
+        raise ValueError(f"--flagfile={name} names itself, by way of {', '.join(above)}")
+    try:
+        require_regular(path)
+        if os.path.getsize(path) > _FLAG_FILE:
+            raise ValueError(f"{path} has more than {_FLAG_FILE:,} bytes, expected lines of flags")
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--flagfile: {path} is not text in UTF-8 ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"--flagfile: {error}") from error
+    for line in lines:
+        word, equals, value = line.partition("=")
+        if equals and word in ("--flagfile", "-flagfile"):
+            _check_flag_file(value.strip(), (*above, path))
 
 
 def start(name: str) -> None:

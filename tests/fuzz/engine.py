@@ -22,20 +22,26 @@ from pathlib import Path
 
 from fuzz import mutators
 from fuzz.mutators import Files, Special
-from fuzz.targets import TARGETS
+from fuzz.targets import ALL
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
+CPU_SECONDS = 10.0
 WALL_SECONDS = 30.0  # for one input, on a machine that is busy with other things
 _POOL = 150  # inputs that gave a new answer and are changed further
 _DATE = (2020, 1, 1, 0, 0, 0)
 
 
 class Worker:
-    """A process that reads inputs, started again where one ended it."""
+    """A process that reads inputs, started again where one ended it.
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    Args:
+        folder: an empty folder to work in.
+        most: seconds of CPU that an input may take.
+    """
+
+    def __init__(self, folder: Path, most: float = CPU_SECONDS):
+        self._folder, self._most = folder, most
         self._errors = folder / "errors.txt"
         self._process: subprocess.Popen | None = None
         self._samples: dict[str, Path] = {}
@@ -83,6 +89,7 @@ class Worker:
         if line:
             return json.loads(line)
         code = process.wait()
+        process.communicate()  # closes its pipes
         with open(self._errors, "rb") as file:
             file.seek(max(0, self._errors.stat().st_size - 1500))
             said = file.read().decode("utf-8", "replace")
@@ -91,10 +98,14 @@ class Worker:
 
     def _start(self) -> None:
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        threads = {
+            "OMP_NUM_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         self._errors.write_bytes(b"")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fuzz.worker", str(self._errors)],
+            [sys.executable, "-m", "fuzz.worker", str(self._errors), str(self._most)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -180,7 +191,7 @@ class Campaign:
 
     def input(self, name: str, number: int) -> Files:
         """The input of a number: of a valid one, or of one that was answered in a new way."""
-        target = TARGETS[name]
+        target = ALL[name]
         rng = random.Random(f"{self.seed}/{name}/{number}")
         samples = self.worker.samples(name)
         pool = self._pools.setdefault(name, [])

@@ -210,7 +210,9 @@ def _change_node(rng: random.Random, tree: list) -> None:
             container[key] = rng.choice((-value, value + 1, value * 1000, float(value), str(value)))
     else:
         value = container[key]
-        container[key] = value * 2 if isinstance(value, (str, list)) else copy.deepcopy(rng.choice(_VALUES))
+        container[key] = (
+            value * 2 if isinstance(value, (str, list)) else copy.deepcopy(rng.choice(_VALUES))
+        )
 
 
 def _dumped(value, rng: random.Random) -> str:
@@ -247,10 +249,12 @@ def jsonl_change(rng: random.Random, content: bytes, others: list[bytes]) -> byt
 
 # CSV and lines of text
 
-_CELLS = ("", " ", "None", "nan", "0", "1", "-1", "1.0", "True", "a;b", "a,b", "a|b", "['a', 'b']",
-          '"', '""', '"a', 'a"', "\0", "\r", "\n", "\t", "\u2028", "\ufeff", "é", "😀", "中文字", "x" * 5000,
-          "9" * 5000, "=1+1", "../..", "/dev/zero", "query", "database", "train", "[1, 0, 0]",
-          "b'a'", "&amp;<br>", "1e999", "\ud83d")  # fmt: skip
+_CELLS = (
+    "", " ", "None", "nan", "0", "1", "-1", "1.0", "True", "a;b", "a,b", "a|b", "['a', 'b']", '"',
+    '""', '"a', 'a"', "\0", "\r", "\n", "\t", "\u2028", "\ufeff", "é", "😀", "中文字", "x" * 5000,
+    "9" * 5000, "=1+1", "../..", "/dev/zero", "query", "database", "train", "[1, 0, 0]", "b'a'",
+    "&amp;<br>", "1e999", "\ud83d",
+)  # fmt: skip
 
 
 def csv_change(rng: random.Random, content: bytes, others: list[bytes]) -> bytes:
@@ -352,8 +356,9 @@ def npy_header(rng: random.Random, content: bytes, others: list[bytes]) -> bytes
 
 
 _DESCRIPTIONS = ("'O'", "'|O'", "'<f8'", "'<f2'", "'|u1'", "'|b1'", "'<i8'", "'<U10'", "'|S5'",
-                 "'<c16'", "'<M8[ns]'", "'|V0'", "'|V9'", "''", "'x'", "[('a', '<f4')]", "[]", "None",
-                 "'<f16'", "('<f4', (3,))", "[('a', 'O')]", "{'names': ['a']}", "'<U999999999'")  # fmt: skip
+                 "'<c16'", "'<M8[ns]'", "'|V0'", "'|V9'", "''", "'x'", "[('a', '<f4')]", "[]",
+                 "None",                  "'<f16'", "('<f4', (3,))", "[('a', 'O')]",
+                 "{'names': ['a']}", "'<U999999999'")  # fmt: skip
 _SHAPES = ("()", "(0,)", "(0, 5)", "(5, 0)", "(-1, 4)", "(1, 1)", "(99999999999, 4)",
            "(2147483648, 2147483648)", "(10**9,)", "(1.5, 2)", "(None,)", "('a', 2)", "(True, 4)",
            "(4,)", "4", "[4, 4]", "(1, 2, 3)", "(" + "1, " * 40 + ")", "(9223372036854775807, 2)",

@@ -18,13 +18,15 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from fuzz import engine
-from fuzz.targets import TARGETS
+from fuzz import engine  # noqa: E402
+from fuzz.targets import TARGETS  # noqa: E402
 
 
 def main() -> int:
     """Runs a campaign, or replays saved inputs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--inputs", type=float, default=float("inf"), help="of each target")
     parser.add_argument("--seed", type=int, default=0)

@@ -6,10 +6,9 @@ import io
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
-
 from fuzz.mutators import Change, Files
 
 
@@ -44,8 +43,8 @@ class Target(NamedTuple):
     samples: Callable[[], list[Files]]
     read: Callable[[Path], object]
     kinds: dict[str, tuple[Change, ...]] = {}
-    seal: Optional[Callable[[Files], Files]] = None
-    generate: Optional[Callable[[random.Random], Files]] = None
+    seal: Callable[[Files], Files] | None = None
+    generate: Callable[[random.Random], Files] | None = None
     generated: float = 0.2
     fixed: tuple[str, ...] = ()
     allowed: frozenset = frozenset()

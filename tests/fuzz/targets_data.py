@@ -9,7 +9,6 @@ import random
 from pathlib import Path
 
 import numpy as np
-
 from fuzz.mutators import Files
 from fuzz.target import Target, check, npy, npz, picture
 
@@ -22,8 +21,20 @@ _CHILD = frozenset(
 PICTURES = {f"p{i}.jpg": picture(i) for i in range(6)}
 ROWS = [
     {"image": "p0.jpg", "text": "a red dog", "labels": "dog;red", "split": "query", "id": "1"},
-    {"image": "p1.jpg", "text": "two dogs, one beach", "labels": "dog", "split": "train", "id": "2"},
-    {"image": "p2.jpg", "text": 'the "blue" sea', "labels": "sea|blue", "split": "train", "id": "x"},
+    {
+        "image": "p1.jpg",
+        "text": "two dogs, a beach",
+        "labels": "dog",
+        "split": "train",
+        "id": "2",
+    },
+    {
+        "image": "p2.jpg",
+        "text": 'the "blue" sea',
+        "labels": "sea|blue",
+        "split": "train",
+        "id": "x",
+    },
     {"image": "p3.jpg", "text": "Ärger im Boot", "labels": "boat", "split": "database", "id": "y"},
     {"image": "p4.jpg", "text": "boat and sea", "labels": "", "split": "train", "id": "10"},
     {"image": "p5.jpg", "text": "beach\ndog", "labels": "dog;beach", "split": "query", "id": "7"},
@@ -172,8 +183,12 @@ def _odd_parquet(rng: random.Random) -> Files:
         for name in ("image", "text"):
             if name in table.column_names:
                 table = table.drop([name])
-        table = table.append_column("image", pa.array([f"p{i % 6}.jpg" for i in range(n)], pa.string()))
-        table = table.append_column("text", pa.array([f"word{i} dog" for i in range(n)], pa.string()))
+        table = table.append_column(
+            "image", pa.array([f"p{i % 6}.jpg" for i in range(n)], pa.string())
+        )
+        table = table.append_column(
+            "text", pa.array([f"word{i} dog" for i in range(n)], pa.string())
+        )
     out = io.BytesIO()
     parquet.write_table(table, out, compression=rng.choice(("none", "zstd")))
     return {"manifest.parquet": out.getvalue(), **PICTURES}
@@ -382,7 +397,7 @@ def _image(folder: Path) -> None:
 
     pixels = load_image(folder / "picture")
     check(pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, "no RGB")
-    check(0 < pixels.size, "an image without pixels")
+    check(pixels.size > 0, "an image without pixels")
 
 
 def _image_samples() -> list[Files]:
@@ -419,7 +434,8 @@ TARGETS = [
     Target("manifest_parquet", _parquet_samples, _pairs("manifest.parquet"), fixed=(".jpg",),
            generate=_odd_parquet, generated=0.4),
     Target("source_csv", lambda: [{"m.csv": c} for c in _manifests(_csv)], _source("m.csv")),
-    Target("source_jsonl", lambda: [{"m.jsonl": c} for c in _manifests(_jsonl)], _source("m.jsonl")),
+    Target("source_jsonl", lambda: [{"m.jsonl": c} for c in _manifests(_jsonl)],
+           _source("m.jsonl")),
     Target("queries_txt", _text_lines, _queries("q.txt")),
     Target("queries_csv", lambda: [{"q.csv": _csv(_query_rows())}], _queries("q.csv")),
     Target("queries_parquet", lambda: [{"q.parquet": _parquet(_query_rows())}],

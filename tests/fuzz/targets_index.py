@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-
 from fuzz import mutators
 from fuzz.mutators import Files
 from fuzz.target import Target, check
@@ -30,18 +29,19 @@ def _made(write) -> Files:
 
 
 def _write_codes(folder: Path, finish: bool = True) -> None:
+    import pyarrow as pa
     from index_helpers import image_items
 
     from dsprh_tf.index.code_folder import CodeWriter, part_schema
-
-    import pyarrow as pa
 
     codes, items = _codes(6), image_items(6)
     writer = CodeWriter(folder / "codes", 64, "abc", "image", "/pictures")
     for part in (slice(0, 4), slice(4, 6)):
         table = {name: values[part] for name, values in items.to_pydict().items()}
         rows = len(table["id"])
-        table.update(modified=[1] * rows, code=[bytes(c) for c in codes[part]], problem=[None] * rows)
+        table.update(
+            modified=[1] * rows, code=[bytes(c) for c in codes[part]], problem=[None] * rows
+        )
         if part.start == 4:
             table["code"][1], table["problem"][1] = None, "broken"
         writer.write_part(pa.table(table, part_schema(64)))
@@ -212,7 +212,7 @@ def _program():
 
 def _flags_samples() -> list[Files]:
     plain = "# settings\n--method=dsah\n--bits=32\n--dataset=features\n\n--noaugment\n--epochs=3\n"
-    nested = f"--flagfile={{folder}}/b.flags\n--seed=3\n--fusion_weights=0,0.5,0.5\n--method=dsprh\n"
+    nested = "--flagfile={folder}/b.flags\n--seed=3\n--fusion_weights=0,0.5,0.5\n--method=dsprh\n"
     return [
         {"a.flags": plain.encode()},
         {"a.flags": nested.encode(), "b.flags": plain.encode()},

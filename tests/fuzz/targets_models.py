@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-
 from fuzz import mutators
 from fuzz.mutators import Files
 from fuzz.target import Target, check, npz
@@ -96,7 +95,11 @@ def _keras_model(kind: str):
 
     name = f"of_{kind.replace('.', '_')}"
     return keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.BatchNormalization(name="b")],
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="a"),
+            keras.layers.BatchNormalization(name="b"),
+        ],
         name=name,
     )
 
@@ -186,14 +189,14 @@ def _settings() -> dict:
 
 
 def _run_samples() -> list[Files]:
-    values = {**_settings(), "run_dir": "run"}
+    values = {**_settings(), "run_dir": "run_1"}
     files: Files = {
-        "run/flags.json": json.dumps(values, indent=1).encode(),
-        "run/versions.json": b'{"python": "3.11.7"}',
-        "run/backbone.json": b'{"sha256": "0"}',
+        "run_1/flags.json": json.dumps(values, indent=1).encode(),
+        "run_1/versions.json": b'{"python": "3.11.7"}',
+        "run_1/backbone.json": b'{"sha256": "0"}',
     }
     # A run folder with a checkpoint is never begun anew.
-    trained: Files = {**files, "run/checkpoints/ckpt-1.index": b"x"}
+    trained: Files = {**files, "run_1/checkpoints/ckpt-1.index": b"x"}
     return [files, trained]
 
 
@@ -201,11 +204,11 @@ def _run(folder: Path) -> None:
     from dsprh_tf.run import Run
     from dsprh_tf.run_folder import RunFolder
 
-    run = Run.load(folder / "run")
+    run = Run.load(folder / "run_1")
     values = vars(run.settings)
     check(type(values["bits"]) is int and values["bits"] % 8 == 0, "bits")
     check(all(not isinstance(v, float) or math.isfinite(v) for v in values.values()), "not finite")
-    opened = RunFolder(folder / "run")
+    opened = RunFolder(folder / "run_1")
     try:
         opened.open(values)
     finally:
@@ -247,7 +250,7 @@ def _record() -> dict:
     numbers = {"map": 0.5, "map@50": 0.6, "ndcg@50": 0.7, "queries_without_relevant": 0, **curves}
     head = {"format": 1, "method": "dsprh", "bits": 16, "dataset": "features", "seed": 0,
             "ties": "stable", "chance": 0.4, "queries": 3, "database": 9}  # fmt: skip
-    return {**head, **{direction: numbers for direction in DIRECTIONS}}
+    return {**head, **dict.fromkeys(DIRECTIONS, numbers)}
 
 
 def _results_samples() -> list[Files]:

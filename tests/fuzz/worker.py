@@ -1,16 +1,17 @@
 """The process that reads inputs: a crash, a hang or a gigabyte costs it alone, and one line.
 
-    python -m fuzz.worker ERRORS
+    python -m fuzz.worker ERRORS SECONDS
 
 It answers lines of JSON on stdin with lines of JSON on stdout: {"target", "samples": folder} writes
 the valid inputs of a target, {"target", "input": folder} reads one and returns a verdict. What any
-library prints goes to the file ERRORS.
+library prints goes to the file ERRORS; an input that takes more than SECONDS of CPU is a fault.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging as python_logging
 import os
 import resource
 import sys
@@ -21,7 +22,6 @@ from pathlib import Path
 from fuzz.target import Insane
 
 MEMORY = 2 * 2**30  # bytes beyond what the process has when it is warm
-CPU_SECONDS = 10.0
 # What no reader has a reason for: programs, code of pickles, connections.
 _FORBIDDEN = {
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen",
@@ -97,7 +97,7 @@ def _content(folder: Path) -> dict:
     return found
 
 
-def judge(target, folder: Path, watch: Watch, errors: Path) -> dict:
+def judge(target, folder: Path, watch: Watch, errors: Path, most: float) -> dict:
     """The verdict on one input: "accepted", "refused" or "fault", and what was said."""
     before = _content(folder) if target.keeps else None
     with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ def judge(target, folder: Path, watch: Watch, errors: Path) -> dict:
     if verdict != "fault":
         if watch.seen:
             verdict, kind, said = "fault", "forbidden", "; ".join(watch.seen[:3])
-        elif seconds > CPU_SECONDS:
+        elif seconds > most:
             verdict, kind, said = "fault", "slow", f"{seconds:.1f} s; {said}"
         elif before is not None and verdict == "refused":
             after = _content(folder)
@@ -166,14 +166,19 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
+    from absl import logging
     from fuzz import mutators
-    from fuzz.targets import TARGETS
+    from fuzz.targets import ALL
 
+    import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
+
+    # As programs have it.
+    logging.set_verbosity("error")
+    python_logging.getLogger("tensorflow").setLevel("ERROR")
     watch, warm = Watch(), set()
     for line in requests:
         request = json.loads(line)
-        target = TARGETS[request["target"]]
+        target = ALL[request["target"]]
         try:
             if "samples" in request:
                 _unlimited()
@@ -188,7 +193,7 @@ def main() -> None:
                         target.read(sample)
                     warm.add(target.name)
                 _limit_memory()
-                reply = judge(target, Path(request["input"]), watch, errors)
+                reply = judge(target, Path(request["input"]), watch, errors, float(sys.argv[2]))
         except Exception:
             reply = {"verdict": "broken", "kind": "harness", "said": traceback.format_exc()}
         print(json.dumps(reply), file=replies, flush=True)
