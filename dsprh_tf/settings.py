@@ -101,7 +101,7 @@ class RunSettings:
     cache_limit_gb: float = setting(
         16.0, "Do not keep the whole database's outputs if larger.", low=0
     )
-    max_to_keep: int = setting(3, "Checkpoints kept.", low=1)
+    max_to_keep: int = setting(1, "Checkpoints kept, beside the best epoch's weights.", low=1)
     monitor_every: int = setting(1, "Epochs between evaluations on validation pairs.", low=1)
 
 

@@ -22,7 +22,7 @@ RUN = {
     "lr_image": 0.005, "lr_text": 0.005, "lr_schedule": "constant", "momentum": 0.7,
     "nesterov": True, "weight_decay": 0.0005, "augment": True, "select": "validation",
     "devices": "auto", "precision": "float32", "cache": True, "seed": 0, "run_dir": None,
-    "overwrite": False, "cache_dir": "cache", "cache_limit_gb": 16.0, "max_to_keep": 3,
+    "overwrite": False, "cache_dir": "cache", "cache_limit_gb": 16.0, "max_to_keep": 1,
     "monitor_every": 1,
 }  # fmt: skip
 OWN = {

@@ -17,6 +17,9 @@ from dsprh_tf import compat
 from dsprh_tf.data.files import require_regular
 
 
+_STATE_BYTES = 2**20  # of the file that names the last checkpoint
+
+
 class Checkpoints:
     """Everything that a run needs to go on, saved each epoch; the best epoch's weights kept apart.
 
@@ -166,6 +169,8 @@ def newest(folder: Path) -> str | None:
     fix = f"restore it, or remove it to go on from the newest of {', '.join(names) or 'none'}"
     try:
         require_regular(state)
+        if state.stat().st_size > _STATE_BYTES:
+            raise ValueError(f"{state} has more than {_STATE_BYTES:,} bytes")
     except ValueError as error:
         raise ValueError(f"{error}; {fix}") from error
     content = None

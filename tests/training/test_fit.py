@@ -150,6 +150,17 @@ class TestSelection:
         kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
         assert kept == ["ckpt-3.index", "ckpt-4.index"]
         assert [p.name for p in (tmp_path / "best").glob("*.index")] == ["ckpt-1.index"]
+        keys = [name for name, _ in tf.train.list_variables(str(tmp_path / "best" / "ckpt-1"))]
+        assert keys and not any("optimizer" in key for key in keys)
+
+    def test_what_a_kill_while_saving_left_is_removed(self, tiny_backbone, tmp_path):
+        model = make_model(tiny_backbone())
+        self.save(model, tmp_path, [0.9])
+        for kind in ("checkpoints", "best"):
+            (tmp_path / kind / "ckpt-2_temp").mkdir()
+            (tmp_path / kind / "ckpt-2_temp" / "part").touch()
+        assert Checkpoints(model, tmp_path).resume() == 1
+        assert not list(tmp_path.glob("*/*_temp"))
 
 
 class TestStops:
