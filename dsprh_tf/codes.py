@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+MOST_BITS = 2**16
+"""Longest codes; codes of more than some thousand bits are of no use."""
+
 
 def check_bits(bits: int) -> None:
     """Checks a code length: codes fill whole bytes.
@@ -17,12 +20,14 @@ def check_bits(bits: int) -> None:
         bits: Length of a code.
 
     Raises:
-        ValueError: If `bits` is not a positive multiple of 8.
+        ValueError: If `bits` is not a positive multiple of 8, or absurd.
     """
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or bits < 8 or bits % 8:
         raise ValueError(
             f"bits must be a positive multiple of 8, received {bits!r}; use for example 64"
         )
+    if bits > MOST_BITS:
+        raise ValueError(f"bits must be at most {MOST_BITS:,}, received {str(bits)[:40]}")
 
 
 def check_packed(name: str, packed: np.ndarray) -> np.ndarray:

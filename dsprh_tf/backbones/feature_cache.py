@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from dsprh_tf.backbones.weights import weights_fingerprint
+from dsprh_tf.data.files import require_regular
 from dsprh_tf.data.pipeline import PairSource
 
 
@@ -58,17 +59,25 @@ class FeatureCache:
         self._source = source
         self._backbone = backbone
         self._done_path = self.folder / "done.u1"
+        sizes = {name: 2 * int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
+        whole = [self._extend(self.folder / f"{name}.f16", size) for name, size in sizes.items()]
+        if not all(whole):  # rows that were marked may be lost
+            self._done_path.unlink(missing_ok=True)
         self._extend(self._done_path, len(source.dataset))
         self.arrays = {}
         for name, shape in shapes.items():
-            self._extend(self.folder / f"{name}.f16", 2 * int(np.prod(shape, dtype=np.int64)))
             self.arrays[name] = np.memmap(self.folder / f"{name}.f16", np.float16, "r", shape=shape)
 
     @staticmethod
-    def _extend(path: Path, size: int) -> None:
+    def _extend(path: Path, size: int) -> bool:
+        """Gives a file its size, with zeros; returns whether it had it."""
+        if os.path.lexists(path):
+            require_regular(path)  # a pipe would be waited for
         with open(path, "ab") as file:
-            if os.path.getsize(path) != size:
+            whole = os.path.getsize(path) == size
+            if not whole:
                 file.truncate(size)
+        return whole
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
         """The items that are not there yet, ascending."""

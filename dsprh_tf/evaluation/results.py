@@ -119,7 +119,7 @@ def read_results(path: str | os.PathLike) -> Results:
     fix = "evaluate the run again"
     record = read_json(path, fix)
     found = record.get("format") if isinstance(record, dict) else None
-    if found != RESULTS_FORMAT:
+    if type(found) is not int or found != RESULTS_FORMAT:
         raise ValueError(
             f"{path} is a results file of another version: its format is {found!r}, expected "
             f"{RESULTS_FORMAT}; {fix}"

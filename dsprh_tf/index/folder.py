@@ -8,7 +8,7 @@
 | items-N.parquet | `items.SCHEMA`, one row per code |
 | removed-N.npy | int64, removed rows that are still in the engine; only if there are any |
 | engine-N.faiss | FAISS's own format, of the distinct codes; only for approximate search |
-| distinct-N.npy | int64, the distinct codes and their rows: `distinct.DistinctCodes`; beside an engine |
+| distinct-N.npy | int64, the distinct codes and their rows, see `distinct`; beside an engine |
 
 Format 1 had engines of all rows and no distinct-N.npy. It is read, and searched as it is; the next
 change writes format 2.
@@ -93,6 +93,8 @@ def _check(content: dict) -> None:
         value = content[name]
         if type(value) not in allowed or isinstance(value, (int, float)) and not 0 <= value < 2**62:
             raise ValueError(f"{name} is {str(value)[:40]!r}")
+    if content["bits"] < 8 or content["bits"] % 8:
+        raise ValueError(f"bits is {content['bits']}")
     for kind, entry in content["files"].items():
         match = _NAMES.fullmatch(entry["name"])
         if not match or match[1] != kind or type(entry["size"]) is not int:

@@ -60,10 +60,13 @@ class Encoder:
             self._model = tf.saved_model.load(str(path))
             self._encode = self._model.signatures["serving_default"]
             self._input = next(iter(self._encode.structured_input_signature[1]))
+            width = self._encode.structured_outputs["code"].shape[-1]
         except Exception as error:  # TensorFlow raises many kinds, some without words
             raise ValueError(
                 f"{path} is not a complete export ({type(error).__name__}): {_AGAIN}"
             ) from error
+        if width not in (None, self.bits // 8):
+            raise ValueError(f"{path} makes codes of {8 * width} bits, not {self.bits}: {_AGAIN}")
         self.vocabulary = _read_words(path / EXTRA / WORDS)
         self._near = suggestions(self.vocabulary)
 
@@ -215,12 +218,14 @@ def _read_info(path: Path) -> dict:
     if not isinstance(info.get("fingerprint"), str):
         raise ValueError(f"{file} is damaged, it has no fingerprint: {_AGAIN}")
     files = info.get("files", {})
-    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
+    if not isinstance(files, dict) or not all(
+        isinstance(entry, dict) and {"size", "sha256"} <= set(entry) for entry in files.values()
+    ):
         raise ValueError(f"{file} is damaged, files is no list of checksums: {_AGAIN}")
     return info
 
 
-def _check_files(path: Path, files: dict[str, str]) -> None:
+def _check_files(path: Path, files: dict[str, dict]) -> None:
     """Compares an export's files with their checksums; exports of version 0.1 have none.
 
     A flipped bit in a graph is another model, and TensorFlow does not notice.
@@ -229,9 +234,10 @@ def _check_files(path: Path, files: dict[str, str]) -> None:
     for file in path.rglob("*"):
         if not file.is_dir():
             require_regular(file)
-    for name, digest in files.items():
+    for name, entry in files.items():
         file = path / name
-        if not file.is_file() or file_sha256(file) != digest:
+        whole = file.is_file() and file.stat().st_size == entry["size"]
+        if not whole or file_sha256(file) != entry["sha256"]:
             raise ValueError(f"{file} is missing or altered: {_AGAIN}")
 
 

@@ -279,10 +279,16 @@ def _models_config() -> str:
     return text_format.MessageToString(config)
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    """Name -> sha256 of all files that decide the codes."""
+def _checksums(folder: Path) -> dict[str, dict]:
+    """Name -> size and sha256 of all files that decide the codes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    return {
+        path.relative_to(folder).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        for path in files
+    }
 
 
 def _publish(unfinished: dict[str, Path]) -> dict[str, Path]:

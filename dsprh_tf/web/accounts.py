@@ -12,6 +12,7 @@ from dsprh_tf.data.files import read_lines
 
 _COST = {"n": 2**14, "r": 8, "p": 1}  # scrypt: 16 MB and some 50 ms per guess
 _SALT_BYTES = 16
+_MOST_BYTES = 2**24  # of an accounts file
 _FIX = "write it with `dsprh serve_demo --make_auth=NAME`"
 
 
@@ -41,23 +42,31 @@ class Accounts:
         path: the file.
 
     Raises:
-        ValueError: the file is missing, holds no account, or has a line of another form.
+        ValueError: the file is missing, holds no account, has a line of another form or a name
+            twice.
     """
 
     def __init__(self, path: str | os.PathLike):
         self._accounts: dict[str, tuple[bytes, bytes]] = {}
         if not os.path.isfile(path):
-            raise ValueError(f"{path} does not exist: {_FIX}")
+            raise ValueError(f"{path} does not exist or is no file: {_FIX}")
+        if os.path.getsize(path) > _MOST_BYTES:
+            raise ValueError(f"{path} has more than {_MOST_BYTES:,} bytes: {_FIX}")
         for number, line in enumerate(read_lines(Path(path)), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             try:
                 name, salt, digest = line.strip().split(":")
-                self._accounts[name] = bytes.fromhex(salt), bytes.fromhex(digest)
+                account = bytes.fromhex(salt), bytes.fromhex(digest)
                 if not name or len(salt) != 2 * _SALT_BYTES or len(digest) != 128:
                     raise ValueError
             except ValueError as error:
                 raise ValueError(f"{path} line {number} is not NAME:SALT:HASH: {_FIX}") from error
+            if self._accounts.setdefault(name, account) is not account:
+                raise ValueError(
+                    f"{path} line {number}: {name[:40]!r} is in a line above already, and only one "
+                    "password can count: remove one of the lines"
+                )
         if not self._accounts:
             raise ValueError(f"{path} has no account: {_FIX}")
         # Every request brings the password. Right ones are remembered, as digests under a key that
