@@ -2,12 +2,13 @@
 # make check:        linter, types and the fast tests, before every commit
 # make test:         the whole test suite on the default stack; make test-tfa: on the second one
 # make test-engines: one suite over FAISS, Milvus and PostgreSQL, without TensorFlow
+# make fuzz:         two minutes of damaged files for every reader (SECONDS=3600, SEED=1)
 # make format:       formats all files
 PYTHON ?= python3
 # Processes that run tests. Each builds the shared fixtures (a trained run, its export) for itself.
 JOBS ?= 2
 PYTEST = -m pytest -n $(JOBS) --dist=worksteal
-.PHONY: demo check test test-tfa test-engines lint types format clean
+.PHONY: demo check test test-tfa test-engines fuzz lint types format clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -47,6 +48,11 @@ test-tfa: .venv-tfa/.installed
 # Without conftest.py, which needs TensorFlow.
 test-engines: .venv-engines/.installed
 	.venv-engines/bin/python -m pytest --noconftest tests/index/test_engines.py
+
+SECONDS ?= 120
+SEED ?= 0
+fuzz: .venv/.installed
+	.venv/bin/python tests/fuzz/run.py --seconds=$(SECONDS) --seed=$(SEED)
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

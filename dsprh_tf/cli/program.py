@@ -32,6 +32,7 @@ PROGRAMS = {
 
 
 _FLAG_FILE = 2**20  # bytes of a flag file
+_LONGEST_NAME = 100  # characters of a flag's name
 _NESTED = 20  # flag files in flag files
 
 
@@ -154,9 +155,16 @@ def _check_flag_files(arguments: Sequence[str]) -> None:
     """
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
+        _check_name(name, "the command line")
         if name in ("--flagfile", "-flagfile"):
             following = arguments[at + 1] if at + 1 < len(arguments) else ""
             _check_flag_file((value if equals else following).strip(), ())
+
+
+def _check_name(word: str, place: str) -> None:
+    """Refuses names that absl would compare with those of all flags, for minutes."""
+    if word.startswith("-") and len(word) > _LONGEST_NAME and " " not in word:
+        raise ValueError(f"{place} has {word[:40]!r}..., expected only --flag=value")
 
 
 def _check_flag_file(name: str, above: tuple[str, ...]) -> None:
@@ -177,6 +185,7 @@ def _check_flag_file(name: str, above: tuple[str, ...]) -> None:
         raise ValueError(f"--flagfile: {error}") from error
     for line in lines:
         word, equals, value = line.partition("=")
+        _check_name(word, path)
         if equals and word in ("--flagfile", "-flagfile"):
             _check_flag_file(value.strip(), (*above, path))
 

@@ -42,8 +42,14 @@ def first_existing(candidates: Iterable[Path]) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
+_LONGEST_TEXT = 2**28  # bytes of a file that is read whole
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file; undecodable bytes become U+FFFD, as old tag files hold some."""
+    require_regular(path)
+    if path.stat().st_size > _LONGEST_TEXT:
+        raise ValueError(f"{path} has more than {_LONGEST_TEXT:,} bytes; unpack it again")
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     except OSError as error:

@@ -60,11 +60,11 @@ def load_mirflickr25k(data_dir: str | os.PathLike, on_bad_image: str = "error") 
     vocabulary = _common_tags(common_file)
     common = set(vocabulary)
     numbers = sorted(
-        int(path.stem[4:]) for path in tag_dir.glob("tags*.txt") if path.stem[4:].isdigit()
+        int(path.stem[4:]) for path in tag_dir.glob("tags*.txt") if _is_number(path.stem[4:])
     )
     if not numbers:
         raise ValueError(f"{tag_dir} has no tags1.txt, tags2.txt, ...; {_DOWNLOAD}")
-    pictures = sum(path.stem[2:].isdigit() for path in root.glob("im*.jpg"))
+    pictures = sum(_is_number(path.stem[2:]) for path in root.glob("im*.jpg"))
     if not pictures:
         raise ValueError(f"{root} has no im1.jpg, im2.jpg, ...; {_DOWNLOAD}")
 
@@ -104,6 +104,11 @@ def _find(folder: Path, what: str, candidates: list[Path]) -> Path:
     return found
 
 
+def _is_number(text: str) -> bool:
+    # Python reads neither "²", which is a digit, nor numbers of thousands of digits.
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
 def _tag(text: str) -> str:
     """A tag as one lower-case word: a space inside it would make two words of it."""
     return "".join(text.lower().split())
@@ -120,9 +125,9 @@ def _common_tags(path: Path) -> tuple[str, ...]:
         if not line.strip():
             continue
         tag, _, count = line.strip().rpartition(" ")
-        if not tag.strip() or not count.isdigit():
+        if not tag.strip() or not _is_number(count):
             raise ValueError(
-                f"{path} row {row} is {line.strip()!r}, expected a tag, a space and a count; "
+                f"{path} row {row} is {line.strip()[:80]!r}, expected a tag, a space and a count; "
                 "unpack mirflickr25k.zip again"
             )
         if int(count) >= MIN_TAG_COUNT:
@@ -150,9 +155,9 @@ def _read_labels(folder: Path, numbers: list[int]) -> tuple[np.ndarray, int]:
         for line, text in enumerate(read_lines(path), 1):
             if not text.strip():
                 continue
-            if not text.strip().isdigit():
+            if not _is_number(text.strip()):
                 raise ValueError(
-                    f"{path} row {line} is {text.strip()!r}, expected an image number; unpack "
+                    f"{path} row {line} is {text.strip()[:80]!r}, expected an image number; unpack "
                     "mirflickr25k_annotations_v080.zip again"
                 )
             row = row_of.get(int(text))

@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dsprh_tf.data.dataset import PairDataset
-from dsprh_tf.data.files import first_existing, read_lines, require_folder
+from dsprh_tf.data.files import first_existing, read_lines, require_folder, require_regular
 
 CONCEPTS = 10
 TAGS = 1000
 
 _BLOCK_ROWS = 4096
+_LONGEST = 2**16  # bytes of a row of tags
 _DOWNLOAD = (
     "download NUS-WIDE's image list (ImageList.zip), tags (NUS_WID_Tags.zip), ground truth "
     "(Groundtruth.zip) and the images (Flickr.zip) and unpack them there, so that "
@@ -105,7 +106,7 @@ def _labels(folder: Path, count: int) -> tuple[np.ndarray, tuple[str, ...], list
         )
     frequency = {}
     for path in files:
-        values = np.array(path.read_bytes().split())
+        values = np.array(_read_bytes(path, 16 * count + 1024).split())
         bad = np.flatnonzero((values != b"0") & (values != b"1"))
         if len(bad):
             raise ValueError(
@@ -127,6 +128,18 @@ def _labels(folder: Path, count: int) -> tuple[np.ndarray, tuple[str, ...], list
     return np.stack([frequency[path] for path in chosen], 1).astype(np.uint8), names, [note]
 
 
+def _read_bytes(path: Path, most: int) -> bytes:
+    require_regular(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); {_DOWNLOAD}") from error
+    if len(content) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes; unpack Groundtruth again")
+    return content
+
+
 def _tag_blocks(path: Path, images: list[str]) -> Iterator[np.ndarray]:
     """Blocks bool [rows, 1000] of the tag matrix, which is half a gigabyte of text.
 
@@ -134,15 +147,19 @@ def _tag_blocks(path: Path, images: list[str]) -> Iterator[np.ndarray]:
     in the name of the image ("actor/0001_2124494179.jpg").
     """
     row = 0
+    require_regular(path)
     with open(path, "rb") as file:
-        width = len(file.readline().split())
+        width = len(file.readline(_LONGEST).split())
         if width not in (TAGS, TAGS + 1):
             raise ValueError(
                 f"{path} has {width:,} columns, expected 1,000 of 0 or 1, with or without an id "
                 f"before them; {_DOWNLOAD}"
             )
         file.seek(0)
-        while lines := list(itertools.islice(file, _BLOCK_ROWS)):
+        every = iter(lambda: file.readline(_LONGEST), b"")
+        while lines := list(itertools.islice(every, _BLOCK_ROWS)):
+            if max(map(len, lines)) == _LONGEST:
+                raise ValueError(f"{path} has a row of {_LONGEST:,} bytes or more; {_DOWNLOAD}")
             lines = [line for line in lines if line.strip()]
             if not lines:
                 continue
@@ -193,7 +210,7 @@ def _picture_layout(folder: Path, images: list[str]):
         if base.is_dir():
             layouts.append(lambda image, base=base: base / image)
             layouts.append(lambda image, base=base: base / PurePosixPath(image).name)
-    hits = [sum(locate(image).exists() for image in sample) for locate in layouts]
+    hits = [sum(os.path.exists(locate(image)) for image in sample) for locate in layouts]
     if not any(hits):
         raise ValueError(
             f"{folder} has no images such as Flickr/{images[0]} or images/"

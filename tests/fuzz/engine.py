@@ -44,17 +44,20 @@ class Worker:
         self._folder, self._most = folder, most
         self._errors = folder / "errors.txt"
         self._process: subprocess.Popen | None = None
-        self._samples: dict[str, Path] = {}
+        self._samples: dict[str, list[Files]] = {}
 
     def samples(self, target: str) -> list[Files]:
         """The valid inputs of a target."""
         if target not in self._samples:
-            folder = self._folder / f"{target}-samples"
+            folder = self._samples_folder(target)
             reply = self._ask({"target": target, "samples": str(folder)}, 300)
             if "count" not in reply:
                 raise RuntimeError(f"{target} has no samples: {reply['said']}")
-            self._samples[target] = folder
-        return [mutators.read(path) for path in sorted(self._samples[target].iterdir())]
+            self._samples[target] = [mutators.read(path) for path in sorted(folder.iterdir())]
+        return self._samples[target]
+
+    def _samples_folder(self, target: str) -> Path:
+        return self._folder / f"{target}-samples"
 
     def judge(self, target: str, files: Files) -> dict:
         """The verdict on an input."""
@@ -62,7 +65,11 @@ class Worker:
         folder = self._folder / "input"
         shutil.rmtree(folder, ignore_errors=True)
         mutators.write(folder, files)
-        request = {"target": target, "input": str(folder), "warm": str(self._samples[target])}
+        request = {
+            "target": target,
+            "input": str(folder),
+            "warm": str(self._samples_folder(target)),
+        }
         cold = self._process is None
         reply = self._ask(request, WALL_SECONDS + 120 * cold)
         if reply["verdict"] == "broken":

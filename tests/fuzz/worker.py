@@ -14,6 +14,7 @@ import json
 import logging as python_logging
 import os
 import resource
+import shutil
 import sys
 import time
 import traceback
@@ -138,7 +139,8 @@ def judge(target, folder: Path, watch: Watch, errors: Path, most: float) -> dict
             verdict, kind, said = "fault", "slow", f"{seconds:.1f} s; {said}"
         elif before is not None and verdict == "refused":
             after = _content(folder)
-            changed = [name for name in before if after.get(name) != before[name]]
+            kept = set(after.values())  # also under another name
+            changed = [name for name, content in before.items() if content not in kept]
             if changed:
                 verdict, kind, said = "fault", "lost", f"{', '.join(changed[:5])}; {said}"
         if verdict != "fault" and errors.stat().st_size > noise:
@@ -189,8 +191,10 @@ def main() -> None:
             else:
                 if target.name not in warm:
                     _unlimited()
+                    copy = Path(request["input"]).with_name("warm")
                     for sample in sorted(Path(request["warm"]).iterdir()):
-                        target.read(sample)
+                        shutil.rmtree(copy, ignore_errors=True)
+                        target.read(shutil.copytree(sample, copy))
                     warm.add(target.name)
                 _limit_memory()
                 reply = judge(target, Path(request["input"]), watch, errors, float(sys.argv[2]))
