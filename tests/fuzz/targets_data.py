@@ -97,7 +97,8 @@ def sane(dataset) -> None:
     if dataset.given_split is not None:
         parts = dataset.given_split
         check(not set(parts["query"]) & set(parts["database"]), "a query in the database")
-    check(all(isinstance(note, str) and "\n" not in note for note in dataset.notes), "notes")
+    bad = [note for note in dataset.notes if not isinstance(note, str) or "\n" in note]
+    check(not bad, f"notes of several lines: {bad}")
     dataset.fingerprint()
 
 
@@ -393,6 +394,7 @@ def _nuswide_samples() -> list[Files]:
 
 
 def _image(folder: Path) -> None:
+    import dsprh_tf.data.preprocess  # noqa: F401 - TensorFlow, which decides on some files
     from dsprh_tf.data.images import load_image
 
     pixels = load_image(folder / "picture")
