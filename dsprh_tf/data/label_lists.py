@@ -317,7 +317,8 @@ def _names(found: list[_Cell], separator: str | None):
 
 
 def _sample(names: Sequence[str]) -> str:
-    shown = ", ".join(name if len(name) <= 30 else f"{name[:27]}..." for name in names[:_MOST])
+    lines = [" ".join(name.split()) for name in names[:_MOST]]  # a name may hold a line break
+    shown = ", ".join(name if len(name) <= 30 else f"{name[:27]}..." for name in lines)
     return f" ({shown}{', ...' if len(names) > _MOST else ''})"
 
 
