@@ -54,7 +54,8 @@ class Watch:
                     return
             if isinstance(path, (str, bytes)):
                 path = os.path.abspath(os.fsdecode(path))
-                if not path.startswith(self.within) and not path.startswith("/dev/"):
+                # "/tmp" itself is opened for files that have no name.
+                if not f"{path}/".startswith((*self.within, "/dev/")):
                     self.seen.append(f"{event} {path}")
 
 
@@ -107,7 +108,7 @@ def judge(target, folder: Path, watch: Watch, errors: Path, most: float) -> dict
     noise = errors.stat().st_size
     begun = time.process_time()
     watch.seen, watch.allowed = [], target.allowed
-    watch.within = (str(folder.parent), "/tmp/", os.environ.get("TMPDIR", "/tmp/"))
+    watch.within = (f"{folder.parent}/", "/tmp/", f"{os.environ.get('TMPDIR', '/tmp')}/")
     verdict, kind, said, at = "accepted", "", "", ""
     watch.on = True
     try:
