@@ -31,6 +31,7 @@ import numpy as np
 
 from dsprh_tf.data.files import file_sha256, sync, write_json
 from dsprh_tf.data.npy_files import map_npy
+from dsprh_tf.index.faiss_kinds import KINDS
 
 FORMAT, FORMATS = 2, (1, 2)  # written, and read
 ENDINGS = {
@@ -93,11 +94,14 @@ def _check(content: dict) -> None:
         value = content[name]
         if type(value) not in allowed or isinstance(value, (int, float)) and not 0 <= value < 2**62:
             raise ValueError(f"{name} is {str(value)[:40]!r}")
+    if content["kind"] not in KINDS:
+        raise ValueError(f"kind is {content['kind'][:40]!r}, expected one of {', '.join(KINDS)}")
     if content["bits"] < 8 or content["bits"] % 8:
         raise ValueError(f"bits is {content['bits']}")
     for kind, entry in content["files"].items():
         match = _NAMES.fullmatch(entry["name"])
-        if not match or match[1] != kind or type(entry["size"]) is not int:
+        whole = type(entry["size"]) is int and isinstance(entry["sha256"], str)
+        if not match or match[1] != kind or not whole:
             raise ValueError(f"{kind[:40]!r} has no file")
     missing = [kind for kind in ("codes", "ids", "items") if kind not in content["files"]]
     if missing:

@@ -144,7 +144,9 @@ def _index(folder: Path) -> None:
 def _engine_altered(folder: Path) -> bool:
     """Whether FAISS would read a file that it did not write: it then may crash, and only checksums
     keep it from that."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+    if not (folder / "index.json").is_file():
+        return True
+    with contextlib.suppress(Exception):
         entry = json.loads((folder / "index.json").read_bytes())["files"].get("engine")
         if entry is None:
             return False
