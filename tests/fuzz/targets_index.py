@@ -188,6 +188,7 @@ def _change_index(folder: Path) -> None:
     from dsprh_tf.index.hamming import HammingIndex
 
     index = HammingIndex.load(folder / "index", write=True)
+    index.check()  # what was in order before a change is so after it
     index.add(_codes(3, index.bits), image_items(3, start=5))
     index.remove([20])
     index.commit()
