@@ -110,10 +110,10 @@ class Source:
         for row, record in manifest.rows():
             try:
                 name = cells.plain_id(record.get("id", ""))
-                contents = cells.texts_of(record["text"]) if modality == "text" else []
+                contents = cells.texts_of(record.get("text", "")) if modality == "text" else []
             except ValueError as error:
                 raise ValueError(f"{self.path} row {row}: {error}") from error
-            if modality == "image" and record["image"]:
+            if modality == "image" and record.get("image"):
                 image = cells.file_name(folder, record["image"])
                 contents = [os.path.abspath(os.path.join(folder, image))]
             if not contents:
