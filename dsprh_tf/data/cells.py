@@ -171,15 +171,19 @@ def parse(text: str) -> Any:
         if _depth(text) > _MAX_DEPTH:
             return None
         found = json.loads(text)
-        return found if isinstance(found, (list, dict)) else None
     except (ValueError, RecursionError):
-        pass
+        try:
+            tokens = _tokens(text)
+            found = _value(next(tokens), tokens)
+            if next(tokens) != _END:
+                return None
+        except (ValueError, SyntaxError, TypeError):  # TypeError: a list as a key
+            return None
     try:
-        tokens = _tokens(text)
-        found = _value(next(tokens), tokens)
-        return found if isinstance(found, (list, dict)) and next(tokens) == _END else None
-    except (ValueError, SyntaxError, TypeError, StopIteration):  # TypeError: a list as a key
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:  # an escape of half a character
         return None
+    return found if isinstance(found, (list, dict)) else None
 
 
 _TOKEN = re.compile(
@@ -236,9 +240,13 @@ def _collection(opening: str, tokens: Iterator[tuple[str, str]]) -> list | dict:
     """What stands up to the closing bracket; NumPy puts no commas between values."""
     found: list[Any] = []
     names: list[Any] = []
+    before = ("mark", ",")
     while (token := next(tokens)) != ("mark", _CLOSING[opening]):
+        last, before = before, token
         if token == ("mark", ","):
             continue
+        if {last[0], token[0]} == {"bare", "string"} and not _constants(last, token):
+            raise ValueError  # ['a' is a letter]
         if token == ("mark", ":"):
             if opening != "{" or not found:
                 raise ValueError
@@ -257,6 +265,13 @@ def _collection(opening: str, tokens: Iterator[tuple[str, str]]) -> list | dict:
     if len(names) != len(found):
         raise ValueError
     return dict(zip(names, found))
+
+
+def _constants(*tokens: tuple[str, str]) -> bool:
+    """Whether all bare tokens are constants or numbers, as in ['a' None]."""
+    return not any(
+        kind == "bare" and isinstance(_scalar(text.strip()), str) for kind, text in tokens
+    )
 
 
 def _scalar(text: str) -> Any:

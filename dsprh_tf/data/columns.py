@@ -35,7 +35,7 @@ _NUMBERED = re.compile(r"(text|caption|sentence|comment|description)s?\d+")
 # label_dog, label_cat, ...: columns of 0 and 1.
 _ONE_HOT = re.compile(r"(?:labels?|class|category|tag)[_:.\- ]+(.+)")
 _NO_LABELS = ("ids?", "names?", "index", "idx", "count", "source", "text", "type", "score")
-_SHOWN = 8
+_SHOWN = 12
 
 
 class Columns(NamedTuple):
@@ -90,12 +90,12 @@ def find_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Sequence
         if found:
             of[role] = tuple(found)
         if found and found[0].strip().lower() != role:
-            said.append(f"{role} from the column {_listed(found)}")
+            said.append(f"{role} from the column {listed(found)}")
     notes = [", ".join(said)] if said else []
     taken = {name for columns in of.values() for name in columns}
     unread = [name for name in names if name not in taken and not _without_meaning(name)]
     if unread:
-        notes.append(f"not read: the column {_listed(unread)}")
+        notes.append(f"not read: the column {listed(unread)}")
     return Columns(of, notes)
 
 
@@ -147,7 +147,8 @@ def _without_meaning(name: str) -> bool:
     return not plain or plain.startswith(("unnamed", "indexlevel")) or plain in ("split", "index")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Column names for a line, not too many and without line breaks."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    shown = ", ".join(name.strip()[:40] for name in names[:_SHOWN]) + more
+    shown = ", ".join(" ".join(name.split())[:40] for name in names[:_SHOWN]) + more
     return shown.encode("utf-8", "backslashreplace").decode()  # JSON can spell half a character

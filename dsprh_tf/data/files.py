@@ -117,6 +117,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _BLOCK = 2**20
+_UTF8_PAIR = re.compile(rb"[\xc2-\xdf][\x80-\xbf]")
 
 
 def _undecodable(file, encoding: str) -> tuple[int, bool] | None:
@@ -144,21 +145,21 @@ def _undecodable(file, encoding: str) -> tuple[int, bool] | None:
 def _western(file) -> str | None:
     """A word with an accent where the bytes look like Windows-1252, else None.
 
-    There, bytes beyond ASCII stand alone between letters of ASCII. In damaged UTF-8, and in
-    encodings of other scripts, most of them have a neighbour.
+    There, bytes beyond ASCII stand alone or in twos between letters of ASCII. In encodings of
+    other scripts most stand in longer runs, and in damaged UTF-8 in runs that are UTF-8.
     """
     file.seek(0)
-    alone = together = 0
+    western = other = 0
     word = None
     while block := file.read(_BLOCK):
         if re.search(rb"[\x00\x81\x8d\x8f\x90\x9d]", block):  # stand for nothing
             return None
         runs = re.findall(rb"[\x80-\xff]+", block)
-        alone += sum(len(run) == 1 for run in runs)
-        together += sum(len(run) > 1 for run in runs)
+        strange = sum(len(run) > 2 or _UTF8_PAIR.fullmatch(run) is not None for run in runs)
+        western, other = western + len(runs) - strange, other + strange
         if word is None and runs:
             word = re.search(rb"[^\s,;|\"]*[\x80-\xff][^\s,;|\"]*", block)[0][:40].decode("cp1252")
-    return word if alone > together else None
+    return word if western > other else None
 
 
 def open_text(path: str | os.PathLike) -> tuple[TextIO, str | None]:

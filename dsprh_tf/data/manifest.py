@@ -27,7 +27,6 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 _FLICKR = re.compile(r"([^\t#]+\.(?:jpe?g|png|gif|bmp|webp))#(\d+)\t(.*)", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?)", re.IGNORECASE)
 _MAX_LINE = 2**24  # characters of a JSON line
-_SHOWN = 30  # columns in an error line
 
 
 _QUOTES = 'write a quote within a field twice (""), and the whole field in quotes'
@@ -94,10 +93,10 @@ class Manifest:
         missing = [role for role in roles if role not in self.columns]
         if not missing:
             return
-        names = [name.strip()[:40].lower() for name in self.names if name.strip()]
+        names = sorted(name.strip().lower() for name in self.names if name.strip())
         line = (
             f"{self.path} has no column {' and no column '.join(missing)} (it has "
-            f"{', '.join(sorted(names)[:_SHOWN]) or 'none'})"
+            f"{columns.listed(names) or 'none'})"
         )
         if any(_IMAGE_FILE.fullmatch(name) for name in names):
             line += f"; its first row should name the columns, such as {','.join(roles)}"
@@ -205,6 +204,8 @@ class _Separated:
             if not any(map(str.strip, fields)):
                 self._passed["without any value"] += bool(fields)
                 continue
+            if not header:
+                raise ValueError(f"{self._path} row {row}: no row before names the columns")
             if fields[0].strip() == header[0] and [f.strip() for f in fields] == header:
                 self._passed["that repeat the header"] += 1
                 continue
@@ -258,15 +259,15 @@ class _Separated:
         )
 
     def _check_swallowed(self, row: int, fields: list[str], kept: list[str]) -> None:
-        """Refuses a field with line breaks where every further line looks like a row.
+        """Refuses a field with line breaks where every line looks like a row.
 
-        It does if it has as many fields, with a file name wherever this row has one, and likewise
-        numbers.
+        The further ones do if they have as many fields, with a file name wherever this row has
+        one, and likewise numbers.
         """
         self._breaks += row > self._head
-        lines = [line.split(self.separator) for line in kept[1:] if line.strip()]
+        first, *lines = (line.split(self.separator) for line in kept if line.strip())
         shapes = [_shape(field) for field in fields]
-        if len(fields) == len(self.names) > 1 and all(
+        if len(first) >= len(fields) == len(self.names) > 1 and all(
             len(parts) == len(fields)
             and all(not shape or shape == _shape(part) for shape, part in zip(shapes, parts))
             for parts in lines

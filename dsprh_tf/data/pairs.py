@@ -93,6 +93,7 @@ class _Pairs:
 
     def __init__(self, path: Path):
         self._path = path
+        self._folder = os.fspath(path.parent)
         self.rows: list[int] = []
         self.ids: list[str] = []
         self.images: list[str] = []
@@ -120,7 +121,7 @@ class _Pairs:
         if name is not None:
             self._needed(row, "id", name)
         self._needed(row, "text", texts)
-        spelled = cells.file_name(self._path.parent, image)
+        spelled = cells.file_name(self._folder, image)
         self._respelled += spelled != image
         image = os.path.normpath(spelled)
         pair = self._pair_of_key.setdefault(image if name is None else name, len(self.rows))

@@ -15,7 +15,6 @@ from dsprh_tf.data.files import require_regular
 
 _BATCH_BYTES = 2**25
 _BATCH_ROWS = 1024
-_MOST_VALUES = 100_000  # per row, on average: a list column can claim any number
 
 
 class ParquetRows:
@@ -53,8 +52,7 @@ class ParquetRows:
             table = {}
             for name in wanted:
                 column = batch.column(batch.schema.get_field_index(name))
-                self._check_length(name, column, row)
-                table[name] = self._python(column, row)
+                table[name] = self._python(name, column, row)
             for i in range(len(batch)):
                 yield row + i, {name: column[i] for name, column in table.items()}
             row += len(batch)
@@ -64,24 +62,21 @@ class ParquetRows:
         strings = [n for n in wanted if _is_text(self._schema.field(n).type)]
         try:
             with parquet.ParquetFile(self._path, read_dictionary=strings) as file:
-                size = self._batch_rows(file, wanted)
+                size = self._batch_rows(file.metadata)
                 yield from file.iter_batches(size, columns=list(wanted))
         except Exception as error:
             raise self._broken(error) from error
 
-    def _batch_rows(self, file: parquet.ParquetFile, wanted: Sequence[str]) -> int:
-        """Rows of a batch: so many that their bytes, on average, stay small."""
-        heaviest = 1
-        for number in range(file.metadata.num_row_groups):
-            group = file.metadata.row_group(number)
-            chunks = [group.column(i) for i in range(group.num_columns)]
-            chunks = [c for c in chunks if c.path_in_schema.partition(".")[0] in wanted]
-            rows = max(1, group.num_rows)
-            values = max((chunk.num_values for chunk in chunks), default=0)
-            if values > max(10**6, rows * _MOST_VALUES):
-                raise ValueError(f"{values:,} values in {rows:,} rows")
-            heaviest = max(heaviest, sum(chunk.total_uncompressed_size for chunk in chunks) // rows)
-        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // heaviest))
+    @staticmethod
+    def _batch_rows(metadata: parquet.FileMetaData) -> int:
+        """Rows of a batch: so many that their bytes, on average, stay small.
+
+        The groups' sizes alone are read: pyarrow ends the process when it meets some kinds of
+        damage in what a group says of its columns.
+        """
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        heaviest = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=0)
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, heaviest)))
 
     def _check_type(self, name: str, kind: pa.DataType) -> None:
         """Refuses what stands for neither text nor numbers; dates may not even be convertible."""
@@ -105,26 +100,29 @@ class ParquetRows:
                 "lists of them; write it as such"
             )
 
-    def _check_length(self, name: str, column: pa.Array, row: int) -> None:
-        """Refuses a text that is too long before it becomes a Python object for each row."""
-        if isinstance(column, pa.DictionaryArray):
-            column = column.dictionary
-        if not _is_text(column.type) or not len(column):
-            return
-        longest = pc.max(pc.binary_length(column)).as_py() or 0
-        if longest > 4 * MAX_TEXT:  # bytes; characters are counted when the text is read
-            raise ValueError(
-                f"{self._path} row {row} or one of the next {_BATCH_ROWS:,}: {name} has a text of "
-                f"{longest:,} bytes, expected at most {MAX_TEXT:,} characters; shorten it"
-            )
-
-    def _python(self, column: pa.Array, row: int) -> list[Any]:
+    def _python(self, name: str, column: pa.Array, row: int) -> list[Any]:
+        """A column of a batch as Python objects; a text that rows share is one object."""
         try:
-            return column.to_pylist()
+            if not isinstance(column, pa.DictionaryArray):
+                return column.to_pylist()
+            # A batch holds the texts of all batches.
+            codes = column.indices.unique().drop_null()
+            texts = column.dictionary.take(codes)
+            lengths = pc.binary_length(texts) if _is_text(texts.type) else pa.array([0])
+            longest = pc.max(lengths).as_py() or 0
+            if longest <= 4 * MAX_TEXT:  # bytes; characters are counted when the text is read
+                text_of = dict(zip(codes.to_pylist(), texts.to_pylist()))
+                return [text_of.get(code) for code in column.indices.to_pylist()]
         except Exception as error:
-            where = f"{self._path} rows {row} to {row + len(column) - 1}"
             cause = " ".join(str(error).split())[:200]
-            raise ValueError(f"{where} cannot be read ({cause}); write the file again") from error
+            raise ValueError(
+                f"{self._path} rows {row} to {row + len(column) - 1}: {name} cannot be read "
+                f"({cause}); write the file again"
+            ) from error
+        raise ValueError(
+            f"{self._path} rows {row} to {row + len(column) - 1}: {name} has a text of {longest:,} "
+            f"bytes, expected at most {MAX_TEXT:,} characters; shorten it"
+        )
 
     def _broken(self, error: Exception) -> ValueError:
         cause = " ".join(str(error).split())[:200] or type(error).__name__

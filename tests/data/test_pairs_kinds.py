@@ -201,6 +201,8 @@ KINDS = [
     Kind("categories of pandas", OWN,
          table(labels=pa.array(["dog", "cat", "dog"]).dictionary_encode()),
          [{"dog"}, {"cat"}, {"dog"}], ending="parquet"),
+    Kind("numbers as categories", OWN, table(labels=pa.array([1, 2, None]).dictionary_encode()),
+         [{"1"}, {"2"}, set()], ending="parquet"),
     Kind("labels as bytes", OWN, table(labels=[b"dog;cat"]), [{"dog", "cat"}], ending="parquet"),
     Kind("labels as dates", OWN, table(labels=[datetime.date(2020, 1, 2)]),
          refused="the column labels is of the type date32", ending="parquet"),
@@ -445,9 +447,9 @@ KINDS = [
          refused="the column text is of the type timestamp", ending="parquet"),
     Kind("a text that is no UTF-8", OWN,
          table(text=pa.array([b"a \xff"]).view(pa.string())),
-         refused="rows 1 to 1 cannot be read|not a Parquet file", ending="parquet"),
+         refused="rows 1 to 1: text cannot be read|not a Parquet file", ending="parquet"),
     Kind("a long text in Parquet", OWN, table(text=["x" * 500_000]),
-         refused="text has a text of 500,000 bytes, expected at most 100,000", ending="parquet"),
+         refused="rows 1 to 1: text has a text of 500,000 bytes, expected at most 100,000", ending="parquet"),
 ]  # fmt: skip
 
 
