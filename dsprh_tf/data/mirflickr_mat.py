@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from dsprh_tf.data import mat_files
+from dsprh_tf.data.arrays.label_matrix import LabelMatrix, multi_hot
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import first_existing, require_folder
 
@@ -20,11 +19,8 @@ IMAGES, TAGS, LABELS = "images", "tags", "labels"
 _MERGED = "FLICKR-25K.mat"
 _SEPARATE = {kind: f"mirflickr25k-{letter}all.mat" for kind, letter in
              ((IMAGES, "i"), (TAGS, "y"), (LABELS, "l"))}  # fmt: skip
-_KEYS = {IMAGES: ("IAll", "images"), TAGS: ("YAll",), LABELS: ("LAll",)}
+_KEYS = {IMAGES: ("IAll", "images"), TAGS: ("YAll", "TAll", "tags"), LABELS: ("LAll", "labels")}
 _AXIS_NAMES = {"N": "images", "C": "colours", "W": "width", "H": "height"}
-# What h5py and SciPy raise on malformed files.
-_BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError,
-           NotImplementedError, zlib.error, scipy.io.matlab.MatReadError)  # fmt: skip
 _PLACE = (
     "put mirflickr25k-iall.mat, mirflickr25k-yall.mat and mirflickr25k-lall.mat (arrays IAll, "
     "YAll, LAll) or DCMH's FLICKR-25K.mat (arrays images, YAll, LAll) there"
@@ -70,7 +66,8 @@ def load_mirflickr25k_mat(data_dir: str | os.PathLike, on_bad_image: str = "erro
         )
     count = _pairs(names, shapes)
     axes = _axes(shape, count, files[IMAGES], keys[IMAGES])
-    tags, labels = (_multi_hot(names[kind], tables[kind], count) for kind in (TAGS, LABELS))
+    read = {kind: _multi_hot(names[kind], tables[kind], count) for kind in (TAGS, LABELS)}
+    tags, labels = (read[kind].matrix for kind in (TAGS, LABELS))
     digits = max(4, len(str(tags.shape[1])))
     vocabulary = tuple(f"tag{t:0{digits}}" for t in range(1, tags.shape[1] + 1))
     dataset = PairDataset(
@@ -89,6 +86,7 @@ def load_mirflickr25k_mat(data_dir: str | os.PathLike, on_bad_image: str = "erro
         notes=(
             _image_note(files[IMAGES], keys[IMAGES], shape, axes),
             *(_table_note(files[k], keys[k], k, shapes[k], count) for k in (TAGS, LABELS)),
+            *(note for kind in (TAGS, LABELS) for note in read[kind].notes),
             f"the tags have no names in these files: column 1 of {keys[TAGS]} is the word "
             f"{vocabulary[0]}, and so on to {vocabulary[-1]}",
             f"{count:,} pairs, as in the file",
@@ -137,8 +135,11 @@ def _in_any_case(folder: Path, name: str, within: str) -> Path | None:
 def _read(file: Path, reader: Callable[..., Any], *arguments):
     try:
         return reader(file, *arguments)
-    except _BROKEN as error:
+    except Exception as error:  # of many kinds, from h5py
         cause = " ".join(str(error).split()) or type(error).__name__
+        if cause.startswith(str(file)) and " cannot be read (" not in cause:
+            raise ValueError(cause) from error  # whole, but of another kind
+        cause = cause.replace(f"{file} cannot be read (", "").rstrip(")")
         raise ValueError(
             f"{file} cannot be read as a MATLAB file ({cause}); get it again, it may be truncated, "
             "or save it from MATLAB as full arrays in -v7.3"
@@ -199,22 +200,15 @@ def _axes(shape: tuple[int, ...], count: int, file: Path, key: str) -> str:
     return "".join("N" if n == count else "C" if n == 3 else next(left) for n in shape)
 
 
-def _multi_hot(name: str, table: np.ndarray, count: int) -> np.ndarray:
-    """uint8 [N, columns] of 0 and 1."""
+def _multi_hot(name: str, table: np.ndarray, count: int) -> LabelMatrix:
+    """uint8 [N, columns] of 0 and 1, also where the table is on its side or has -1 for 0."""
     on_side = table.shape[0] != count
-    if on_side:
-        table = table.T
-    if table.dtype.kind not in "biuf":
-        raise ValueError(f"{name} is of type {table.dtype}, expected numbers 0 and 1")
-    bad = np.flatnonzero(((table != 0) & (table != 1)).any(axis=1))
-    if len(bad):
-        row = table[bad[0]]
-        raise ValueError(
-            f"{name} {'column' if on_side else 'row'} {bad[0]} (counted from 0) holds "
-            f"{row[(row != 0) & (row != 1)][0]:g}, as do {len(bad) - 1:,} more, expected only 0 "
-            "and 1; for vectors of other values use --dataset=features"
-        )
-    return table.astype(np.uint8)
+    line = "column" if on_side else "row"
+    return multi_hot(
+        table.T if on_side else table,
+        name,
+        lambda row: f"{name} {line} {row} (counted from 0)",
+    )
 
 
 def _image_note(file: Path, key: str, shape: tuple[int, ...], axes: str) -> str:
@@ -246,10 +240,7 @@ def _empty_notes(tags: np.ndarray, labels: np.ndarray) -> list[str]:
     notes = []
     untagged, unlabelled = (int(np.sum(~table.any(axis=1))) for table in (tags, labels))
     if untagged:
-        notes.append(
-            f"{untagged:,} pairs have no tag; training stops at one unless --on_bad_text=skip "
-            "leaves them out"
-        )
+        notes.append(f"{untagged:,} pairs have no tag; training leaves them out")
     if unlabelled:
         notes.append(f"{unlabelled:,} pairs have no label, so nothing is relevant to them")
     return notes

@@ -28,7 +28,7 @@ class Header(NamedTuple):
     Attributes:
         shape: lengths of its axes.
         fortran: whether the first axis changes fastest.
-        dtype: type of the values; no objects.
+        dtype: type of the values.
         start: position of the first value in the file.
     """
 
@@ -94,7 +94,23 @@ def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _header(stream: IO[bytes], size: int) -> Header:
-    """Reads up to the first value; `size` is that of the whole file."""
+    """As `read_header`, of an array without Python objects."""
+    header = read_header(stream, size)
+    if header.dtype.hasobject:
+        raise ValueError("it holds Python objects, which would run code; save numbers instead")
+    return header
+
+
+def read_header(stream: IO[bytes], size: int) -> Header:
+    """Reads a .npy file up to its first value, also where the values are Python objects.
+
+    Args:
+        stream: the file, at its beginning.
+        size: bytes of the whole file.
+
+    Raises:
+        Exception: of many kinds, where the file is no .npy file or is not as its header says.
+    """
     version = np.lib.format.read_magic(stream)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -105,12 +121,12 @@ def _header(stream: IO[bytes], size: int) -> Header:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of headers that Python 2 wrote
         shape, fortran, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which would run code; save numbers instead")
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"its shape is {shape}")
     header = Header(shape, fortran, dtype, stream.tell())
     left = size - header.start
+    if dtype.hasobject:  # a pickle of any length
+        return header
     if not dtype.itemsize or header.nbytes != left:
         raise ValueError(
             f"its header says {'x'.join(map(str, shape)) or 'one'} values of {dtype}, "

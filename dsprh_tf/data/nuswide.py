@@ -92,6 +92,13 @@ def _roots(folder: Path) -> tuple[Path, ...]:
 def _find(folder: Path, *names: str) -> Path:
     found = first_existing(root / name for root in _roots(folder) for name in names)
     if found is None:
+        arrays = next(folder.glob("*.mat"), None)
+        if arrays is not None:
+            raise ValueError(
+                f"{folder} has no {names[0]}, but {arrays.name}: give one MATLAB file with images, "
+                "YAll and LAll as --dataset=mirflickr25k_mat --data_dir=FILE, vectors as "
+                "--dataset=features"
+            )
         raise ValueError(f"{folder} has no {names[0]}; {_DOWNLOAD}")
     return found
 
@@ -105,13 +112,17 @@ def _labels(folder: Path, count: int) -> tuple[np.ndarray, tuple[str, ...], list
             f"{_DOWNLOAD}"
         )
     frequency = {}
+    signed = 0
     for path in files:
         values = np.array(_read_bytes(path, 16 * count + 1024).split())
-        bad = np.flatnonzero((values != b"0") & (values != b"1"))
+        is_signed = bool((values == b"-1").any())  # as some pass them on
+        bad = np.flatnonzero((values != (b"-1" if is_signed else b"0")) & (values != b"1"))
         if len(bad):
             raise ValueError(
-                f"{path} row {bad[0] + 1} is neither 0 nor 1; unpack Groundtruth again"
+                f"{path} row {bad[0] + 1} is neither {-int(is_signed)} nor 1; unpack Groundtruth "
+                "again"
             )
+        signed += is_signed
         if len(values) != count:
             raise ValueError(
                 f"{path} has {len(values):,} rows but the image list has {count:,}; they must "
@@ -124,8 +135,10 @@ def _labels(folder: Path, count: int) -> tuple[np.ndarray, tuple[str, ...], list
             del frequency[rarest]
     chosen = sorted(frequency, key=lambda path: (-frequency[path].sum(), path.name))
     names = tuple(path.stem[len("Labels_") :] for path in chosen)
-    note = f"the {CONCEPTS} most frequent of {len(files)} concepts: {', '.join(names)}"
-    return np.stack([frequency[path] for path in chosen], 1).astype(np.uint8), names, [note]
+    notes = [f"the {CONCEPTS} most frequent of {len(files)} concepts: {', '.join(names)}"]
+    if signed:
+        notes.append(f"{signed:,} files of labels have -1 and 1, of which -1 was read as 0")
+    return np.stack([frequency[path] for path in chosen], 1).astype(np.uint8), names, notes
 
 
 def _read_bytes(path: Path, most: int) -> bytes:

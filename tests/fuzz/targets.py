@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fuzz import planted, targets_data, targets_index, targets_models
+from fuzz import planted, targets_arrays, targets_data, targets_index, targets_models
 
 TARGETS = {
     target.name: target
-    for module in (targets_data, targets_models, targets_index)
+    for module in (targets_data, targets_arrays, targets_models, targets_index)
     for target in module.TARGETS
 }
 ALL = {**TARGETS, **planted.TARGETS}
