@@ -7,14 +7,18 @@ MATLAB 5 files can only be read whole: their array is kept once for the process.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import threading
 import zlib
+from collections.abc import Sequence
 
-import h5py
 import numpy as np
-import scipy.io
-import scipy.sparse
+
+from dsprh_tf.data.arrays import hdf5
+from dsprh_tf.data.arrays.containers import list_matlab
+from dsprh_tf.data.arrays.hdf5 import is_hdf5
+from dsprh_tf.data.arrays.stored import StoredArray
 
 # One image in so many enters the fingerprint of an array by its pixels, the others by the size of
 # the file: arrays of several gigabytes are told apart without reading them.
@@ -24,53 +28,36 @@ _OPENING = threading.Lock()
 _KEPT = 4  # files
 
 
-def is_hdf5(file: str | os.PathLike) -> bool:
-    """Whether a file is of MATLAB 7.3 (HDF5); otherwise it may be of MATLAB 5."""
-    return h5py.is_hdf5(file)
-
-
 def array_names(file: str | os.PathLike) -> list[str]:
     """The names in a MATLAB file, in alphabetical order; only the listing is read."""
-    if is_hdf5(file):
-        with h5py.File(file, "r") as content:
-            return sorted(name for name in content if not name.startswith("#"))
-    with open(file, "rb") as stream:
-        return sorted(name for name, _, _ in scipy.io.whosmat(stream))
+    return sorted(array.name for array in list_matlab(file))
 
 
 def array_type(file: str | os.PathLike, key: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array; no values of an HDF5 file are read.
 
+    The axes of an array in HDF5 are in the file's order: MATLAB's are reversed there.
+
     Raises:
-        OSError, ValueError and others of h5py's and SciPy's: no such array, or a broken file.
+        OSError, ValueError and others of h5py's: no such array, or a broken file.
     """
     array = _kept(file, key)
     return array if isinstance(array, tuple) else (array.shape, array.dtype)
 
 
-def read_array(file: str | os.PathLike, key: str, at=()) -> np.ndarray:
-    """An array or a slice of it, by any number of threads at once; raises as `array_type`.
+def read_array(file: str | os.PathLike, key: str) -> np.ndarray:
+    """A whole array, a sparse one as a full one; axes and errors as in `array_type`."""
+    found = _named(file, key)
+    array = found.read()
+    in_order = found.marked and not found.is_sparse
+    return array.T if in_order and is_hdf5(file) else array
 
-    HDF5 files are opened for each call, which takes half a millisecond: no open file is left that
-    other threads would have to share, and files can be replaced. A MATLAB 5 array is read whole,
-    and is not kept.
-    """
-    if is_hdf5(file):
-        with h5py.File(file, "r") as content:
-            return np.asarray(_dataset(content, key)[at])
-    with open(file, "rb") as stream:  # SciPy leaves a broken file open that it opened itself
-        content = scipy.io.loadmat(stream, variable_names=[key])
-    if key not in content:
+
+def _named(file: str | os.PathLike, key: str) -> StoredArray:
+    found = [array for array in list_matlab(file) if array.name == key]
+    if not found:
         raise ValueError(f"{key} is missing")
-    array = content[key]
-    return (array.toarray() if scipy.sparse.issparse(array) else np.asarray(array))[at]
-
-
-def _dataset(content: h5py.File, key: str) -> h5py.Dataset:
-    array = content.get(key)
-    if not isinstance(array, h5py.Dataset):  # a sparse matrix, struct or cell is a group
-        raise ValueError(f"{key} is missing or not a full array")
-    return array
+    return found[0]
 
 
 def _kept(file: str | os.PathLike, key: str):
@@ -85,9 +72,10 @@ def _kept(file: str | os.PathLike, key: str):
 def _kept_of(file: str, key: str, changed: int, size: int):
     if not is_hdf5(file):
         return read_array(file, key)
-    with h5py.File(file, "r") as content:
-        array = _dataset(content, key)
-        return array.shape, array.dtype
+    array = _named(file, key)
+    if array.is_sparse or array.is_text or array.problem:
+        raise ValueError(f"{array.where} is {array.problem or 'not a full array'}")
+    return array.shape[::-1] if array.marked else array.shape, array.dtype
 
 
 def made_by_matlab(file: str | os.PathLike, key: str) -> bool:
@@ -95,8 +83,7 @@ def made_by_matlab(file: str | os.PathLike, key: str) -> bool:
     with open(file, "rb") as stream:
         if stream.read(10) == b"MATLAB 7.3":
             return True
-    with h5py.File(file, "r") as content:
-        return "MATLAB_class" in _dataset(content, key).attrs
+    return _named(file, key).marked
 
 
 def picture_path(file: str | os.PathLike, key: str, axes: str, index: int) -> str:
@@ -136,9 +123,31 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     file, key, axes, index = _picture_parts(path)
     at = tuple(index if axis == "N" else slice(None) for axis in axes)
     array = _kept(file, key)
-    picture = read_array(file, key, at) if isinstance(array, tuple) else array[at]
+    picture = hdf5.read_part(file, key, at) if isinstance(array, tuple) else array[at]
     axes = axes.replace("N", "")
     return np.array(picture.transpose([axes.index(axis) for axis in "HWC"]), order="C")
+
+
+def picture_lines(paths: Sequence[str]) -> list[bytes]:
+    """The values of a line in the middle of each image, of which many are read at once.
+
+    Equal images have equal lines, and few others have. Raises as `read_picture` does.
+
+    Args:
+        paths: [N] of `picture_path`; those of one array stand together, by ascending index.
+    """
+    lines: list[bytes] = []
+    parts = map(_picture_parts, paths)
+    for (file, key, axes), run in itertools.groupby(parts, lambda part: part[:3]):
+        indices = [index for _, _, _, index in run]
+        (shape, _), array = array_type(file, key), _kept(file, key)
+        at: list[int | slice] = [slice(None)] * 4
+        at[axes.index("N")] = slice(indices[0], indices[-1] + 1)
+        at[axes.index("H")] = shape[axes.index("H")] // 2
+        found = hdf5.read_part(file, key, at) if isinstance(array, tuple) else array[tuple(at)]
+        found = np.moveaxis(found, axes.replace("H", "").index("N"), 0)
+        lines += [found[index - indices[0]].tobytes() for index in indices]
+    return lines
 
 
 def picture_mark(path: str | os.PathLike) -> int:
