@@ -21,11 +21,12 @@ ALLOWED = {
     "similarity": (),
     # Data on disk.
     "data": ("data",),
+    "data.near_images": ("codes", "data"),
     # Keras and TensorFlow.
     "compat": (),
     "layers": (),
     "backbones": ("backbones", "layers"),
-    "backbones.torch_files": ("data.files", "data.npy_files"),
+    "backbones.torch_files": ("data.arrays", "data.files", "data.npy_files"),
     "backbones.weights": ("backbones", "data.files"),
     "backbones.feature_cache": ("backbones", "data"),
     "networks": ("layers",),
