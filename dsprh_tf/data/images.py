@@ -1,74 +1,93 @@
-"""JPEG, PNG, GIF, BMP, WebP and TIFF files as RGB, and the check that they are readable.
+"""Image files as RGB, upright, and the check that they are readable.
 
-An image within an array of a MATLAB file counts as a file: `mat_files.picture_path` names it.
+JPEG, PNG, GIF, BMP, WebP and TIFF; HEIC with pillow-heif, and AVIF. An image within an array of a
+MATLAB file counts as a file: `mat_files.picture_path` names it.
+
+The exported graph decodes JPEG and PNG files itself, with the same pixels
+(`preprocess.decode_image`); it is handed any other file as a PNG.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from dsprh_tf.data import mat_files
+from dsprh_tf.data import image_kinds, image_reader, mat_files
+from dsprh_tf.data.image_reader import MAX_PIXELS, MAX_SIDE  # noqa: F401 - for others
 
-# Above these an image is taken for a decompression bomb. The number of pixels is the one at which
-# Pillow itself refuses (2 x its MAX_IMAGE_PIXELS).
-MAX_PIXELS = 178_956_970
-MAX_SIDE = 50_000
-
-# What is read; the JPEGs of several images that cameras write (MPO) are opened as JPEG. Pillow
-# has readers beyond these that run a program on the file (EPS: Ghostscript), or decode it before
-# its size can be checked (ICO).
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-_TAKEN_AS_THEY_ARE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG
 _THREADS = 8
-_TAIL_BYTES = 64
-_EMPTY = "is empty (0 bytes)"
 _QUALITY = 82  # of JPEG files made here
 PROBLEM_FIX = "restore the file, or leave it out with --on_bad_image=skip"
 
-# For each image, Pillow warns of sizes below the limit that are large and of broken EXIF blocks;
-# both are dealt with here.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+
+class ServedImage(NamedTuple):
+    """An image as the exported encoder takes it.
+
+    Attributes:
+        content: a JPEG or PNG file.
+        several: whether the file has several frames or pages, of which this is the first.
+    """
+
+    content: bytes
+    several: bool = False
+
+
+class Checked(NamedTuple):
+    """What `check_images` found.
+
+    Attributes:
+        keep: bool [N], True where the file is good.
+        problems: one line for each bad file.
+        notes: lines on how files were read.
+    """
+
+    keep: np.ndarray
+    problems: list[str]
+    notes: list[str]
 
 
 def load_image(path: str | os.PathLike, row: int | str | None = None) -> np.ndarray:
     """An image as RGB, upright.
 
     Grey, palette, CMYK and 16-bit images are converted, transparency is dropped (the colour
-    below it stays), and the EXIF orientation is applied, since networks know none of these.
+    below it stays), and the orientation is applied (`image_structure`; of a TIFF the tag in its
+    first directory, of HEIC and AVIF the one of the container), since networks know none of
+    these. A JPEG without an end marker is read if nothing else is missing.
 
     Args:
-        path: a JPEG, PNG, GIF, BMP, WebP or TIFF file; of an animation, the first frame. Or a
-            `mat_files.picture_path`.
+        path: an image file; of several frames or pages, the first. Or a `mat_files.picture_path`.
         row: the row of the manifest, or a label for it, to be named in errors.
 
     Returns:
         uint8 [height, width, 3].
 
     Raises:
-        ValueError: the file is missing, empty, truncated, no such image or unreasonably large.
+        ValueError: the file is missing, empty, truncated, no such image or unreasonably large, or
+            of a kind that needs a package which is not installed.
     """
     try:
         if mat_files.is_picture(path):
             return mat_files.read_picture(path)
-        with _open(path) as image:
-            image.load()
-            return _to_rgb(image)
+        with image_reader.opened(path) as file:
+            return image_reader.read(file).pixels
     except Exception as error:  # Pillow's plugins raise nearly anything on malformed bytes
         where = f"row {row}" if isinstance(row, (int, np.integer)) else row
-        raise ValueError(_problem_line(path, error, where)) from error
+        raise ValueError(problem_line(path, error, where)) from error
 
 
-def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
+def image_bytes(path: str | os.PathLike) -> bytes:
+    """The `content` of `served_image`; raises as it does."""
+    return served_image(path).content
+
+
+def served_image(path: str | os.PathLike, content: bytes | None = None) -> ServedImage:
     """An image as the exported encoder takes it: a JPEG or PNG file as it is, others as PNG.
 
     Of a file that is taken as it is only the header is read, to check its size.
@@ -78,21 +97,24 @@ def image_bytes(path: str | os.PathLike, content: bytes | None = None) -> bytes:
         content: the bytes of the file, if they were read already.
 
     Raises:
-        ValueError: as `load_image`; a JPEG or PNG whose end is missing is not noticed.
-        OSError: the file cannot be read.
+        ValueError: as `load_image`; damage behind the header of a file that is taken as it is is
+            not noticed.
     """
-    if not mat_files.is_picture(path):
+    if mat_files.is_picture(path):
+        return ServedImage(_png(load_image(path)))
+    try:
         if content is None:
-            with open(path, "rb") as file:
-                content = file.read()
+            with image_reader.opened(path) as file:
+                content = image_reader.content_of(file)
+        file = io.BytesIO(content)
+        image_reader.require_content(file)
         # By the first bytes: names lie, and browsers save WebP as .jpg.
-        if content.startswith(_TAKEN_AS_THEY_ARE):
-            try:
-                with _opened(io.BytesIO(content)):
-                    return content
-            except Exception as error:  # as in load_image
-                raise ValueError(_problem_line(path, error, None)) from error
-    return png_bytes(path)
+        if image_reader.is_taken_as_it_is(file) and (header := image_reader.header(file)):
+            return ServedImage(content, header.several)
+        picture = image_reader.read(file)
+    except Exception as error:  # as in load_image
+        raise ValueError(problem_line(path, error, None)) from error
+    return ServedImage(_png(picture.pixels), picture.several)
 
 
 def png_bytes(path: str | os.PathLike) -> bytes:
@@ -118,18 +140,17 @@ def checked_bytes(
         as_png: whether to convert it to PNG even if it is a JPEG.
 
     Raises:
-        ValueError: it is empty, truncated, not an image or too large.
+        ValueError: it is empty, truncated, not an image, too large, or of a kind that needs a
+            package which is not installed.
     """
     try:
-        if not content:
-            raise ValueError(_EMPTY)
-        with _opened(io.BytesIO(content), max_pixels) as image:
-            image.load()
-            if content.startswith(_TAKEN_AS_THEY_ARE) and not as_png:
-                return content
-            return _png(_to_rgb(image))
+        file = io.BytesIO(content)
+        image_reader.require_content(file)
+        picture = image_reader.read(file, max_pixels)
     except Exception as error:  # as in load_image
         raise ValueError(f"{name} {_problem(error)}; choose another image") from error
+    as_it_is = image_reader.is_taken_as_it_is(file) and not as_png
+    return content if as_it_is else _png(picture.pixels)
 
 
 def load_small(path: str | os.PathLike, side: int) -> np.ndarray:
@@ -147,15 +168,14 @@ def load_small(path: str | os.PathLike, side: int) -> np.ndarray:
     """
     try:
         if mat_files.is_picture(path):
-            image = Image.fromarray(mat_files.read_picture(path))
+            pixels = mat_files.read_picture(path)
         else:
-            with _open(path) as opened:
-                opened.draft(None, (2 * side, 2 * side))  # JPEG: decodes no more than it takes
-                opened.load()
-                image = Image.fromarray(_to_rgb(opened))
+            with image_reader.opened(path) as file:
+                pixels = image_reader.read(file, draft=2 * side).pixels
+        image = Image.fromarray(pixels)
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     except Exception as error:  # as in load_image
-        raise ValueError(_problem_line(path, error, None)) from error
+        raise ValueError(problem_line(path, error, None)) from error
     return np.asarray(image)
 
 
@@ -168,7 +188,7 @@ def shrunk_bytes(path: str | os.PathLike, side: int) -> bytes:
 
 def check_images(
     paths: Sequence[str], on_bad: str = "error", where: Sequence[str] | None = None
-) -> tuple[np.ndarray, list[str]]:
+) -> Checked:
     """Finds the image files that cannot be read, before training and not in the middle of it.
 
     Every header is parsed; a JPEG or PNG that ends with its end marker is taken for whole, any
@@ -179,9 +199,6 @@ def check_images(
         on_bad: "error" refuses bad files, "skip" reports them.
         where: [N] labels such as "manifest.csv row 17", to be named in the lines.
 
-    Returns:
-        bool [N], True where the file is good; and one line for each bad file.
-
     Raises:
         ValueError: under "error" the line of the first bad file, with the number of further ones.
     """
@@ -191,7 +208,7 @@ def check_images(
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(
             tqdm(
-                pool.map(_find_problem, paths, labels),
+                pool.map(_check, paths, labels),
                 total=len(paths),
                 desc="checking images",
                 unit="file",
@@ -199,100 +216,60 @@ def check_images(
                 leave=False,
             )
         )
-    problems = [line for line in found if line is not None]
+    problems = [problem for problem, _ in found if problem is not None]
     if problems and on_bad == "error":
         more = f" ({len(problems) - 1:,} more files are bad)" if len(problems) > 1 else ""
         raise ValueError(problems[0] + more)
-    return np.array([line is None for line in found], dtype=bool), problems
+    keep = np.array([problem is None for problem, _ in found], dtype=bool)
+    several = sum(of_several for _, of_several in found)
+    return Checked(keep, problems, [several_note(several)] if several else [])
 
 
-def _find_problem(path: str, where: str | None) -> str | None:
+def several_note(count: int) -> str:
+    """The line that says how images of several frames or pages were read."""
+    return f"{count:,} animated images (or files of several pages): the first frame is read"
+
+
+def _check(path: str, where: str | None) -> tuple[str | None, bool]:
+    """What is wrong with an image, if anything; and whether it has several frames."""
     try:
         if mat_files.is_picture(path):
             mat_files.check_picture(path)
-            return None
-        with _open(path) as image:
-            if not _ends_with_marker(path, image.format):
-                image.load()
+            return None, False
+        with image_reader.opened(path) as file:
+            header = image_reader.header(file)
+            if header and image_reader.ends_with_marker(file, header.format):
+                return None, header.several
+            return None, image_reader.read(file).several
     except Exception as error:  # as in load_image
-        return _problem_line(path, error, where)
-    return None
+        return problem_line(path, error, where), False
 
 
-@contextlib.contextmanager
-def _open(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """`_opened` for a file by its name."""
-    if os.path.getsize(path) == 0:
-        raise ValueError(_EMPTY)
-    # Opened here, because Pillow does not close the file of an image that it refuses.
-    with open(path, "rb") as file, _opened(file) as image:
-        yield image
+def problem_line(path: str | os.PathLike, error: Exception, where: str | None = None) -> str:
+    """The line on an image that cannot be read.
 
-
-@contextlib.contextmanager
-def _opened(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The opened image, header parsed, kind and size checked, pixels not yet read."""
-    with Image.open(file, formats=_FORMATS) as image:
-        width, height = image.size
-        if max(width, height) > MAX_SIDE or width * height > max_pixels:
-            raise Image.DecompressionBombError(
-                f"{width} x {height} pixels; at most {max_pixels:,} pixels and {MAX_SIDE:,} per "
-                "side are read, against decompression bombs"
-            )
-        yield image
-
-
-def _ends_with_marker(path: str, image_format: str | None) -> bool:
-    """Whether a JPEG or PNG ends as it should, give or take a few zeros or blanks.
-
-    Markers further up prove nothing: the thumbnail inside a JPEG has an end marker too.
+    Args:
+        path: the image.
+        error: what was raised.
+        where: a label such as "manifest.csv row 17", to stand before the line.
     """
-    markers = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-    if image_format not in markers:
-        return False
-    with open(path, "rb") as file:
-        file.seek(-min(_TAIL_BYTES, os.path.getsize(path)), os.SEEK_END)
-        return file.read().rstrip(b"\0\r\n ").endswith(markers[image_format])
-
-
-def _problem_line(path: str | os.PathLike, error: Exception, where: str | None) -> str:
-    line = f"image {os.fspath(path)} {_problem(error)}; {PROBLEM_FIX}"
+    if isinstance(error, FileNotFoundError):
+        linked = os.path.islink(path)
+        problem = "is a link to a file that does not exist" if linked else "does not exist"
+    else:
+        problem = _problem(error)
+    line = f"image {os.fspath(path)} {problem}; {PROBLEM_FIX}"
     return f"{where}: {line}" if where else line
 
 
 def _problem(error: Exception) -> str:
     cause = " ".join(str(error).split())
-    if isinstance(error, FileNotFoundError):
-        return "does not exist"
+    if isinstance(error, image_reader.Refused):
+        return cause
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is no JPEG, PNG, GIF, BMP, WebP or TIFF file"
+        return f"is no {image_kinds.READ} file"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"is too large ({cause})"
-    if cause == _EMPTY:
-        return cause
     if "truncated" in cause.lower():
         return f"is truncated ({cause})"
     return f"cannot be read ({cause or type(error).__name__})"
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = _to_8_bit(np.asarray(image))
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    # Otherwise Pillow would look for the transparent colour of a palette, and warn.
-    image.info.pop("transparency", None)
-    return np.array(image.convert("RGB"))
-
-
-def _to_8_bit(grey: np.ndarray) -> np.ndarray:
-    """Deep grey values as 8 bits, which Pillow's own conversion would clip at 255.
-
-    16-bit values lose their low byte. Integers beyond that (32-bit TIFF) are scaled from the full
-    positive range, floats from [0, 1] if they lie there and clipped to [0, 255] if not.
-    """
-    if grey.dtype.kind == "f":
-        grey = np.nan_to_num(grey)
-        return np.clip(grey * 255 if grey.max() <= 1 else grey, 0, 255).astype(np.uint8)
-    grey = np.clip(grey.astype(np.int64), 0, None)
-    return (grey >> (8 if grey.max() <= 0xFFFF else 23)).astype(np.uint8)

@@ -6,86 +6,82 @@ becomes exactly the pixels that the network has seen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
-_HEAD_BYTES = 65536  # An APP1 segment is at most this long; longer heads are not searched.
-_ORIENTATION_TAG = 0x0112
-_SHORT, _LONG = 3, 4  # TIFF field types in which writers store the orientation
+from dsprh_tf.data import image_structure as structure
+from dsprh_tf.data import image_structure_ops as ops
 
 
-def _number(digits: tf.Tensor, little: tf.Tensor) -> tf.Tensor:
-    """Unsigned integers from their bytes, int64 [..., n] -> [...], in the TIFF's byte order."""
-    powers = tf.constant([256**i for i in range(digits.shape[-1])], tf.int64)
-    return tf.reduce_sum(digits * tf.where(little, powers, powers[::-1]), axis=-1)
+def _require(condition: tf.Tensor, message: str, image: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """The image, once the condition is found to hold."""
+    checked = tf.debugging.Assert(condition, [message])
+    with tf.control_dependencies([checked] if checked is not None else []):
+        return image()
 
 
-def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
-    """Orientation 1..8 in IFD0 of a TIFF block (scalar string); 1 where it is absent or broken."""
-    order = tf.strings.substr(tiff, 0, 4)
-    little = tf.equal(order, b"II*\x00")
-    known = little | tf.equal(order, b"MM\x00*")
-    raw = tf.cast(tf.io.decode_raw(tiff, tf.uint8), tf.int64)
-    raw = tf.concat([raw, tf.zeros([16], tf.int64)], 0)  # so that short blocks can be read
-    size = tf.size(raw, out_type=tf.int64)
-    # A damaged offset points anywhere: the directory is then read as empty.
-    start = tf.minimum(_number(tf.ensure_shape(raw[4:8], [4]), little), size - 2)
-    count = _number(tf.ensure_shape(raw[start : start + 2], [2]), little)
-    count = tf.minimum(count, (size - start - 2) // 12)
-    entries = tf.reshape(raw[start + 2 : start + 2 + 12 * count], [-1, 12])
-    kind = _number(entries[:, 2:4], little)
-    short, long = _number(entries[:, 8:10], little), _number(entries[:, 8:12], little)
-    found = (
-        tf.equal(_number(entries[:, 0:2], little), _ORIENTATION_TAG)
-        & tf.equal(_number(entries[:, 4:8], little), 1)
-        & (tf.equal(kind, _SHORT) | tf.equal(kind, _LONG))
-    )
-    values = tf.where(tf.equal(kind, _SHORT), short, long)
-    value = tf.concat([tf.boolean_mask(values, found), [1]], 0)[0]
-    return tf.where(known & (value >= 1) & (value <= 8), value, tf.ones_like(value))
+def _decode_jpeg(content: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def _orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Image [h, w, 3] stored with an EXIF orientation, turned upright."""
-    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    upside_down = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
-    mirrored = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
-    return tf.reverse(image, tf.boolean_mask([0, 1], tf.stack([upside_down, mirrored])))
+def _decode(content: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_image(content, channels=3, expand_animations=False)
 
 
-def _apply_exif(image: tf.Tensor, image_bytes: tf.Tensor, marker: bytes) -> tf.Tensor:
-    """Image turned upright by the EXIF block that follows `marker` within the first 64 KiB."""
-    head = tf.strings.substr(image_bytes, 0, _HEAD_BYTES)
-    parts = tf.strings.split(head, marker, maxsplit=1)
-    return tf.cond(
-        tf.size(parts) > 1,
-        lambda: _orient(image, _tiff_orientation(parts[1])),
-        lambda: image,
-    )
+def _decode_open_jpeg(content: tf.Tensor) -> tf.Tensor:
+    """Image [h, w, 3] from a JPEG without an end marker, which must not lack anything else.
+
+    Nothing is missing if the pixels are the same whatever follows.
+    """
+    tails = [tail + structure.END_OF_IMAGE for tail in structure.TAILS]
+    first, *others = [_decode_jpeg(tf.strings.join([content, tail])) for tail in tails]
+    same = [tf.reduce_all(tf.equal(first, other)) for other in others]
+    whole = tf.reduce_all(tf.stack([*same, ops.has_all_scans(content)]))
+    message = "Invalid JPEG data: the end is missing"
+    return _require(whole, message, lambda: tf.identity(first))
 
 
-def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
+def _decode_other(content: tf.Tensor) -> tf.Tensor:
     """Image [h, w, 3] from PNG, GIF or BMP (and WebP where this TensorFlow reads it)."""
 
-    def bits_per_pixel():
-        return tf.io.decode_raw(tf.strings.substr(image_bytes, 28, 1), tf.uint8)[0]
+    def bmp():
+        message = "BMP with a palette or compression cannot be decoded here: save it as PNG or JPEG"
+        return _require(ops.is_plain_bmp(content), message, lambda: _decode(content))
 
-    # TensorFlow would silently take the palette indices of a BMP for grey levels.
-    is_bmp = tf.equal(tf.strings.substr(image_bytes, 0, 2), b"BM")
-    bits = tf.cond(is_bmp, bits_per_pixel, lambda: tf.constant(24, tf.uint8))
-    readable = tf.debugging.Assert(
-        bits > 8, ["BMP with a palette cannot be decoded here: save it as PNG or JPEG"]
+    def webp_or_none():
+        size = tf.strings.length(content)
+        webp = tf.equal(tf.strings.substr(content, tf.minimum(8, size), 4), b"WEBP")
+        message = (
+            "Unknown image file format: TIFF, HEIC, AVIF and others cannot be decoded here, save "
+            "it as PNG or JPEG"
+        )
+        # An empty string has a message of its own.
+        return _require(webp | tf.equal(size, 0), message, lambda: _decode(content))
+
+    head = tf.strings.substr(content, 0, 4)
+    is_bmp = tf.equal(tf.strings.substr(content, 0, 2), b"BM")
+    return tf.cond(
+        tf.equal(head, structure.PNG_MARK[:4]),
+        lambda: _decode(content),
+        lambda: tf.cond(
+            tf.equal(head, b"GIF8"),
+            lambda: _decode(ops.gif_as_pillow_reads_it(content)),
+            lambda: tf.cond(is_bmp, bmp, webp_or_none),
+        ),
     )
-    with tf.control_dependencies([readable] if readable is not None else []):
-        return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
 
 
 def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
     """RGB image from an encoded file, upright.
 
     JPEG is decoded with libjpeg's accurate integer transform, whose pixels equal Pillow's; CMYK
-    and grey become RGB, the EXIF orientation is applied. PNG of every colour type (palette, grey,
-    16 bit by its high byte, alpha dropped), the first frame of GIF, and BMP without a palette are
-    read too.
+    and grey become RGB. PNG of every colour type (palette, grey, 16 bit by its high byte, alpha
+    dropped), the first frame of GIF, and BMP without a palette are read too. The orientation is
+    applied as `image_structure` defines it.
+
+    A JPEG without an end marker is read if nothing else is missing.
 
     Args:
         image_bytes: scalar string, the content of an image file.
@@ -94,19 +90,61 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
         uint8 [height, width, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not an image, are truncated, or announce
-            more than 2^29 values (a decompression bomb).
+        tf.errors.InvalidArgumentError: the bytes are not such an image, are truncated, or
+            announce more than 2^29 values (a decompression bomb).
     """
-
-    def jpeg():
-        image = tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE")
-        return _apply_exif(image, image_bytes, b"Exif\x00\x00")
+    # Nearly all images are decoded by one op. Whatever else there is stands in a function that is
+    # not inlined: TensorFlow walks through the ops of an inlined branch that is not taken too.
+    head = tf.strings.substr(image_bytes, 0, 3)
+    plain_jpeg = tf.equal(head, structure.JPEG_MARK) & ops.ends(image_bytes)
+    plain_jpeg &= ~ops.occurs(image_bytes, structure.EXIF_MARK)
 
     def other():
-        return _apply_exif(_decode_other(image_bytes), image_bytes, b"eXIf")
+        plain_png = tf.equal(head, structure.PNG_MARK[:3])
+        plain_png &= ~ops.occurs(image_bytes, structure.PNG_EXIF)
+        return tf.cond(plain_png, lambda: _decode(image_bytes), lambda: _decode_any(image_bytes))
 
-    is_jpeg = tf.equal(tf.strings.substr(image_bytes, 0, 3), b"\xff\xd8\xff")
-    return tf.ensure_shape(tf.cond(is_jpeg, jpeg, other), [None, None, 3])
+    image = tf.cond(plain_jpeg, lambda: _decode_jpeg(image_bytes), other)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_now(content: bytes) -> np.ndarray | None:
+    """`decode_image` outside of a graph, op by op, also from within `tf.numpy_function`.
+
+    Args:
+        content: the content of an image file.
+
+    Returns:
+        uint8 [height, width, 3], or None if `decode_image` refuses the file.
+    """
+    try:
+        with tf.device("/CPU:0"):
+            return _decode_any.python_function(tf.constant(content)).numpy()
+    except tf.errors.OpError:
+        return None
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)],
+    experimental_attributes={"_noinline": True},
+    autograph=False,
+)
+def _decode_any(content: tf.Tensor) -> tf.Tensor:
+    """Image [h, w, 3] from any file that `decode_image` reads, upright."""
+
+    def jpeg():
+        image = tf.cond(
+            ops.has_end(content),
+            lambda: _decode_jpeg(content),
+            lambda: _decode_open_jpeg(content),
+        )
+        return ops.turned(image, ops.jpeg_orientation(content))
+
+    def other():
+        return ops.turned(_decode_other(content), ops.other_orientation(content))
+
+    is_jpeg = tf.equal(tf.strings.substr(content, 0, 3), structure.JPEG_MARK)
+    return tf.cond(is_jpeg, jpeg, other)
 
 
 def _scaled_size(image: tf.Tensor, size: int, resize: int) -> tf.Tensor:

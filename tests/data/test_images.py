@@ -115,13 +115,13 @@ def bad_files(tmp_path):
     return {
         "missing.jpg": "does not exist",
         "empty.jpg": r"is empty \(0 bytes\)",
-        "words.jpg": "is no JPEG, PNG, GIF, BMP, WebP or TIFF file",
+        "words.jpg": "is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF file",
         "head.jpg": "is truncated",
         "half.jpg": "is truncated",
         "padded.jpg": "image .*padded.jpg (is truncated|cannot be read)",
         "half.png": "is truncated|cannot be read",
         "half.bmp": "is truncated",
-        "wide.png": rf"too large \(60000 x 2 pixels; .* {MAX_SIDE:,} a side",
+        "wide.png": rf"too large \(60000 x 2 pixels; .* {MAX_SIDE:,} per side",
         "bomb.png": "too large .*decompression bomb",
     }
 
@@ -131,7 +131,7 @@ def test_bad_files_are_named_by_load_and_check(tmp_path, bad_files):
     names = ["good.png", *bad_files]
     paths = [str(tmp_path / name) for name in names]
     where = [f"manifest.csv row {row}" for row in range(2, len(names) + 2)]
-    keep, problems = check_images(paths, "skip", where)
+    keep, problems, _ = check_images(paths, "skip", where)
     assert keep.tolist() == [True] + [False] * len(bad_files)
     for row, (name, message), problem in zip(where[1:], bad_files.items(), problems):
         with pytest.raises(ValueError, match=message) as error:
@@ -155,9 +155,9 @@ def test_other_kinds_are_refused_unread(tmp_path, monkeypatch, kind, reader):
     path, read = tmp_path / "a.png", []
     Image.new("RGB", (64, 64)).save(path, kind)
     monkeypatch.setattr(f"PIL.{reader}", lambda *_, **__: read.append(kind))
-    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, BMP, WebP or TIFF file"):
+    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF file"):
         checked_bytes(path.read_bytes(), "it", max_pixels=100)
-    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, BMP, WebP or TIFF file"):
+    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF file"):
         load_image(path)
     assert read == []
 
@@ -190,7 +190,7 @@ def test_good_files_of_any_ending_pass(tmp_path):
         path = tmp_path / f"tail{len(tail)}.jpg"
         path.write_bytes((tmp_path / "a.jpg").read_bytes() + tail)
     paths = sorted(map(str, tmp_path.iterdir()))
-    keep, problems = check_images(paths)
+    keep, problems, _ = check_images(paths)
     assert keep.tolist() == [True] * 8
     assert problems == []
     for path in paths:
@@ -210,7 +210,7 @@ def test_the_thumbnail_of_a_truncated_jpeg_does_not_hide_it(tmp_path):
 
 
 def test_empty_list_and_unknown_choice():
-    keep, problems = check_images([])
+    keep, problems, _ = check_images([])
     assert (keep.shape, keep.dtype, problems) == ((0,), bool, [])
     with pytest.raises(ValueError, match="'ignore', expected 'error' or 'skip'"):
         check_images([], "ignore")
