@@ -203,7 +203,8 @@ class Campaign:
         samples = self.worker.samples(name)
         pool = self._pools.setdefault(name, [])
         if target.generate is not None and rng.random() < target.generated:
-            return target.generate(rng)
+            with contextlib.suppress(Exception):  # what a library will not write
+                return target.generate(rng)
         files = rng.choice(pool if pool and rng.random() < 0.3 else samples)
         others = [c for f in samples for c in f.values() if isinstance(c, bytes)]
         files = mutators.change(rng, files, others, target.kinds, target.fixed)

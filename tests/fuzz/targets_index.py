@@ -150,8 +150,10 @@ def _engine_altered(folder: Path) -> bool:
         entry = json.loads((folder / "index.json").read_bytes())["files"].get("engine")
         if entry is None:
             return False
-        engine = (folder / entry["name"]).read_bytes()
-        return hashlib.sha256(engine).hexdigest() != entry["sha256"]
+        engine = folder / entry["name"]
+        if not engine.is_file():
+            return True
+        return hashlib.sha256(engine.read_bytes()).hexdigest() != entry["sha256"]
     return True
 
 
