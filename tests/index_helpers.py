@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from dsprh_tf.index.code_folder import CodeFolder, CodeWriter, part_schema
+from dsprh_tf.index.interface import Where
 from dsprh_tf.index.items import SCHEMA
 
 
@@ -141,3 +142,133 @@ def assert_same_folders(a: Path, b: Path) -> None:
     assert folder_content(a) == folder_content(b)
     for out in (a, b):
         assert set(os.listdir(out)) == {"codes.npy", "items.parquet", "codes.json", ".lock"}
+
+
+def repeated_codes(rng: np.random.Generator, rows: int, bits: int = 64) -> np.ndarray:
+    """Codes most of which repeat: a few are very common, others near them, others alone."""
+    centres = rng.integers(0, 256, (1 + rows // 40, bits // 8), np.uint8)
+    codes = centres[np.minimum(rng.geometric(0.3, rows), len(centres)) - 1]
+    near = rng.random(rows) < 0.3
+    codes[near, 0] ^= np.uint8(1) << rng.integers(0, 8, near.sum(), np.uint8)
+    alone = rng.random(rows) < 0.3
+    codes[alone] = rng.integers(0, 256, (alone.sum(), bits // 8), np.uint8)
+    return codes
+
+
+class PlainIndex:
+    """What an index must do, as a dictionary, with searches one query at a time."""
+
+    def __init__(self):
+        self.items: dict[int, tuple[bytes, int]] = {}  # id -> code, number of the item's version
+
+    def add(self, ids, codes, version) -> tuple[int, int, int]:
+        """Returns how many are new, replaced and unchanged."""
+        counts = [0, 0, 0]
+        for number, code in zip(ids, codes):
+            now, before = (code.tobytes(), version), self.items.get(number)
+            counts[0 if before is None else 1 if before != now else 2] += 1
+            self.items[number] = now
+        return tuple(counts)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Codes uint8 [n, bits / 8], and ids int64 [n]."""
+        codes = np.frombuffer(b"".join(code for code, _ in self.items.values()), np.uint8)
+        return codes.reshape(len(self.items), -1), np.array(list(self.items), np.int64)
+
+
+def versioned_items(ids, version: int) -> pa.Table:
+    """Images with these ids; another version has other paths, and the tag "odd" or "even"."""
+    table = image_items(len(ids)).to_pydict()
+    table.update(id=[int(i) for i in ids], path=[f"/v{version}/{i}.jpg" for i in ids])
+    table.update(size=[version] * len(ids), sha256=[None] * len(ids))
+    table["tags"] = [["all", "odd" if version % 2 else "even"]] * len(ids)
+    return pa.table(table, SCHEMA)
+
+
+def random_walk(index, reopen, rng, steps: int, rows: int, exact: bool) -> None:
+    """Adds, replaces, removes, commits and reopens at random, and compares with a `PlainIndex`.
+
+    Args:
+        index: an empty index of 64 bits.
+        reopen: (committed index) -> the same one, loaded again for writing.
+        rng: draws everything.
+        steps: number of changes.
+        rows: about how many items a change adds.
+        exact: whether every search must find all nearest items.
+    """
+    plain, pool = PlainIndex(), repeated_codes(rng, 4 * rows)
+    for step in range(steps):
+        action = rng.choice(["add", "remove", "replace", "repeat"], p=[0.5, 0.2, 0.2, 0.1])
+        there = np.array(sorted(plain.items), np.int64)
+        if action == "add" or not len(there):
+            ids = rng.permutation(20 * rows)[: rng.integers(1, 2 * rows)]
+            codes, version = pool[rng.integers(0, len(pool), len(ids))], step
+        elif action == "remove":
+            ids = rng.permutation(20 * rows)[: rng.integers(1, 6 * rows)]
+            if rng.random() < 0.3:  # all items with one code
+                code = plain.items[rng.choice(there)][0]
+                ids = np.array([i for i, (c, _) in plain.items.items() if c == code])
+            gone = [plain.items.pop(int(i), None) for i in ids]
+            assert index.remove(ids) == sum(item is not None for item in gone)
+            ids = ids[:0]
+        else:
+            ids = rng.permutation(there)[: rng.integers(1, len(there) + 1)]
+            codes = index.codes_of(ids)
+            version = step
+            if action == "replace":
+                codes = pool[rng.integers(0, len(pool), len(ids))]
+            else:  # nothing changes
+                version = plain.items[int(ids[0])][1]
+                ids = np.array([i for i in ids.tolist() if plain.items[i][1] == version])
+                codes = index.codes_of(ids)
+        if len(ids):
+            changes = index.add(codes, versioned_items(ids, version))
+            wanted = plain.add(ids.tolist(), codes, version)
+            assert (changes.added, changes.replaced, changes.unchanged) == wanted
+        if rng.random() < 0.4:
+            index.commit()
+            index = reopen(index)
+        if plain.items:
+            compare(index, plain, rng, exact)
+        assert len(index) == len(plain.items)
+    index.commit()
+    if plain.items:
+        found = index.check()
+        assert (found["items"], found["own code found"]) == (len(plain.items), 1)
+
+
+def compare(index, plain: PlainIndex, rng, exact: bool) -> None:
+    """Compares an index with what it must hold and find; see `random_walk`."""
+    codes, ids = plain.arrays()
+    np.testing.assert_array_equal(np.sort(index.ids_where()), np.sort(ids))
+    np.testing.assert_array_equal(index.codes_of(ids), codes)
+    own = rng.integers(0, len(ids), 12)
+    query = np.concatenate([codes[own], random_codes(4, 64, int(rng.integers(1000)))])
+    for k in (1, 10, 3 * len(ids)):
+        found = index.search(query, k)
+        if exact or k > len(ids):
+            assert_same_results(found, codes, ids, query, k)
+            continue
+        wanted = expected(codes, ids, query, k)
+        for one, (distances, names, best) in enumerate(zip(found.distances, found.ids, wanted)):
+            there = names >= 0
+            distances, names = distances[there], names[there]
+            true = [np.unpackbits(query[one] ^ codes[ids == name][0]).sum() for name in names]
+            np.testing.assert_array_equal(distances, true)
+            order = list(zip(distances.tolist(), names.tolist()))
+            assert order == sorted(set(order))
+            # The items with the query's own code are found, whatever else is.
+            assert (distances == 0).sum() == (best[:, 0] == 0).sum()
+            # All items of a code that was found, except at the largest distance.
+            for code in {plain.items[int(name)][0] for name in names}:
+                whole = sorted(i for i, (c, _) in plain.items.items() if c == code)
+                at = [
+                    place for place, name in enumerate(names) if plain.items[int(name)][0] == code
+                ]
+                if len(names) < k or distances[at[0]] < distances[-1]:
+                    assert names[at].tolist() == whole
+    where = Where(tag="odd")
+    odd = np.array([version % 2 == 1 for _, version in plain.items.values()])
+    if odd.any():
+        found = index.search(query, 10, where)
+        assert_same_results(found, codes[odd], ids[odd], query, 10)

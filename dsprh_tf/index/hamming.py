@@ -13,6 +13,7 @@ from pyarrow import parquet
 from dsprh_tf import codes as binary
 from dsprh_tf.data.files import Lock
 from dsprh_tf.index import checks, faiss_kinds, folder, recall
+from dsprh_tf.index.approximate import ApproximateSearch
 from dsprh_tf.index.interface import (
     EVERYTHING,
     MODALITIES,
@@ -21,10 +22,10 @@ from dsprh_tf.index.interface import (
     Results,
     Where,
 )
-from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, as_items, unchanged
+from dsprh_tf.index.items import GROUP_ROWS, SCHEMA, WRITING, Items, as_ids, as_items, unchanged
 
 _AGAIN = "build the index again"
-_REMOVED_SHARE = 0.2  # share of removed rows at which an approximate engine is built anew
+_REMOVED_SHARE = 0.2  # share of removed rows, or codes, at which an engine is built anew
 _KEPT_MASKS = 16  # filters whose rows are remembered
 _DROP = 0.1  # loss of recall since the engine was built that `check` accepts
 
@@ -35,10 +36,11 @@ class HammingIndex:
     | kind | search | removed items |
     |---|---|---|
     | `flat` | exact, compares every code | are dropped at once |
-    | `hnsw`, `ivf`, `hash` | approximate, by a FAISS index (the engine): graph, inverted lists, multi-index hashing | are skipped in the results; the engine is rebuilt once they are a fifth of all rows |
+    | `hnsw`, `ivf`, `hash` | approximate, by a FAISS index (the engine) of the distinct codes: graph, inverted lists, multi-index hashing; the code of the query itself is always found | are skipped in the results; the engine is rebuilt once they are a fifth of all rows or codes |
 
-    Below 1,000 items every kind is exact, and so is every search with a filter: it compares all
-    codes that the filter admits.
+    Below 1,000 distinct codes every kind is exact, and so are searches for more results than a
+    quarter of the distinct codes, and every search with a filter: it compares all codes that the
+    filter admits.
 
     `save` writes an index to a folder; `commit` writes the changes of an index that was loaded for
     writing. Both are atomic: whenever the process ends, the folder holds either the complete old
@@ -70,7 +72,9 @@ class HammingIndex:
         self._ids: np.ndarray = np.zeros(0, np.int64)
         self._items = Items(SCHEMA.empty_table())
         self._removed: np.ndarray = np.zeros(0, bool)
-        self._engine, self._built_rows, self._recall = None, 0, None
+        self._approximate: ApproximateSearch | None = None
+        self._recall: dict | None = None
+        self._outdated = False  # whether the search has to follow codes that have changed
         self._folder: Path | None = None
         self._lock: Lock | None = None
         self._files: dict = {}
@@ -144,22 +148,25 @@ class HammingIndex:
         index = cls(content["bits"], content["kind"], content["fingerprint"])
         files = {kind: path / entry["name"] for kind, entry in content["files"].items()}
         rows = content["rows"]
-        index._codes = _load_array(files["codes"], np.uint8)
-        index._ids = _load_array(files["ids"], np.int64)
+        index._codes = folder.load_array(files["codes"], np.uint8)
+        index._ids = folder.load_array(files["ids"], np.int64)
         index._items = Items(files["items"])
         index._removed = np.zeros(rows, bool)
         if "removed" in files:
-            removed = _load_array(files["removed"], np.int64)
+            removed = folder.load_array(files["removed"], np.int64)
             if len(removed) and not 0 <= removed.min() <= removed.max() < rows:
                 raise ValueError(f"{files['removed']} is broken: {_AGAIN}")
             index._removed[removed] = True
-        if "engine" in files:
-            index._engine = faiss_kinds.read(index.kind, files["engine"], memory_map=not write)
-        index._built_rows, index._recall = content["built_rows"], content["recall@10"]
         index._files, index._changed = content["files"], set()
+        index._recall = content.get("recall")
         lengths = {len(index._codes), len(index._ids), len(index._items), rows}
-        if index._engine is not None:
-            lengths.add(index._engine.ntotal)
+        if "engine" in files and "distinct" not in files and write:
+            # Of an older version, over rows instead of distinct codes: the next commit builds it.
+            index._outdated, index._changed = True, {"engine", "distinct"}
+        elif "engine" in files:
+            engine = faiss_kinds.read(index.kind, files["engine"], not write)
+            built, table = content["built_rows"], files.get("distinct")
+            index._approximate = ApproximateSearch.read(index.kind, engine, table, rows, built)
         if len(lengths) > 1 or index._codes.shape[1:] != (index.bits // 8,):
             raise ValueError(f"the files in {path} do not fit together: {_AGAIN}")
         index._forget()
@@ -190,16 +197,17 @@ class HammingIndex:
         if not self._changed:
             return
         writers = {
-            "codes": lambda path: _save_array(path, self._codes),
-            "ids": lambda path: _save_array(path, self._ids),
+            "codes": lambda path: folder.save_array(path, self._codes),
+            "ids": lambda path: folder.save_array(path, self._ids),
             "items": lambda path: parquet.write_table(
                 self._items.table(), path, row_group_size=GROUP_ROWS, **WRITING
             ),
-            "removed": lambda path: _save_array(path, np.flatnonzero(self._removed)),
-            "engine": lambda path: faiss_kinds.write(self._engine, path),
+            "removed": lambda path: folder.save_array(path, np.flatnonzero(self._removed)),
         }
+        if self._approximate is not None:
+            writers.update(self._approximate.writers())
         absent = {"removed"} if not self._removed.any() else set()
-        absent |= {"engine"} if self._engine is None else set()
+        absent |= {"engine", "distinct"} if self._approximate is None else set()
         self._files = folder.write(
             self._folder,
             {
@@ -207,8 +215,8 @@ class HammingIndex:
                 "bits": self.bits,
                 "fingerprint": self.fingerprint,
                 "rows": len(self._ids),
-                "built_rows": self._built_rows,
-                "recall@10": self._recall,
+                "built_rows": self._approximate.built if self._approximate else 0,
+                "recall": self._recall,
             },
             {kind: writers[kind] for kind in folder.ENDINGS if kind in self._changed - absent},
             {k: v for k, v in self._files.items() if k not in self._changed | absent},
@@ -238,7 +246,8 @@ class HammingIndex:
         Args:
             codes: uint8 [n, bits / 8].
             items: a table with n rows of `items.SCHEMA`; or n ids, whole numbers from 0 to
-                2^63 - 1; or None, which numbers the items after the highest id, from 0 on.
+                2^63 - 1, which may be floats below 2^53; or None, which numbers the items after
+                the highest id, from 0 on.
 
         Raises:
             ValueError: codes or items are of another type or length, an id occurs twice, or an
@@ -266,14 +275,15 @@ class HammingIndex:
             new = table.take(pa.array(fresh))
             self._items = Items(pa.concat_tables([self._items.table(), new]))
             self._removed = np.concatenate([self._removed, np.zeros(len(fresh), bool)])
-            self._changed |= {"codes", "ids", "items", "engine"}
+            self._changed |= {"codes", "ids", "items", "engine", "distinct"}
+            self._outdated = True
             self._forget()
         return changes
 
     def remove(self, ids) -> int:
         """Removes items and returns their number; ids that are not there are ignored."""
         self._check_writable()
-        rows = self._rows_of(np.unique(np.asarray(ids, np.int64)))
+        rows = self._rows_of(np.unique(as_ids(ids)))
         rows = rows[rows >= 0]
         self._drop(rows)
         return len(rows)
@@ -283,25 +293,28 @@ class HammingIndex:
             return
         self._removed[rows] = True
         self._changed |= {"removed"}
-        if self._engine is None or self._removed.mean() > _REMOVED_SHARE:
+        share = 1.0
+        if self._approximate is not None:
+            share = self._approximate.removed_share(self._codes, self._removed)
+        if share > _REMOVED_SHARE:
             left = np.flatnonzero(~self._removed)
             self._codes, self._ids = self._codes[left], self._ids[left]
             self._items = Items(self._items.table().take(pa.array(left)))
             self._removed = np.zeros(len(left), bool)
-            self._engine = None
-            self._changed |= {"codes", "ids", "items", "engine"}
+            self._approximate, self._outdated = None, True
+            self._changed |= {"codes", "ids", "items", "engine", "distinct"}
         self._forget()
 
     def _prepare(self) -> None:
         """Brings the engine up to date with the codes, and measures its recall if it changed."""
-        rows = len(self._ids)
-        if faiss_kinds.grown(self.kind, self._engine, self._built_rows, rows):
-            self._engine, self._built_rows = faiss_kinds.build(self.kind, self._codes), rows
-        elif self._engine is not None and self._engine.ntotal < rows:
-            faiss_kinds.add(self._engine, self._codes[self._engine.ntotal :])
-        elif self._engine is not None or self._recall is None:
+        if not self._outdated:
             return
-        self._recall = None if self._engine is None else self._measure(faiss_kinds.search_exact)
+        self._approximate = ApproximateSearch.of(
+            self.kind, self._codes, self._ids, self._approximate
+        )
+        self._outdated, self._recall = False, None
+        if self._approximate is not None:
+            self._recall = self._measure(faiss_kinds.search_exact)
 
     def _check_writable(self) -> None:
         checks.check_writable(self._folder is None or self._lock is not None)
@@ -331,39 +344,28 @@ class HammingIndex:
         checks.check_search(k, not len(self))
         self._prepare()
         mask = self._mask(where) if where else None
-        if mask is not None and mask.sum() < len(self):
-            rows = np.flatnonzero(mask)
-            found = faiss_kinds.search_exact(self._codes[rows], query, k)
-            distances, rows = found[0], np.where(found[1] < 0, -1, rows[found[1]])
-        elif self._engine is None:
+        everything = mask is None or np.count_nonzero(mask) == len(self)
+        if everything and self._approximate is not None and self._approximate.suits(k):
+            distances, rows = self._search_engine(query, k)
+        elif everything and len(self) == len(self._ids):
             distances, rows = faiss_kinds.search_exact(self._codes, query, k)
         else:
-            distances, rows = self._search_engine(query, k)
+            admitted = np.flatnonzero(self._mask(where))
+            distances, rows = faiss_kinds.search_exact(self._codes[admitted], query, k)
+            rows = np.where(rows < 0, -1, admitted[rows])
         ids = np.where(rows < 0, -1, self._ids[rows])
         order = np.lexsort((ids, np.where(ids < 0, self.bits + 1, distances)), axis=-1)
-        distances, ids = (np.take_along_axis(values, order, -1) for values in (distances, ids))
+        each = np.arange(len(query))[:, None]
+        distances, ids = distances[each, order], ids[each, order]
         if k > ids.shape[1]:
             width = ((0, 0), (0, k - ids.shape[1]))
             distances, ids = (np.pad(v, width, constant_values=-1) for v in (distances, ids))
         return Results(distances, ids)
 
     def _search_engine(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `faiss_kinds.search_exact`, with the engine and without removed rows."""
-        wanted = min(k, len(self._ids))
-        asked = wanted
-        while True:
-            distances, rows = faiss_kinds.search(self._engine, query, asked)
-            gone = (rows >= 0) & self._removed[rows]
-            # A query that lacks results because of removed rows asks for more.
-            short = (((rows >= 0) & ~gone).sum(axis=1) < wanted) & gone.any(axis=1)
-            if not short.any() or asked == len(self._ids):
-                break
-            asked = min(2 * asked, len(self._ids))
-        rows = np.where(gone, -1, rows)
-        distances = np.where(rows < 0, self.bits + 1, distances)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :wanted]
-        distances, rows = (np.take_along_axis(values, order, 1) for values in (distances, rows))
-        return np.where(rows < 0, -1, distances).astype(np.int32), rows
+        """As `ApproximateSearch.search`, of the present rows."""
+        removed = self._removed if len(self) < len(self._ids) else None
+        return self._approximate.search(self._codes, self._ids, removed, query, k)
 
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits, int64, in the order in which they were added."""
@@ -389,15 +391,18 @@ class HammingIndex:
         """Numbers and settings, for the screen."""
         counts = {name: int(self._mask(Where(modality=name)).sum()) for name in MODALITIES}
         sizes = {kind: entry["size"] for kind, entry in self._files.items()}
+        distinct = self._approximate.distinct if self._approximate else None
         return {
             "items": len(self),
             **{f"{name}s": count for name, count in counts.items()},
             "removed rows": int(self._removed.sum()),
             "kind": self.kind,
-            "search": "exact" if self._engine is None else "approximate",
+            "search": "exact" if self._approximate is None else "approximate",
             "bits": self.bits,
             "fingerprint": self.fingerprint,
-            "recall@10": self._recall,
+            "distinct codes": distinct.count if distinct else None,
+            recall.RECALL: None,
+            **(self._recall or {}),
             "bytes": sum(sizes.values()),
             **{f"bytes of {kind}": size for kind, size in sizes.items()},
         }
@@ -420,22 +425,23 @@ class HammingIndex:
         if not np.array_equal(self._items.column("id").to_numpy(), self._ids):
             raise ValueError("items and ids of the index differ: build it again from its codes")
         self._prepare()
-        found = self._measure(recall.brute_force)
-        least = 1.0 if self._engine is None else (self._recall or 0) - _DROP
-        if found is not None and found < least:
+        least, whole = 1.0, "checksums right"
+        if self._approximate is not None:
+            least = (self._recall or {}).get(recall.RECALL, 0) - _DROP
+            whole += self._approximate.check(self._codes, self._ids)
+        found = self._measure(recall.brute_force) or recall.NOTHING
+        share = found[recall.RECALL]
+        if share is not None and share < least:
             raise ValueError(
-                f"the search finds {found:.3f} of the nearest items, expected at least "
+                f"the search finds {share:.3f} of the nearest items, expected at least "
                 f"{least:.3f}: build the index again from its codes"
             )
-        sample = min(recall.SAMPLE, len(self))
-        return {
-            "items": len(self), "whole": "checksums right", "sample": sample, "recall@10": found
-        }  # fmt: skip
+        return {"items": len(self), "whole": whole, **found}
 
-    def _measure(self, exact) -> float | None:
+    def _measure(self, exact) -> dict | None:
         rows = np.flatnonzero(~self._removed)
         search = self._search_engine
-        if self._engine is None:
+        if self._approximate is None:
             search = functools.partial(faiss_kinds.search_exact, self._codes)
         return recall.measure(self._codes, rows, search, exact)
 
@@ -469,25 +475,10 @@ class HammingIndex:
         return np.where(known[at] == ids, rows[at], -1)
 
     def _needed_rows(self, ids) -> np.ndarray:
-        ids = np.asarray(ids, np.int64).reshape(-1)
+        ids = as_ids(ids)
         rows = self._rows_of(ids)
         checks.check_found(ids, rows >= 0)
         return rows
-
-
-def _load_array(path: Path, dtype) -> np.ndarray:
-    try:
-        array = np.asarray(np.load(path, mmap_mode="r"))
-    except Exception as error:  # NumPy reads a header as Python: a broken one fails in many ways
-        raise ValueError(f"{path} is broken ({error}): {_AGAIN}") from error
-    if array.dtype != dtype:
-        raise ValueError(f"{path} is broken (it holds {array.dtype}): {_AGAIN}")
-    return array
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array)
 
 
 def _same_folder(a, b) -> bool:

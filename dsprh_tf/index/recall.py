@@ -1,18 +1,56 @@
-"""Recall of a search, measured with a sample of the index's own items as queries."""
+"""Recall of a search, measured with a sample of the index's own codes as queries.
+
+Drawn are distinct codes, each counted once: among items, those that share a code with many others
+would be drawn the most, and those are the easiest to find.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dsprh_tf import codes as binary
+from dsprh_tf.index.distinct import code_keys
 
 SAMPLE, BEST = 100, 10  # queries, and results of each
+RECALL, LONELY, OWN = "recall@10", "recall@10 of lonely", "own code found"
+NOTHING = {"sample": 0, RECALL: None, LONELY: None, OWN: None}
+"""What is measured where there are fewer than two items, see `share`."""
+
+_FEW = 10  # of the sample, for `LONELY`
+_CHUNK = 2**20
 
 
-def measure(codes: np.ndarray, rows: np.ndarray, search, exact) -> float | None:
-    """Recall@10: the share of the 10 nearest others of each sampled item that a search finds.
+class Sample:
+    """`SAMPLE` of the distinct codes of a stream, each as likely as any other.
 
-    Results as near as the tenth count, since ties are many among short codes.
+    They are those with the least keys (`distinct.code_keys`), so that the sample depends on the
+    codes alone, neither on their order nor on how often each occurs.
+
+    Attributes:
+        names: row or id of an item with each code, int64 [m]: the first in the stream.
+        codes: uint8 [m, bits / 8].
+    """
+
+    def __init__(self, bits: int):
+        self.names: np.ndarray = np.zeros(0, np.int64)
+        self.codes: np.ndarray = np.zeros((0, bits // 8), np.uint8)
+        self._keys: np.ndarray = np.zeros(0, np.uint64)
+
+    def add(self, names: np.ndarray, codes: np.ndarray) -> None:
+        """Takes note of some more rows: int64 [n] and uint8 [n, bits / 8]."""
+        keys = code_keys(codes)
+        if len(self._keys) == SAMPLE:
+            low = np.flatnonzero(keys < self._keys[-1])
+            keys, names, codes = keys[low], names[low], codes[low]
+        keys, first = np.unique(np.concatenate([self._keys, keys]), return_index=True)
+        first = first[:SAMPLE]
+        self._keys = keys[:SAMPLE]
+        self.names = np.concatenate([self.names, names])[first]
+        self.codes = np.concatenate([self.codes, codes])[first]
+
+
+def measure(codes: np.ndarray, rows: np.ndarray, search, exact) -> dict | None:
+    """Recall of a search in memory.
 
     Args:
         codes: uint8 [n, bits / 8].
@@ -21,27 +59,24 @@ def measure(codes: np.ndarray, rows: np.ndarray, search, exact) -> float | None:
         exact: (codes, query codes, k) -> the k least distances [queries, k], and anything.
 
     Returns:
-        A number in [0, 1], or None if there are fewer than two items.
+        As `share`, or None if there are fewer than two items.
 
     Raises:
         ValueError: the search reports a distance that is not that of the codes.
     """
-    own = sampled(rows)
     best = nearest_others(len(rows))
     if best < 1:
         return None
-    query = np.array(codes[own])
+    sample = Sample(codes.shape[1] * 8)
+    for start in range(0, len(rows), _CHUNK):
+        part = rows[start : start + _CHUNK]
+        sample.add(part, codes[part])
     among = codes if len(rows) == len(codes) else codes[rows]
-    limit = exact(among, query, best + 1)[0][:, -1]
-    distances, found = search(query, best + 1)
+    limit = exact(among, sample.codes, best + 1)[0][:, -1]
+    distances, found = search(sample.codes, best + 1)
     there = found >= 0
-    check_distances(query, codes[np.where(there, found, 0)], distances, there)
-    return share(own, limit, distances, found)
-
-
-def sampled(names: np.ndarray) -> np.ndarray:
-    """A sample of `SAMPLE` rows or ids to search for, the same every time."""
-    return names[np.sort(np.random.default_rng(0).permutation(len(names))[:SAMPLE])]
+    check_distances(sample.codes, codes[np.where(there, found, 0)], distances, there)
+    return share(sample.names, limit, distances, found)
 
 
 def nearest_others(count: int) -> int:
@@ -49,18 +84,33 @@ def nearest_others(count: int) -> int:
     return min(BEST, count - 1)
 
 
-def share(own: np.ndarray, limit: np.ndarray, distances: np.ndarray, found: np.ndarray) -> float:
-    """Recall@10 of search results.
+def share(own: np.ndarray, limit: np.ndarray, distances: np.ndarray, found: np.ndarray) -> dict:
+    """Recall of search results.
 
     Args:
-        own: [queries], the sampled items; each is its own nearest, at distance 0.
+        own: [queries], rows or ids of the sampled items; each is its own nearest, at distance 0.
         limit: [queries], true distances of the last of the nearest others.
         distances: [queries, nearest others + 1], as reported.
         found: rows or ids like `own`, of the same shape; -1 where there are fewer.
+
+    Returns:
+        Under "sample" the number of queries. Numbers in [0, 1] under `RECALL`: the share of the 10
+        nearest others of each sampled item that was found, where results as near as the tenth
+        count, since ties are many among short codes; under `LONELY`: the same of the ten whose
+        nearest others are the farthest away, which a graph loses first; under `OWN`: the share of
+        the sampled codes that were found themselves.
     """
     best = found.shape[1] - 1
-    hits = (found >= 0) & (found != own[:, None]) & (distances <= limit[:, None])
-    return float(np.minimum(hits.sum(axis=1), best).mean() / best)
+    there = found >= 0
+    hits = there & (found != own[:, None]) & (distances <= limit[:, None])
+    each = np.minimum(hits.sum(axis=1), best) / best
+    lonely = np.argsort(-limit.astype(np.int64), kind="stable")[:_FEW]
+    return {
+        "sample": len(own),
+        RECALL: float(each.mean()),
+        LONELY: float(each[lonely].mean()),
+        OWN: float((there & (distances == 0)).any(axis=1).mean()),
+    }
 
 
 def brute_force(codes: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, None]:

@@ -17,7 +17,8 @@ from index_helpers import (
 )
 
 from dsprh_tf import codes as binary
-from dsprh_tf.index import faiss_kinds, folder
+from dsprh_tf.index import faiss_kinds, folder, recall
+from dsprh_tf.index.distinct import DistinctCodes
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.items import text_items
@@ -66,20 +67,22 @@ class TestSearch:
 
     def test_recall_is_that_of_a_naive_loop(self):
         """Of inverted lists, whose recall is below 1 on codes without structure."""
-        codes = random_codes(4000, 64)
+        codes = np.concatenate([random_codes(4000, 64), np.repeat(random_codes(1, 64, 1), 900, 0)])
         index = HammingIndex(64, "ivf")
-        index.add(codes, image_items(4000))
+        index.add(codes, image_items(4900))
         index.search(codes[:1])
-        chosen = np.sort(np.random.default_rng(0).permutation(4000)[:100])
-        found = index.search(codes[chosen], 11)
+        chosen = recall.Sample(64)
+        chosen.add(np.arange(4900), codes)
+        found = index.search(codes[chosen.names], 11)
         hits = 0
-        for row, distances, names in zip(chosen, found.distances, found.ids):
+        for row, distances, names in zip(chosen.names, found.distances, found.ids):
             others = np.delete(np.unpackbits(codes[row] ^ codes, axis=1).sum(axis=1), row)
             limit = np.sort(others)[9]
             hits += min(10, sum(d <= limit and n not in (-1, 10 * row)
                                 for d, n in zip(distances, names)))  # fmt: skip
         assert 0.1 < hits / 1000 < 0.999
         assert index.stats()["recall@10"] == pytest.approx(hits / 1000)
+        assert index.stats()["own code found"] == 1
 
     def test_filters(self, kind):
         codes, query = random_codes(1500, 64), random_codes(4, 64, 1)
@@ -299,9 +302,13 @@ class TestFiles:
     def test_what_faiss_can_map_is_mapped(self, tmp_path):
         build(tmp_path / "index", "ivf")
         reading, writing = (HammingIndex.load(tmp_path / "index", write) for write in (False, True))
-        lists = [faiss.downcast_InvertedLists(i._engine.invlists) for i in (reading, writing)]
+        lists = [
+            faiss.downcast_InvertedLists(index._approximate.engine.invlists)
+            for index in (reading, writing)
+        ]
         assert [type(x).__name__ for x in lists] == ["OnDiskInvertedLists", "ArrayInvertedLists"]
         assert isinstance(reading._codes.base, np.memmap)
+        assert isinstance(reading._approximate.distinct.table.base, np.memmap)
 
     def test_changes_after_loading(self, kind, tmp_path):
         codes = clustered_codes(1500)
@@ -332,8 +339,9 @@ class TestFiles:
         HammingIndex.create(tmp_path / "index", 64, "abc", kind).commit()
         index = HammingIndex.load(tmp_path / "index")
         assert len(index) == 0
-        found = {"items": 0, "whole": "checksums right", "sample": 0, "recall@10": None}
-        assert index.check() == found
+        found = index.check()
+        assert (found["items"], found["whole"]) == (0, "checksums right")
+        assert (found["sample"], found["recall@10"], found["own code found"]) == (0, None, None)
         with pytest.raises(ValueError, match="the index is empty"):
             index.search(random_codes(1, 64))
 
@@ -443,23 +451,30 @@ class TestBroken:
     def test_another_format(self, tmp_path):
         build(tmp_path / "index", rows=5)
         path = tmp_path / "index" / "index.json"
-        path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-        with pytest.raises(ValueError, match="another version: its format is 2, expected 1"):
+        path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+        with pytest.raises(ValueError, match="another version: its format is 3, expected 1 or 2"):
             HammingIndex.load(tmp_path / "index")
 
     def test_check_finds_an_engine_of_other_codes(self, tmp_path):
         """Checksums are in order, the content is not."""
         build(tmp_path / "index", "ivf")
         index = HammingIndex.load(tmp_path / "index", write=True)
-        index._engine = faiss_kinds.build("ivf", random_codes(1200, 64))
+        index._approximate.engine = faiss_kinds.build("ivf", random_codes(1200, 64))
         with pytest.raises(ValueError, match="distances that are not those of the codes"):
+            index.check()
+
+    def test_check_finds_a_table_of_other_codes(self, tmp_path):
+        build(tmp_path / "index", "hnsw")
+        index = HammingIndex.load(tmp_path / "index", write=True)
+        index._approximate.distinct = DistinctCodes.of(random_codes(1200, 64), np.arange(1200))
+        with pytest.raises(ValueError, match="the search is over other codes than the index has"):
             index.check()
 
     def test_check_finds_a_worse_search(self, tmp_path):
         build(tmp_path / "index", "ivf", codes=random_codes)
         index = HammingIndex.load(tmp_path / "index")
         assert index.check()["recall@10"] == index.stats()["recall@10"]
-        index._engine.nprobe = 1
+        index._approximate.engine.nprobe = 1
         with pytest.raises(ValueError, match="the search finds 0"):
             index.check()
 

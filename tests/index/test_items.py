@@ -60,7 +60,7 @@ class TestAsItems:
         }.items():  # fmt: skip
             assert items[name].to_pylist() == [value] * len(ids)
 
-    @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64, np.float32, float, object])
     def test_types_of_ids(self, dtype):
         assert as_items(np.arange(4, dtype=dtype), 4, no_highest)["id"].to_pylist() == [0, 1, 2, 3]
 
@@ -75,7 +75,11 @@ class TestAsItems:
     @pytest.mark.parametrize(
         ("items", "message"),
         [
-            (np.zeros(3), r"type ndarray \(float64 \[3\]\), expected an Arrow table .*ids .*None"),
+            (["1", "2", "3"], r"type list \(<U1 \[3\]\), expected an Arrow table .*ids .*None"),
+            ([0, 1.5, 2], "received the id 1.5, expected whole numbers below 2.63, and as floats"),
+            (np.array([0, np.nan, 2]), "received the id nan, expected whole numbers"),
+            ([0.0, 1.0, 2.0**53], "received the id 9007199254740992.0, expected whole .*exact"),
+            (image_items(3).set_column(0, "id", pa.array([-1, 0, 1])), "received the id -1"),
             (np.zeros((3, 1), int), r"of type ndarray \(int64 \[3, 1\]\), expected"),
             (np.zeros(3, bool), r"of type ndarray \(bool \[3\]\), expected"),
             (["a", "b", "c"], r"of type list \(<U1 \[3\]\), expected"),
@@ -120,5 +124,5 @@ def test_id_items_are_another_modality():
 
 def test_a_file_of_another_kind(tmp_path):
     (tmp_path / "items.parquet").write_bytes(b"PAR1 no table")
-    with pytest.raises(ValueError, match="items.parquet is not an items table"):
+    with pytest.raises(ValueError, match="items.parquet is damaged"):
         Items(tmp_path / "items.parquet")
