@@ -110,8 +110,11 @@ def _expected_weights(field: dataclasses.Field, value) -> str | None:
 
 def _is_number(value) -> bool:
     """Whether a value is a finite number and no bool."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    try:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 class Method:
