@@ -14,7 +14,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 
 def require_folder(data_dir: str | os.PathLike, download: str) -> Path:
@@ -145,37 +145,26 @@ def _undecodable(file, encoding: str) -> tuple[int, bool] | None:
 def _western(file) -> str | None:
     """A word with an accent where the bytes look like Windows-1252, else None.
 
-    There, bytes beyond ASCII stand alone or in twos between letters of ASCII. In encodings of
-    other scripts most stand in longer runs, and in damaged UTF-8 in runs that are UTF-8.
+    There, bytes beyond ASCII stand alone, or rarely in twos, between letters of ASCII. In
+    encodings of other scripts most stand in longer runs, and in damaged UTF-8 in runs that are
+    UTF-8.
     """
     file.seek(0)
-    western = other = 0
-    word = None
+    alone = western = other = 0
+    word: re.Match[bytes] | None = None
     while block := file.read(_BLOCK):
         if re.search(rb"[\x00\x81\x8d\x8f\x90\x9d]", block):  # stand for nothing
             return None
         runs = re.findall(rb"[\x80-\xff]+", block)
         strange = sum(len(run) > 2 or _UTF8_PAIR.fullmatch(run) is not None for run in runs)
+        alone += sum(len(run) == 1 for run in runs)
         western, other = western + len(runs) - strange, other + strange
-        if word is None and runs:
-            word = re.search(rb"[^\s,;|\"]*[\x80-\xff][^\s,;|\"]*", block)[0][:40].decode("cp1252")
-    return word if western > other else None
-
-
-def open_text(path: str | os.PathLike) -> tuple[TextIO, str | None]:
-    """A text file that a person made, opened with its lines' ends as they are.
-
-    Returns:
-        The file, and a line to print where it is not UTF-8.
-
-    Raises:
-        ValueError: as `text_encoding`.
-    """
-    encoding, note = text_encoding(path)
-    try:
-        return open(path, encoding=encoding, newline=""), note
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
+        if word is None and (accent := re.search(rb"[\x80-\xff]", block)):
+            around = block[max(0, accent.start() - 20) : accent.start() + 20]
+            word = re.search(rb"[^\s,;|\"]*[\x80-\xff][^\s,;|\"]*", around)
+    if word is None or not alone or western <= other:
+        return None
+    return word[0].decode("cp1252")
 
 
 LARGE_JSON = 2**30
