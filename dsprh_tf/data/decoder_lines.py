@@ -1,4 +1,4 @@
-"""Keeps off the screen what libjpeg and libpng write there themselves.
+"""Keeps off the screen what libjpeg, libpng and libtiff write there themselves.
 
 Their lines ("Corrupt JPEG data: premature end of data segment") name no file, come from within
 TensorFlow's decoders, and cannot be turned off. So the process's standard error goes to a
@@ -24,6 +24,8 @@ _OWN = re.compile(
     rb"|Didn't expect more than one scan|Sampling factors|Maximum supported image|Cannot quantize"
     rb"|DCT (coefficient|scaling)|Image too wide|Requested feature|Sorry, |Unexpected marker"
     rb"|Ran out of|Insufficient memory|Caution: quantization|Application transferred"
+    # libtiff: a function, or the name under which Pillow hands it a file.
+    rb"|_?TIFF\w+: |tempfile\.tif: |\w*(Decode|Codec|JPEGLib)\w*: "
 )
 
 
