@@ -22,10 +22,11 @@ ON_BAD = ("error", "skip")
 NEUTRAL = frozenset(
     {
         "run_dir", "overwrite", "data_dir", "cache_dir", "cache_limit_gb", "max_to_keep",
-        "monitor_every", "backbone_weights",
+        "monitor_every", "backbone_weights", "accept_odd_data", "on_bad_text",
     }
 )  # fmt: skip
-"""Where things lie and what is shown: the same run gives the same weights whatever these are."""
+"""Where things lie, what is shown and what is refused: the same run gives the same weights whatever
+these are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,10 @@ class RunSettings:
     )
     on_bad_image: str = setting("error", "error: stop; skip: leave it out, list it.", ON_BAD)
     on_bad_text: str = setting(
-        "error", "As --on_bad_image, for a text without a known word.", ON_BAD
+        "skip",
+        "Texts without a known word. skip: leave them out, list them, stop if they are more than "
+        "half; error: stop at one.",
+        ON_BAD,
     )
     queries: int = setting(2000, "Test queries, if the data comes without a split.", low=1)
     train_pairs: int = setting(5000, "Training pairs, if the data comes without a split.", low=1)
@@ -53,6 +57,9 @@ class RunSettings:
     min_word_pairs: int = setting(5, "Keep words in at least this many training texts.", low=1)
     max_words: int | None = setting(None, "Keep only this many words, the most frequent.", low=1)
     scenes_count: int = setting(2000, "Images to draw for --dataset=scenes.", low=1)
+    accept_odd_data: bool = setting(
+        False, "Go on with data whose labels or texts look as if they were read wrongly."
+    )
 
     method: str = setting(PAPER, "Networks and loss.", METHODS)
     bits: int = setting(64, "Code length, a multiple of 8.")
@@ -109,6 +116,7 @@ GROUPS = {
     "data": (
         "dataset", "data_dir", "on_bad_image", "on_bad_text", "on_missing_labels", "queries",
         "train_pairs", "validation", "min_word_pairs", "max_words", "scenes_count",
+        "accept_odd_data",
     ),
     "networks": (
         "method", "bits", "backbone", "backbone_weights", "image_size", "resize",
@@ -205,11 +213,13 @@ def effective_settings(given: Mapping) -> Effective:
     """
     given = dict(given)
     name = given.get("method", PAPER)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"--method is {name!r}, expected one of {', '.join(METHODS)}")
     method = METHODS[name]
     _refuse_foreign(method, given)
     dataset = given.get("dataset", _NAMES["dataset"].default)
+    if not isinstance(dataset, str):
+        raise ValueError(f"--dataset is {dataset!r}, expected a name")
     frozen = is_frozen({**_defaults(method), **given})
     occasions = [("paper", f"recipe of {name}")]
     if frozen:
@@ -239,6 +249,7 @@ def recorded_settings(record: Mapping, **changed) -> Effective:
     """The settings of an existing run, from its `flags.json`.
 
     Runs of earlier versions recorded the settings of all methods; those of others are left out.
+    Nobody looked whether their data are odd: that is said now, and refused no more.
 
     Args:
         record: the content of `flags.json`.
@@ -251,7 +262,8 @@ def recorded_settings(record: Mapping, **changed) -> Effective:
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"--method is {method!r}, expected one of {', '.join(METHODS)}")
     known = (*_NAMES, *METHODS[method].setting_names())
-    given = {name: record[name] for name in known if name in record}
+    given = {"accept_odd_data": True}
+    given.update({name: record[name] for name in known if name in record})
     given.update({name: value for name, value in changed.items() if value is not None})
     return effective_settings(given)
 

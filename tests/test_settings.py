@@ -14,7 +14,7 @@ from dsprh_tf.settings import effective_settings, recorded_settings
 # The defaults of every run and of every method. Changed on purpose only: a change here is a change
 # of what commands mean.
 RUN = {
-    "dataset": "pairs", "data_dir": None, "on_bad_image": "error", "on_bad_text": "error",
+    "dataset": "pairs", "data_dir": None, "on_bad_image": "error", "on_bad_text": "skip",
     "queries": 2000, "train_pairs": 5000, "on_missing_labels": "error", "validation": 0.05,
     "min_word_pairs": 5, "max_words": None, "scenes_count": 2000, "method": "dsprh", "bits": 64,
     "backbone": "alexnet", "backbone_weights": "none", "image_size": 224, "resize": 256,
@@ -23,7 +23,7 @@ RUN = {
     "nesterov": True, "weight_decay": 0.0005, "augment": True, "select": "validation",
     "devices": "auto", "precision": "float32", "cache": True, "seed": 0, "run_dir": None,
     "overwrite": False, "cache_dir": "cache", "cache_limit_gb": 16.0, "max_to_keep": 1,
-    "monitor_every": 1,
+    "monitor_every": 1, "accept_odd_data": False,
 }  # fmt: skip
 OWN = {
     "djsrh": {

@@ -86,8 +86,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running trial as well
     request, names = request_of_flags(), _EXPERIMENT.value or [""]
     plan.make_plans(names, request)  # a wrong name or setting costs no reading of the data
-    data = (request.given.get(n, getattr(RunSettings, n)) for n in ("data_dir", "on_bad_image"))
-    dataset = load_dataset(request.dataset, *data)
+    data_dir, on_bad_image, accept_odd = (
+        request.given.get(name, getattr(RunSettings, name))
+        for name in ("data_dir", "on_bad_image", "accept_odd_data")
+    )
+    dataset = load_dataset(request.dataset, data_dir, on_bad_image, accept_odd=accept_odd)
     request = request.on(dataset)
     plans = plan.make_plans(names, request)
     for line in plan.remarks(plans, request):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dsprh_tf.data import mat_files
+from dsprh_tf.data import content_groups, mat_files
 from dsprh_tf.data.images import check_images
 
 SPLIT_NAMES = ("query", "database", "train")
@@ -88,6 +88,17 @@ class PairDataset:
         """
         return self._fingerprint
 
+    def image_groups(self) -> np.ndarray:
+        """The first pair with the same image, for each pair: int64 [N].
+
+        The same are files with the same bytes, images in arrays with the same pixels, or equal
+        image features; it is computed once per object.
+
+        Raises:
+            ValueError: an image file cannot be read.
+        """
+        return self._image_groups
+
     def take(self, indices: Sequence[int] | np.ndarray) -> PairDataset:
         """The pairs at `indices`, in that order, with `given_split` re-mapped to them.
 
@@ -123,18 +134,25 @@ class PairDataset:
             ValueError: a bad file under "error"; no readable file at all; an unknown value.
         """
         paths = () if self.image_paths is None else self.image_paths.tolist()
-        keep, problems = check_images(paths, on_bad_image, where)
+        keep, problems, notes = check_images(paths, on_bad_image, where)
         if keep.all():
-            return self
+            return dataclasses.replace(self, notes=(*self.notes, *notes)) if notes else self
         if not keep.any():
             raise ValueError(
                 f"{self.name}: none of the {len(self):,} images can be read; first: {problems[0]}"
             )
         note = f"dropped {len(problems):,} of {len(self):,} pairs for a bad image:"
-        return dataclasses.replace(self.take(keep), notes=(*self.notes, note, *problems))
+        notes = [*self.notes, *notes, note, *problems]
+        return dataclasses.replace(self.take(keep), notes=tuple(notes))
 
     def _set(self, field, value):
         object.__setattr__(self, field, value)
+
+    @cached_property
+    def _image_groups(self) -> np.ndarray:
+        if self.image_features is not None:
+            return content_groups.equal_rows(self.image_features)
+        return content_groups.equal_files(() if self.image_paths is None else self.image_paths)
 
     @cached_property
     def _fingerprint(self) -> str:

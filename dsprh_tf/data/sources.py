@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dsprh_tf.data import coco, features, mirflickr, mirflickr_mat, nuswide, pairs
+from dsprh_tf.data import coco, features, mirflickr, mirflickr_mat, nuswide, pairs, sanity
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.scenes import draw
 
@@ -26,6 +26,7 @@ def load_dataset(
     on_bad_image: str = "error",
     scenes_count: int = 2000,
     seed: int = 0,
+    accept_odd: bool = False,
 ) -> PairDataset:
     """A data set, with what was read and dropped printed.
 
@@ -35,9 +36,10 @@ def load_dataset(
         on_bad_image: "error" or "skip".
         scenes_count: images to draw, for "scenes".
         seed: of the drawing, for "scenes".
+        accept_odd: as in `sanity.dataset_lines`.
 
     Raises:
-        ValueError: no folder was given, or the data cannot be read.
+        ValueError: no folder was given, the data cannot be read, or they look wrong.
     """
     if not data_dir:
         raise ValueError(f"--dataset={name} needs --data_dir=FOLDER")
@@ -47,4 +49,10 @@ def load_dataset(
     dataset = LOADERS[name](folder, on_bad_image)
     for note in dataset.notes:
         print(f"data: {note}")
+    try:
+        lines = sanity.dataset_lines(dataset, accept_odd)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    for line in lines:
+        print(f"data: {line}")
     return dataset
