@@ -7,8 +7,8 @@
 
 Prints the address of the page. Only this machine can reach it unless --host says otherwise; then
 --auth_file lists the users, who log in by HTTP Basic. That does not encrypt: use it within a
-network that you trust, or behind a server that speaks HTTPS. The page shows the index as it was
-when the program started.
+network that you trust, or behind a server that speaks HTTPS. The page follows the index: what
+`dsprh index` changes is shown within seconds.
 """
 
 from __future__ import annotations
@@ -112,18 +112,20 @@ def serve(bound: socket.socket, loopback: bool) -> None:
     with quiet_imports():
         import uvicorn
 
-        from dsprh_tf.index.location import open_index, short_name
+        from dsprh_tf.index.location import short_name
         from dsprh_tf.serving.encoder import load_encoder
         from dsprh_tf.web.accounts import Accounts
         from dsprh_tf.web.app import create_app
         from dsprh_tf.web.searcher import Searcher
+        from dsprh_tf.web.watch import Watch
 
     accounts = Accounts(_AUTH_FILE.value) if _AUTH_FILE.value else None
-    index = open_index(_INDEX.value, verify=_VERIFY.value)
+    watch = Watch(_INDEX.value, _VERIFY.value)
+    index = watch.open()
     text, image = (load_encoder(_EXPORT_DIR.value, kind) for kind in ("text", "image"))
     searcher = Searcher(index, text, image, _NAME.value or short_name(_INDEX.value))
     searcher.warm_up()
-    app = create_app(searcher, accounts, loopback, _MAX_UPLOAD.value * 2**20)
+    app = create_app(searcher, accounts, loopback, _MAX_UPLOAD.value * 2**20, watch)
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=2,

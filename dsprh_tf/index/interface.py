@@ -22,21 +22,33 @@ class Where:
         tag: items that have this tag.
         prefix: images whose path begins with this.
         modality: "image" or "text".
+        tags: groups of tags: items that have at least one tag of every group. `(("a", "b"),)` is
+            "any of a and b", `(("a",), ("b",))` is "all of them"; spellings make a group as well.
+        without: items that have none of these tags.
 
     Raises:
-        ValueError: an unknown modality.
+        ValueError: an unknown modality, or an empty group of tags.
     """
 
     tag: str | None = None
     prefix: str | None = None
     modality: str | None = None
+    tags: tuple[tuple[str, ...], ...] = ()
+    without: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.modality not in (None, *MODALITIES):
             raise ValueError(f"modality is {self.modality!r}, expected 'image' or 'text'")
+        if not all(self.tags):
+            raise ValueError("a group of tags is empty, expected none of them or some tags in it")
 
     def __bool__(self):
-        return not (self.tag is None and self.prefix is None and self.modality is None)
+        return self != EVERYTHING
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of tags, `tag` among them."""
+        return self.tags if self.tag is None else ((self.tag,), *self.tags)
 
 
 EVERYTHING = Where()

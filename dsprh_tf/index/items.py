@@ -70,18 +70,18 @@ def as_ids(ids) -> np.ndarray:
     Raises:
         ValueError: one of them is no whole number below 2^63, or none for sure.
     """
-    given = np.asarray(ids).reshape(-1)
-    if given.dtype.kind in "iu" or not given.size:
-        wrong = given > np.uint64(_END - 1) if given.dtype == np.uint64 else np.zeros(0, bool)
-    elif given.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # NaN is unequal
-            wrong = ~((np.abs(given) < _EXACT) & (given == np.floor(given)))
-    elif given.dtype.kind in "OU":
+    given: np.ndarray = np.asarray(ids).reshape(-1)
+    if not given.size:
+        return np.zeros(0, np.int64)
+    if given.dtype.kind in "OU":
         names = [plain_id(value) for value in given.tolist()]
-        wrong = np.array([not is_id(name) for name in names])
-        given = given if wrong.any() else np.array(list(map(int, names)), np.int64)
-    else:
-        wrong = np.ones(given.shape, bool)
+        given = np.array([int(name) if is_id(name) else name for name in names])
+    kind_of = given.dtype.kind
+    wrong: np.ndarray = np.full(given.shape, kind_of not in "iuf")
+    if kind_of == "u":
+        wrong = given >= _END
+    elif kind_of == "f":
+        wrong = ~(np.abs(given) < _EXACT) | (given != np.rint(given))  # of NaN the first
     if wrong.any():
         raise ValueError(
             f"received the id {given[wrong][0]!s:.40}, expected whole numbers below 2^63, and as "
@@ -318,14 +318,21 @@ class Items:
             mask &= _flags(pc.equal(self.column("modality"), where.modality))
         if where.prefix is not None:
             mask &= _flags(pc.starts_with(self.column("path"), where.prefix))
-        if where.tag is not None:
-            tagged, start = np.zeros(len(self), bool), 0
-            for chunk in self.column("tags").chunks:
-                hits = _flags(pc.equal(pc.list_flatten(chunk), where.tag))
-                tagged[start + pc.list_parent_indices(chunk).to_numpy()[hits]] = True
-                start += len(chunk)
-            mask &= tagged
+        for group in where.groups:
+            mask &= self._tagged(group)
+        if where.without:
+            mask &= ~self._tagged(where.without)
         return mask
+
+    def _tagged(self, tags: tuple[str, ...]) -> np.ndarray:
+        """Mask of the items that have at least one of some tags: bool [n]."""
+        tagged, start = np.zeros(len(self), bool), 0
+        wanted = pa.array(tags, pa.string())
+        for chunk in self.column("tags").chunks:
+            hits = _flags(pc.is_in(pc.list_flatten(chunk), wanted))
+            tagged[start + pc.list_parent_indices(chunk).to_numpy()[hits]] = True
+            start += len(chunk)
+        return tagged
 
 
 def _flags(values) -> np.ndarray:

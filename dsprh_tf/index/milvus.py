@@ -12,6 +12,7 @@ Milvus has null: an empty string, or the size -1, stands for it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -37,6 +38,7 @@ _INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
 _LISTS, _PROBED = 1024, 64  # inverted lists per segment, and those that a search reads
 _MOST = 16_384  # results of one query, Milvus's limit
 _QUERIES = 64  # of one call
+_LEFT_OUT = 100_000  # items that a filter may name: 2 MB of an expression
 _PAGE = 1000  # rows read at a time
 _TEXT_BYTES = 65_535  # of a string, Milvus's limit
 _PORT = 19530
@@ -195,7 +197,7 @@ class MilvusIndex(Database):
         there = self._fetch(ids, ["id"])["id"].to_pylist()
         if there:
             self._call("delete", self._name, ids=there)
-        return len(there)
+        return len(set(there))
 
     def commit(self) -> None:
         """Asks Milvus to seal what it holds in memory; acknowledged batches are in its log anyway.
@@ -218,7 +220,7 @@ class MilvusIndex(Database):
             "query_iterator",
             self._name,
             batch_size=_PAGE,
-            filter=_condition(where),
+            filter=self._condition(where),
             output_fields=columns,
             consistency_level=_STRONG,
         )
@@ -240,7 +242,7 @@ class MilvusIndex(Database):
                 data=[code.tobytes() for code in query[start : start + _QUERIES]],
                 anns_field="code",
                 limit=k,
-                filter=_condition(where),
+                filter=self._condition(where),
                 search_params={"metric_type": "HAMMING", "params": params},
                 consistency_level=_STRONG,
             )
@@ -252,11 +254,31 @@ class MilvusIndex(Database):
 
     def count(self, where: Where = EVERYTHING) -> int:
         """Number of items that a filter admits."""
-        return self._query(_condition(where), ["count(*)"])[0]["count(*)"]
+        return self._query(self._condition(where), ["count(*)"])[0]["count(*)"]
 
     def any(self, where: Where = EVERYTHING) -> bool:
         """Whether there is an item that a filter admits."""
-        return bool(self._query(_condition(where), ["id"], limit=1))
+        return bool(self._query(self._condition(where), ["id"], limit=1))
+
+    def _condition(self, where: Where) -> str:
+        """A filter as a Milvus expression.
+
+        Items without some tags are all but those with one of them: Milvus Lite negates nothing
+        but a list of ids.
+
+        Raises:
+            ValueError: too many items have one of those tags.
+        """
+        if not where.without:
+            return _condition(where)
+        out = self.ids_where(Where(tags=(where.without,)))
+        if len(out) > _LEFT_OUT:
+            raise ValueError(
+                f"{len(out):,} items have one of the tags {', '.join(where.without)}, expected at "
+                f"most {_LEFT_OUT:,} to leave out in Milvus: name rarer ones"
+            )
+        rest = _condition(dataclasses.replace(where, without=()))
+        return " and ".join(filter(None, [rest, f"id not in {out.tolist()}" if len(out) else ""]))
 
     def _query(self, condition: str, columns: list[str], **options) -> list[dict]:
         return self._call(
@@ -345,8 +367,8 @@ def _condition(where: Where) -> str:
             parts.append(f"path < {_quoted(after)}")
     elif where.prefix is not None:
         parts.append('path != ""')
-    if where.tag is not None:
-        parts.append(f'json_contains(tags["all"], {_quoted(where.tag)})')
+    parts += [f'json_contains_any(tags["all"], [{", ".join(map(_quoted, group))}])'
+              for group in where.groups]  # fmt: skip
     return " and ".join(parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import re
 from typing import NamedTuple
@@ -10,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dsprh_tf.index.answers import answer, as_result
+from dsprh_tf.index.answers import as_result
 from dsprh_tf.index.interface import Index, Where
 from dsprh_tf.index.items import is_id
 from dsprh_tf.index.location import check_encoders
 from dsprh_tf.index.queries import encode_image
+from dsprh_tf.web.collection import Collection, interleaved
 
-LISTED = 200_000  # most items of a collection whose tags are listed and whose items are browsed
-_TAGS = 500  # on the list, the most frequent ones
+_TAGS = 50  # that the page knows from the start, the most frequent ones
 _MAX_PIXELS = 64_000_000  # of an image to search by: some 400 MB while it is encoded
 _UPLOAD = "the picture"  # its name in errors, which the page shows
 
@@ -29,19 +28,31 @@ class Question(NamedTuple):
         kind: "text", "like" (an item's id) or "code" (hexadecimal digits).
         value: value of that kind.
         where: which items count.
-        top: number of results.
+        count: number of results.
+        offset: number of nearer results that are left out, since they are there already.
     """
 
     kind: str
     value: str
     where: Where
-    top: int
+    count: int
+    offset: int = 0
 
 
 class Searcher:
     """An index and the encoders that it was built with.
 
-    It must be used from one thread at a time, since not all engines of an index allow several.
+    It must be used from one thread at a time, since not all engines of an index allow several;
+    `collection` may be read from any.
+
+    Results of images and texts together come in turn, the nearest image, the nearest text, the
+    second nearest image and so on: distances between a text and images are larger than those
+    between texts, so that the order of the distances would put most texts before any image.
+
+    Attributes:
+        collection: what the page shows now.
+        generation: number of times that it was replaced.
+        notice: one line about the collection for whoever looks at it; None if all is well.
 
     Args:
         index: an index with at least one item.
@@ -54,41 +65,68 @@ class Searcher:
     """
 
     def __init__(self, index: Index, text_encoder, image_encoder, name: str):
-        if not len(index):
-            raise ValueError(f"{name} is empty: add codes with `dsprh index add`")
-        for encoder in (text_encoder, image_encoder):
+        self._text, self._image = text_encoder, image_encoder
+        self.generation, self.notice = 0, None
+        self.collection = self.read(index, name)
+
+    def read(self, index: Index, name: str | None = None) -> Collection:
+        """A collection that these encoders can search, from any thread but for databases.
+
+        Raises:
+            ValueError: as for the class.
+        """
+        collection = Collection(index, self.collection.name if name is None else name)
+        for encoder in (self._text, self._image):
             subject = f"the {encoder.kind} encoder"
             check_encoders(subject, index, encoder.bits, encoder.info["fingerprint"])
-        self._index, self._text, self._image = index, text_encoder, image_encoder
-        self._name = name
-        self._ids = index.ids_where() if len(index) <= LISTED else None
-        self._tags = self._count_tags()
-        self._random = np.random.default_rng()
+        return collection
+
+    def take_up(self, collection: Collection) -> None:
+        """Replaces the collection."""
+        self.collection, self.notice = collection, None
+        self.generation += 1
+
+    @property
+    def _index(self) -> Index:
+        return self.collection.index
 
     def about(self) -> dict:
-        """The collection: its name, number of items of each kind, bits, and tags with counts.
+        """The collection: its name, number of items of each kind, bits, and frequent tags.
 
         The tags of more than 200,000 items are not listed, but can be searched for.
         """
-        stats = self._index.stats()
         return {
-            "name": self._name,
-            "items": len(self._index),
-            "images": stats.get("images"),
-            "texts": stats.get("texts"),
+            "name": self.collection.name,
+            **self.collection.counts,
             "bits": self._index.bits,
-            "tags": self._tags,
+            "tags": [{"tag": t, "count": n} for t, n in self.collection.tags[:_TAGS]],
+            "tag_count": len(self.collection.tags),
+            "listed": self.collection.ids is not None,
+            "generation": self.generation,
+            "notice": self.notice,
         }
 
-    def browse(self, where: Where, top: int) -> dict:
-        """Some items at random, as an answer without a query."""
-        if self._ids is None:
-            return _reply(message="Type words or choose a picture to search.")
-        ids = self._index.ids_where(where) if where else self._ids
-        if not len(ids):
-            return _reply(message=_nothing(where))
-        ids = self._random.choice(ids, min(top, len(ids)), replace=False)
-        return _reply(self._items(ids))
+    def browse(self, where: Where, count: int, offset: int = 0, seed: int | None = None) -> dict:
+        """Items in random order, as an answer without a query.
+
+        Args:
+            where: which items count.
+            count: number of results.
+            offset: number of items before them.
+            seed: of the order; a new one if None. The answer has it, for what follows.
+        """
+        if self.collection.ids is None:
+            return self._reply(message="Type words or choose a picture to search.")
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**31))
+        lists = [self._index.ids_where(w) if w else self.collection.ids for w in self._parts(where)]
+        orders = [np.random.default_rng(seed).permutation(ids) for ids in lists]
+        places = interleaved([len(order) for order in orders], offset, count)
+        total = sum(map(len, orders))
+        message = None if total else self._nothing(where)
+        rows = self._rows([orders[part][rank] for part, rank in places])
+        results = self._with_codes([_as_result(row) for row in rows])
+        return self._reply(results, message=message, total=total, offset=offset, seed=seed)
 
     def search(self, question: Question) -> dict:
         """The nearest items.
@@ -97,7 +135,9 @@ class Searcher:
             {"query": {"kind", "code", for "like" also "item"} or None, "unknown": words that are
             not in the vocabulary, each as {"word", "near": known words like it}, "message": why
             there are no results or None, "results": as `answers.answer`, each with its "code"
-            and its id as a string}. Codes are hexadecimal digits.
+            and its id as a string, "total": number of results on all pages, "offset": place of
+            the first result, "seed": of `browse`, "generation", "notice"}. Codes are hexadecimal
+            digits.
 
         Raises:
             LookupError: no item has the id.
@@ -109,18 +149,69 @@ class Searcher:
             words = self._text.unknown_words(question.value)
             unknown = [{"word": word, "near": near} for word, near in words.items()]
             if not self._text.known_words([question.value])[0]:
-                return _reply(unknown=unknown, message="No word of this is known.")
+                return self._reply(unknown=unknown, message="No word of this is known.")
             code = self._text.encode([question.value])
         elif question.kind == "like":
-            own = _number(question.value)
-            query["item"] = self._items([own])[0]
-            code = self._index.codes_of([own])
+            own = self._rows([_number(question.value)])[0]
+            query["item"] = self._with_codes([_as_result(own)])[0]
+            code = self._index.codes_of([own["id"]])
         else:
             code = self._code(question.value)
         query["code"] = code.tobytes().hex()
-        results = answer(self._index, code, question.top, question.where, [own])[0]
+        results, total = self._nearest(code, question, own)
+        message = None if results else self._nothing(question.where)
         shown = self._with_codes(results)
-        return _reply(shown, query, unknown, None if shown else _nothing(question.where))
+        return self._reply(shown, query, unknown, message, total, question.offset)
+
+    def _nearest(
+        self, code: np.ndarray, question: Question, own: dict | None
+    ) -> tuple[list[dict], int]:
+        """One page of results, and the number of all."""
+        parts = self._parts(question.where)
+        sizes = [
+            self.collection.number_of(where) - (own is not None and _admits(where, own))
+            for where in parts
+        ]
+        places = interleaved(sizes, question.offset, question.count)
+        found = {}
+        for part, where in enumerate(parts):
+            ranks = [rank for at, rank in places if at == part]
+            if ranks:
+                near = self._ranked(code, where, own, ranks[0], ranks[-1] + 1)
+                found.update(((part, ranks[0] + i), pair) for i, pair in enumerate(near))
+        # An approximate search may find fewer than there are.
+        pairs = [found[place] for place in places if place in found]
+        rows = self._rows([name for name, _ in pairs])
+        return [_as_result(row, near) for row, (_, near) in zip(rows, pairs)], sum(sizes)
+
+    def _ranked(
+        self, code: np.ndarray, where: Where, own: dict | None, start: int, end: int
+    ) -> list[tuple[int, int]]:
+        """Ids and distances of the start-th to the end-th nearest item, `own` left out.
+
+        A search for more results finds those of a search for fewer and others. Results of one
+        distance come in the order of their ids, and which of them are found first is up to the
+        engine: so what the pages before have is taken away by id and not by place.
+        """
+        before = self._within(code, where, own, start) if start else {}
+        pairs = self._within(code, where, own, end).items()
+        return [pair for pair in pairs if pair[0] not in before]
+
+    def _within(self, code: np.ndarray, where: Where, own: dict | None, k: int) -> dict[int, int]:
+        """Ids and distances of the k nearest items, `own` left out, nearest first."""
+        name = own["id"] if own is not None and _admits(where, own) else None
+        found = self._index.search(code, k + (name is not None), where)
+        if name is not None and name not in found.ids[0]:
+            found = self._index.search(code, k, where)  # others have its code
+        pairs = dict(zip(found.ids[0].tolist(), found.distances[0].tolist()))
+        return {each: near for each, near in pairs.items() if each >= 0 and each != name}
+
+    def _parts(self, where: Where) -> list[Where]:
+        """The filters whose items take turns."""
+        if where.modality or not self.collection.both:
+            return [where]
+        return [Where(where.tag, where.prefix, kind, where.tags, where.without)
+                for kind in ("image", "text")]  # fmt: skip
 
     def encode_image(self, content: bytes) -> str:
         """The code of an image, as hexadecimal digits.
@@ -133,8 +224,8 @@ class Searcher:
         """
         return encode_image(self._image, content, _UPLOAD, _MAX_PIXELS).tobytes().hex()
 
-    def image_of(self, item: str) -> tuple[str, bytes]:
-        """Path and sha256 of an indexed image.
+    def image_of(self, item: str) -> dict:
+        """The row of an indexed image, as `items.SCHEMA` has it.
 
         Raises:
             LookupError: no image has the id.
@@ -142,7 +233,15 @@ class Searcher:
         found = self._rows([_number(item)])[0]
         if found["modality"] != "image":
             raise LookupError(f"item {item} is not an image")
-        return found["path"], found["sha256"]
+        return found
+
+    def rows_of(self, items: list[str]) -> list[dict]:
+        """The rows of items, as `items.SCHEMA` has them.
+
+        Raises:
+            LookupError: there is none of an id.
+        """
+        return self._rows([_number(item) for item in dict.fromkeys(items)])
 
     def warm_up(self) -> None:
         """Makes the first search as fast as later ones."""
@@ -154,21 +253,11 @@ class Searcher:
         self._text.encode([text])
         self.browse(Where(), 1)
 
-    def _count_tags(self) -> list[dict]:
-        if self._ids is None:
-            return []
-        tags = self._index.items_of(self._ids)["tags"].to_pylist()
-        counts = collections.Counter(tag for some in tags for tag in some or ())
-        return [{"tag": tag, "count": count} for tag, count in counts.most_common(_TAGS)]
-
     def _rows(self, ids) -> list[dict]:
         try:
             return self._index.items_of(ids).to_pylist()
         except ValueError as error:
             raise LookupError(str(error)) from error
-
-    def _items(self, ids) -> list[dict]:
-        return self._with_codes([as_result(row) for row in self._rows(ids)])
 
     def _with_codes(self, results: list[dict]) -> list[dict]:
         """Results for the page: with codes, and with ids as strings, which JavaScript needs."""
@@ -185,6 +274,27 @@ class Searcher:
             )
         return np.frombuffer(bytes.fromhex(digits), np.uint8)[np.newaxis]
 
+    def _reply(
+        self, results=(), query=None, unknown=(), message=None, total=0, offset=0, seed=None
+    ) -> dict:
+        return {
+            "query": query,
+            "unknown": list(unknown),
+            "message": message,
+            "results": list(results),
+            "total": total,
+            "offset": offset,
+            "seed": seed,
+            "generation": self.generation,
+            "notice": self.notice,
+        }
+
+    def _nothing(self, where: Where) -> str:
+        groups = [*where.groups, *([where.without] if where.without else [])]
+        if len(groups) == 1 and not where.without and len(groups[0]) == 1:
+            return f"No item has the tag {groups[0][0]}."
+        return "No item has these tags." if groups else "There are no such items."
+
 
 def _number(item: str) -> int:
     if not is_id(item):
@@ -192,14 +302,17 @@ def _number(item: str) -> int:
     return int(item)
 
 
-def _reply(results=(), query=None, unknown=(), message=None) -> dict:
-    return {
-        "query": query,
-        "unknown": list(unknown),
-        "message": message,
-        "results": list(results),
-    }
+def _as_result(row: dict, distance: int | None = None) -> dict:
+    """As `answers.as_result`, with the caption of an image if the index has one."""
+    result = as_result(row, distance)
+    return {**result, "caption": row["text"]} if result.get("path") and row["text"] else result
 
 
-def _nothing(where: Where) -> str:
-    return f"No item has the tag {where.tag}." if where.tag else "There are no such items."
+def _admits(where: Where, row: dict) -> bool:
+    """Whether a filter of the page admits an item."""
+    tags = set(row["tags"] or ())
+    return (
+        where.modality in (None, row["modality"])
+        and all(tags.intersection(group) for group in where.groups)
+        and not tags.intersection(where.without)
+    )

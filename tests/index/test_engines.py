@@ -149,10 +149,18 @@ class TestAnswers:
             Where(tag="third", prefix="/pictures/odd"),
             Where(modality="text"),
             Where(modality="image", tag="third"),
+            Where(tags=(("third", 'a "quoted" \\ tag'),)),
+            Where(tags=(("all",), ("third", "nothing"))),
+            Where(tags=(("nothing", "') or true or ('"),)),
+            Where(without=("third",)),
+            Where(without=("third", 'a "quoted" \\ tag')),
+            Where(tag="all", tags=(("third", "all"),), without=("third",), modality="image"),
         ):
             mask = np.array([
                 where.modality in (None, row["modality"])
                 and (where.tag is None or where.tag in row["tags"])
+                and all(set(group) & set(row["tags"]) for group in where.tags)
+                and not set(where.without) & set(row["tags"])
                 and (where.prefix is None or (row["path"] is not None
                                             and row["path"].startswith(where.prefix)))
                 for row in rows
@@ -435,7 +443,8 @@ class TestPage:
         assert like["query"]["item"]["path"] == items["path"][7].as_py()
         assert "70" not in [result["id"] for result in like["results"]]
         assert len(like["results"]) == 5
-        path, sha256 = searcher.image_of("70")
+        found = searcher.image_of("70")
+        path, sha256 = found["path"], found["sha256"]
         assert (path, sha256) == (items["path"][7].as_py(), items["sha256"][7].as_py())
         for name in ("71", "x", "9" * 30):
             with pytest.raises(LookupError, match="no item"):

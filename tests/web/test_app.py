@@ -8,6 +8,8 @@ import re
 import shutil
 import sys
 import threading
+import time
+import zipfile
 from pathlib import Path
 
 import anyio
@@ -29,9 +31,11 @@ from dsprh_tf.web.app import create_app
 from dsprh_tf.web.guard import Guard
 from dsprh_tf.web.searcher import Searcher
 from dsprh_tf.web.thumbnails import Thumbnails
+from dsprh_tf.web.watch import Watch
 
 BITS = 16
 HOST = "http://127.0.0.1"
+STATIC = sorted(path.name for path in (ROOT / "dsprh_tf/web/static").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +84,16 @@ def distance(a, b) -> int:
 
 
 def check_answer(answer, items, code, top, admits=lambda item: True, own=None):
-    """Right up to ties, by the definition, and every item as it is."""
-    expected = sorted(distance(c, code) for name, (item, c) in items.items()
-                      if admits(item) and name != own)[:top]  # fmt: skip
+    """Right up to ties, by the definition, and every item as it is; images and texts in turn."""
+    near = [
+        sorted(distance(c, code) for name, (item, c) in items.items()
+               if item["modality"] == kind and admits(item) and name != own)
+        for kind in ("image", "text")
+    ]  # fmt: skip
+    expected = [each[i] for i in range(max(map(len, near))) for each in near if i < len(each)]
     found = answer["results"]
-    assert [r["distance"] for r in found] == expected
+    assert [r["distance"] for r in found] == expected[:top]
+    assert answer["total"] == len(expected)
     assert len({r["id"] for r in found}) == len(found)
     for result in found:
         item, own_code = items[result["id"]]
@@ -108,7 +117,10 @@ class TestSearch:
         assert (about["images"], about["texts"]) == (pictures, len(items) - pictures)
         assert (about["items"], about["bits"], about["name"]) == (len(items), BITS, "scenes")
         tags = [tag for item, _ in items.values() for tag in item["tags"]]
-        assert {t["tag"]: t["count"] for t in about["tags"]} == {t: tags.count(t) for t in tags}
+        assert about["tag_count"] == len(set(tags))
+        assert {t["tag"]: t["count"] for t in client.get("/api/tags?count=240").json()["tags"]} == {
+            t: tags.count(t) for t in tags
+        }
         counts = [t["count"] for t in about["tags"]]
         assert counts == sorted(counts, reverse=True)
 
@@ -187,12 +199,75 @@ class TestSearch:
         assert answer["unknown"] == [{"word": "xyzzyq", "near": []}]
 
     def test_a_large_collection_is_not_looked_through(self, index, encoders, monkeypatch):
-        monkeypatch.setattr("dsprh_tf.web.searcher.LISTED", 100)
+        monkeypatch.setattr("dsprh_tf.web.collection.LISTED", 100)
         with TestClient(create_app(Searcher(index, *encoders, "large")), HOST) as client:
             assert client.get("/api/about").json()["tags"] == []
             assert "Type words" in client.get("/api/search").json()["message"]
-            answer = client.get("/api/search", params={"text": known_word(encoders)})
-            assert len(answer.json()["results"]) == 24
+            answer = client.get("/api/search", params={"text": known_word(encoders)}).json()
+            assert len(answer["results"]) == 24
+            near = [result["distance"] for result in answer["results"]]
+            assert near == sorted(near)  # not in turn
+
+    @pytest.mark.parametrize("kind", ["text", "like", "code", None])
+    @pytest.mark.parametrize("find", ["", "image"])
+    def test_pages_to_the_end(self, client, items, encoders, picture, kind, find):
+        """Every item once, and what a page holds does not depend on the others."""
+        value = {"text": known_word(encoders), "like": picture,
+                 "code": items[picture][1].tobytes().hex(), None: ""}[kind]  # fmt: skip
+        params = {kind: value, "find": find} if kind else {"find": find}
+
+        def page(offset, count):
+            place = {"offset": offset, "count": count, "seed": 7}
+            return client.get("/api/search", params={**params, **place}).json()
+
+        whole = page(0, 240)
+        expected = {name for name, (item, _) in items.items()
+                    if find in ("", item["modality"])
+                    and (kind, name) != ("like", picture)}  # fmt: skip
+        assert whole["total"] == len(expected)
+        pages, size = [], 37
+        for offset in range(0, whole["total"], size):
+            answer = page(offset, size)
+            assert (answer["offset"], answer["total"]) == (offset, whole["total"])
+            pages.append(answer["results"])
+        shown = [result for results in pages for result in results]
+        assert {result["id"] for result in shown} == expected
+        assert len(shown) == len(expected)
+        assert all(len(results) == size for results in pages[:-1])
+        assert page(whole["total"], size)["results"] == []
+        distances = [result["distance"] for result in shown[:240]]
+        assert distances == [result["distance"] for result in whole["results"]]
+        if kind is None:
+            assert whole["seed"] == 7
+            ids = [result["id"] for result in shown[:240]]
+            assert ids == [result["id"] for result in whole["results"]]
+            other = client.get("/api/search", params={**params, "count": 24, "seed": 8}).json()
+            assert [result["id"] for result in other["results"]] != ids[:24]
+
+    def test_several_tags(self, client, items):
+        tags = [item["tags"] for item, _ in items.values() if len(item["tags"]) > 1]
+        (one, two), out = tags[0][:2], tags[-1][0]
+        for params, admits in (
+            ({"all": [one.upper(), two]}, lambda t: one in t and two in t),
+            ({"any": [one, two]}, lambda t: one in t or two in t),
+            ({"none": [out.title()]}, lambda t: out not in t),
+            ({"tag": one, "all": two}, lambda t: one in t and two in t),
+            ({"any": [one, two], "none": [out]}, lambda t: (one in t or two in t) and out not in t),
+        ):
+            answer = client.get("/api/search", params={**params, "count": 240}).json()
+            expected = {name for name, (item, _) in items.items() if admits(item["tags"])}
+            assert answer["total"] == len(expected)
+            assert {result["id"] for result in answer["results"]} <= expected
+            assert len(answer["results"]) == min(240, len(expected))
+        answer = client.get("/api/search", params={"all": ["xyzzy", one]}).json()
+        assert answer["message"] == "No item has these tags."
+
+    def test_tags_by_a_part(self, client, items):
+        tags = sorted({tag for item, _ in items.values() for tag in item["tags"]})
+        part = tags[0][1:3].upper()
+        found = client.get("/api/tags", params={"part": part, "count": 240}).json()
+        assert {t["tag"] for t in found["tags"]} == {t for t in tags if part.lower() in t}
+        assert found["total"] == len(found["tags"])
 
 
 class TestPictures:
@@ -279,12 +354,134 @@ class TestPictures:
             shrunk_bytes(tmp_path / "b.jpg", 60)
 
 
+class TestFiles:
+    def test_an_indexed_file(self, client, items, picture):
+        path = Path(items[picture][0]["path"])
+        for size, kind in (("file", "inline"), ("download", "attachment")):
+            answer = client.get(f"/api/picture/{picture}/{size}")
+            assert answer.content == path.read_bytes()
+            assert answer.headers["content-type"] == "image/jpeg"
+            assert answer.headers["content-length"] == str(path.stat().st_size)
+            assert answer.headers["content-disposition"] == f"{kind}; filename*=UTF-8''{path.name}"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+    def test_only_what_was_indexed(self, client, items, picture):
+        path = Path(items[picture][0]["path"])
+        kept = path.read_bytes()
+        text = next(name for name, (item, _) in items.items() if item["modality"] == "text")
+        try:
+            path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+            for size in ("file", "download"):
+                answer = client.get(f"/api/picture/{picture}/{size}")
+                assert answer.status_code == 410
+                assert "no longer the one that was indexed" in answer.json()["error"]
+                assert client.get(f"/api/picture/{text}/{size}").status_code == 404
+                assert client.get(f"/api/picture/12/{size}").status_code == 404
+        finally:
+            path.write_bytes(kept)
+
+    def test_a_selection(self, client, items, picture):
+        text = next(name for name, (item, _) in items.items() if item["modality"] == "text")
+        ids = f"{picture},{text},{picture}"
+        about = client.get("/api/export", params={"ids": ids, "form": "about"}).json()
+        size = Path(items[picture][0]["path"]).stat().st_size
+        assert about == {"items": 2, "files": 1, "gone": 0, "bytes": size}
+        found = client.get("/api/export", params={"ids": ids, "form": "json"})
+        assert [row["id"] for row in found.json()] == [picture, text]
+        assert found.headers["content-disposition"].endswith("items.json")
+        found = client.get("/api/export", params={"ids": ids}).text.splitlines()
+        assert found[0] == "id,path,text,tags"
+        assert found[1].startswith(f"{picture},{items[picture][0]['path']},")
+        found = client.get("/api/export", params={"ids": ids, "form": "zip"})
+        with zipfile.ZipFile(io.BytesIO(found.content)) as archive:
+            assert len(archive.namelist()) == 2
+            assert len(archive.read(archive.namelist()[0])) == size
+
+    def test_selections_that_are_refused(self, client, picture, monkeypatch):
+        def refused(status, problem, **params):
+            answer = client.get("/api/export", params=params)
+            assert answer.status_code == status
+            assert problem in answer.json()["error"]
+
+        refused(400, "expected 1 to 500", ids="")
+        refused(400, "expected 1 to 500", ids="1," * 501)
+        refused(422, "ids is", ids="1" * 10_001)
+        refused(404, "no item has the id", ids="../etc/passwd")
+        refused(404, "no item of the index has the id 12", ids="12")
+        refused(422, "form is", ids=picture, form="tar")
+        monkeypatch.setattr("dsprh_tf.web.files.MAX_BYTES", 10)
+        refused(413, "at most 10: take fewer", ids=picture, form="zip")
+
+    def test_few_archives_are_made_at_once(self, searcher, picture, monkeypatch):
+        started, held = threading.Semaphore(0), threading.Event()
+
+        def slow(rows):
+            started.release()
+            held.wait(60)
+            yield b"PK"
+
+        monkeypatch.setattr("dsprh_tf.web.files.as_zip", slow)
+        url = f"/api/export?form=zip&ids={picture}"
+        with TestClient(create_app(searcher), HOST) as client:
+            statuses = []
+            threads = [
+                threading.Thread(target=lambda: statuses.append(client.get(url).status_code))
+                for _ in range(2)
+            ]
+            try:
+                for thread in threads:
+                    thread.start()
+                    assert started.acquire(timeout=60)
+                assert client.get(url).status_code == 429
+            finally:
+                held.set()
+                for thread in threads:
+                    thread.join()
+            assert statuses == [200, 200]
+            assert client.get(url).status_code == 200
+
+
+class TestChanges:
+    def test_a_change_is_taken_up(self, library, encoders, tmp_path):
+        shutil.copytree(library[0], tmp_path / "index")
+        watch = Watch(str(tmp_path / "index"))
+        watch.every = 0.05
+        searcher = Searcher(watch.open(), *encoders, "changing")
+
+        def until(condition):
+            end = time.monotonic() + 60
+            while not condition():
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+        with TestClient(create_app(searcher, watch=watch), HOST) as client:
+            about = client.get("/api/about").json()
+            assert about["generation"] == 0
+            writer = HammingIndex.load(tmp_path / "index", write=True)
+            gone = writer.ids_where()[:100]
+            writer.remove(gone)
+            writer.commit()
+            del writer
+            until(lambda: client.get("/api/about").json()["generation"] == 1)
+            assert client.get("/api/about").json()["items"] == about["items"] - 100
+            assert client.get(f"/api/search?like={gone[0]}").status_code == 404
+            (tmp_path / "index" / "index.json").write_text("{}")
+            until(lambda: client.get("/api/about").json()["notice"])
+            answer = client.get("/api/search", params={"text": known_word(encoders)}).json()
+            assert "index.json is broken" in answer["notice"]
+            assert answer["generation"] == 1
+            assert len(answer["results"]) == 24
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "problem"),
         [
             (b"", "is empty"),
-            (b"<script>alert(1)</script>" * 20, "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+            (
+                b"<script>alert(1)</script>" * 20,
+                "is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF",
+            ),
             (b"%PDF-1.4 no picture", "is no JPEG"),
             (png_header(9000, 9000), "is too large (9000 x 9000 pixels; at most 64,000,000"),
             (png_header(60_000, 1), "is too large"),
@@ -344,6 +541,10 @@ class TestRefusals:
             ({"top": "0"}, 422, "top is '0'"),
             ({"top": "1000000"}, 422, "top is"),
             ({"find": "video"}, 422, "find is 'video'"),
+            ({"offset": "-1"}, 422, "offset is '-1'"),
+            ({"count": "241"}, 422, "count is '241'"),
+            ({"all": ["a"] * 51}, 422, "all is"),
+            ({"seed": "x"}, 422, "seed is 'x'"),
         ],
     )
     def test_questions(self, client, params, status, problem):
@@ -392,7 +593,7 @@ class TestGuard:
 
     def test_the_page_loads_nothing_from_elsewhere(self, client):
         """Everything that HTML, CSS and JavaScript name is served here."""
-        for path in ("/", "/static/page.css", "/static/page.js", "/static/bits.js"):
+        for path in ("/", *(f"/static/{name}" for name in STATIC if name[-3:] in ("css", ".js"))):
             text = client.get(path).text.replace("http://www.w3.org/2000/svg", "")
             assert not re.search(r"https?:|//\w+\.\w", text), path
             for link in re.findall(r'(?:src|href)="([^"]+)"', text):
@@ -598,7 +799,6 @@ def test_checked_bytes():
 
 
 def test_static_files_are_part_of_the_package():
-    static = {path.name for path in (ROOT / "dsprh_tf/web/static").iterdir()}
-    assert {"index.html", "page.css", "page.js", "bits.js", "icon.svg"} <= static
+    assert {"index.html", "page.css", "page.js", "bits.js", "icon.svg"} <= set(STATIC)
     assert '"web/static/*"' in (ROOT / "pyproject.toml").read_text()
     assert (ROOT / "dsprh_tf/web/__init__.py").exists()

@@ -1,79 +1,123 @@
-// The address holds the query: ?text= or like= or code=, with tag=, find= and top=.
+// The address holds the query: ?text= or like= or code=, with find=, all=, any= and none=. An entry
+// of the history holds how far it was read: {key, shown, seed, y}.
 import { drawBits } from "./bits.js";
+import { card, content, element, shortened, tagList } from "./cards.js";
+import { isPicked, pick, startPicks } from "./picks.js";
+import { request } from "./server.js";
+import { showTags, startTags, withTag } from "./tags.js";
+import { closeView, openView, startView } from "./view.js";
 
 const STEP = 24;
 const TYPING_PAUSE = 30; // ms: letters that come faster are searched for together
-const TAGS = 3; // of an item that are shown at first
+const SETTLED = 600; // ms after a letter: what is not known by then is said
+const KEPT = 20; // entries of the history whose results are kept
+const LONG = 160; // letters of a query that is folded
 const $ = (id) => document.getElementById(id);
 const [words, results, status, hint, query] = ["words", "results", "status", "hint", "query"].map($);
-let about = { bits: 0, max_upload: 0, max_top: 0 };
+let about = { bits: 0, max_upload: 0, max_top: STEP, generation: 0 };
 let running = null; // the search that is under way
 let chosen = null; // the picture that was searched by last: {code, url, name}
 let timer = 0;
-
-function element(name, properties = {}, ...children) {
-  const { dataset, ...rest } = properties;
-  const made = Object.assign(document.createElement(name), rest);
-  Object.assign(made.dataset, dataset);
-  made.append(...children);
-  return made;
-}
+let settling = 0;
+let typed = 0; // when the last letter was
+let shown = { text: null, items: [], total: 0, code: null, generation: 0 }; // what is on the page
+const kept = new Map(); // key of an entry -> {found, items}
 
 const asked = () => new URLSearchParams(location.search);
+const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
-function address(changes) {
-  const parameters = asked();
-  for (const [name, value] of Object.entries(changes)) {
-    if (value) parameters.set(name, value);
-    else parameters.delete(name);
-  }
+function addressOf(parameters) {
   const text = parameters.toString();
   return text ? `/?${text}` : "/";
 }
 
-const searchFor = (kind, value) =>
-  address({ text: "", like: "", code: "", top: "", [kind]: value });
+function address(changes) {
+  const parameters = asked();
+  parameters.delete("top"); // of old addresses
+  for (const [name, value] of Object.entries(changes)) {
+    if (value) parameters.set(name, value);
+    else parameters.delete(name);
+  }
+  return addressOf(parameters);
+}
+
+const searchFor = (kind, value) => address({ text: "", like: "", code: "", [kind]: value });
+
+function note(changes) {
+  history.replaceState({ ...history.state, ...changes }, "");
+}
+
+const newState = () => ({ key: `${Date.now()}-${Math.random()}`, shown: STEP, seed: null, y: 0 });
 
 function go(url, { replace = false, typing = false } = {}) {
   if (url !== location.pathname + location.search) {
-    history[replace ? "replaceState" : "pushState"](null, "", url);
+    if (!replace) note({ y: scrollY });
+    history[replace ? "replaceState" : "pushState"](newState(), "", url);
   }
-  return search(typing);
+  return search({ typing });
 }
 
-async function request(url, options) {
-  let answer;
-  try {
-    answer = await fetch(url, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer: is it still running?");
-  }
-  const content = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
-  if (!answer.ok) throw new Error(content.error);
-  return content;
+function ask(offset, number, signal) {
+  const parameters = asked();
+  parameters.delete("top");
+  parameters.set("offset", offset);
+  parameters.set("count", number);
+  if (history.state?.seed) parameters.set("seed", history.state.seed);
+  return request(`/api/search?${parameters}`, { signal });
 }
 
-async function search(typing = false) {
+// What is on the page is of another query from now on.
+const dim = (on) => document.body.classList.toggle("stale", on);
+
+function quiet() {
   clearTimeout(timer);
+  clearTimeout(settling);
   running?.abort();
+}
+
+async function search({ typing = false, back = false } = {}) {
+  quiet();
   const mine = (running = new AbortController());
+  const { key, shown: length, y } = history.state;
   showControls(typing);
   results.setAttribute("aria-busy", "true");
+  dim(true);
   try {
-    const found = await request(`/api/search${location.search}`, { signal: mine.signal });
-    show(found, typing);
+    const before = back && kept.get(key);
+    const found = before?.found ?? (await ask(0, Math.min(length, about.max_top), mine.signal));
+    let items = before?.items ?? found.results;
+    while (items.length < length && items.length < found.total) {
+      const next = (await ask(items.length, about.max_top, mine.signal)).results;
+      if (!next.length) break;
+      items = joined(items, next);
+    }
+    note({ seed: found.seed });
+    await show(found, items, typing, mine.signal);
+    if (back) scrollTo({ top: y });
   } catch (error) {
     if (error.name !== "AbortError") fail(error.message);
   }
   if (running === mine) results.removeAttribute("aria-busy");
 }
 
+function joined(items, next) {
+  const there = new Set(items.map(({ id }) => id));
+  return [...items, ...next.filter(({ id }) => !there.has(id))];
+}
+
+function keep(found, items) {
+  kept.delete(history.state.key);
+  kept.set(history.state.key, { found, items });
+  if (kept.size > KEPT) kept.delete(kept.keys().next().value);
+}
+
 function fail(line) {
+  dim(false);
   say(line, true);
   query.hidden = true;
   hint.hidden = true;
-  $("more").hidden = true;
+  shown = { ...shown, items: [], total: 0 };
+  showRest();
   results.replaceChildren();
 }
 
@@ -85,64 +129,142 @@ function say(line, isError = false) {
 function showControls(typing) {
   const parameters = asked();
   if (!typing) words.value = parameters.get("text") ?? "";
-  $("tag").value = parameters.get("tag") ?? "";
-  $("untag").hidden = !$("tag").value;
+  showTags(parameters);
   const find = parameters.get("find") ?? "";
   for (const radio of document.getElementsByName("find")) radio.checked = radio.value === find;
-  document.title = [parameters.get("text"), about.name].filter(Boolean).join(" – ");
+  document.title = [shortened(parameters.get("text") ?? "", 60), about.name].filter(Boolean).join(" – ");
 }
 
-function show(found, typing) {
-  const text = asked().get("text");
-  showHint(found, typing, text);
-  if (found.message && typing && text && !found.query) {
-    say("");
-    return; // an unfinished word: what was found before stays
+// While somebody types, a word that is not known yet may become one: it is reported, and what was
+// found before goes, once no letter came for a moment.
+async function show(found, items, typing, signal) {
+  const last = asked().get("text")?.split(/\s+/).at(-1);
+  const unfinished = typing && found.unknown.some(({ word }) => word === last) ? last : null;
+  if (unfinished !== null && !found.query) {
+    await new Promise((resolve) => (settling = setTimeout(resolve, typed + SETTLED - Date.now())));
+    if (signal.aborted) return;
+  } else if (unfinished !== null) {
+    settling = setTimeout(() => showHint(found), typed + SETTLED - Date.now());
   }
-  showQuery(found.query);
-  const code = found.query?.code ?? null;
-  results.replaceChildren(...found.results.map((item) => card(item, code)));
-  const top = Number(asked().get("top") ?? STEP);
-  $("more").hidden = !found.query || found.results.length < top || top >= about.max_top;
-  say(found.message ?? summary(found, text));
+  render(found, items, found.query ? unfinished : null);
 }
 
-function summary(found, text) {
-  const count = found.results.length;
-  const items = `${count} ${count === 1 ? "item" : "items"}`;
-  if (!found.query) return "A few of them, at random";
-  const of = { text: `for “${text}”`, like: "like this one", code: "like your picture" };
+function render(found, items, unfinished = null) {
+  dim(false);
+  showHint(found, unfinished);
+  showQuery(found);
+  const code = found.query?.code ?? null;
+  const { total, generation } = found;
+  shown = { text: asked().get("text") ?? (found.query ? null : ""), items, total, code, generation };
+  results.replaceChildren(...items.map(cardOf));
+  showRest();
+  say(found.message ?? summary(found));
+  $("notice").textContent = found.notice ?? "";
+  $("notice").hidden = !found.notice;
+  keep(found, items);
+  if (found.generation !== about.generation) readAbout();
+}
+
+const cardOf = (item) =>
+  card(item, {
+    code: shown.code,
+    bits: about.bits,
+    like: searchFor("like", item.id),
+    picked: isPicked(item.id),
+  });
+
+function showRest() {
+  const { items, total } = shown;
+  const left = Math.min(STEP, total - items.length);
+  $("more").hidden = left <= 0;
+  $("more").textContent = `Show ${left} more`;
+  $("place").textContent = total > STEP ? `${items.length.toLocaleString("en")} of ${total.toLocaleString("en")}` : "";
+}
+
+async function more({ focus = false } = {}) {
+  const { items, generation } = shown;
+  const mine = running;
+  $("more").disabled = true;
+  try {
+    const found = await ask(items.length, STEP, mine.signal);
+    if (mine.signal.aborted) return;
+    note({ shown: items.length + STEP });
+    if (found.generation !== generation) {
+      await search(); // another index by now: all of it anew
+    } else {
+      const next = joined(items, found.results);
+      const fresh = next.slice(items.length);
+      shown = { ...shown, items: next, total: fresh.length ? found.total : items.length };
+      results.append(...fresh.map(cardOf));
+      keep({ ...kept.get(history.state.key).found, total: shown.total }, next);
+    }
+    showRest();
+    if (focus) shotAt(items.length)?.focus(); // a keyboard goes on where it was
+  } catch (error) {
+    if (error.name !== "AbortError") $("place").textContent = error.message;
+  } finally {
+    $("more").disabled = false;
+  }
+}
+
+function summary(found) {
+  const items = count(found.total, "item", "items");
+  if (!found.query) return `${items}, in random order`;
+  const of = {
+    text: `for “${shortened(searched(found), 60)}”`,
+    like: "like this one",
+    code: "like your picture",
+  };
   return `${items} ${of[found.query.kind]}, nearest first`;
 }
 
-function showHint(found, typing, text) {
-  // A word that is still being typed is not reported.
-  const last = text?.split(/\s+/).at(-1);
-  const unknown = found.unknown.filter(({ word }) => !typing || word !== last);
+// The words of the query that were searched for.
+function searched(found) {
+  const text = asked().get("text") ?? "";
+  const unknown = new Set(found.unknown.map(({ word }) => word));
+  return unknown.size ? text.split(/\s+/).filter((word) => !unknown.has(word)).join(" ") : text;
+}
+
+function showHint(found, unfinished = null) {
+  const text = asked().get("text") ?? "";
+  const unknown = found.unknown.filter(({ word }) => word !== unfinished);
   hint.replaceChildren();
   hint.hidden = !unknown.length;
   for (const { word, near } of unknown) {
-    const line = element("p", {}, `“${word}” is not a word that these encoders know. `);
+    const line = element("p", {}, `“${shortened(word, 40)}” is not a known word. `);
     if (near.length) line.append("Perhaps ");
     near.forEach((other, i) => {
       const better = text.split(/\s+/).map((part) => (part === word ? other : part)).join(" ");
-      const link = element("a", { href: searchFor("text", better), textContent: other });
-      line.append(i ? ", " : "", link);
+      line.append(i ? ", " : "", element("a", { href: searchFor("text", better), textContent: other }));
     });
     line.append(near.length ? "?" : "");
     hint.append(line);
   }
 }
 
-function showQuery(asking) {
+function folded(text) {
+  const title = element("h2", { textContent: `“${text}”` });
+  if (text.length <= LONG) return [title];
+  title.className = "folded";
+  const all = element("button", { type: "button", className: "unfold", textContent: "Show all of it", ariaExpanded: "false" });
+  all.addEventListener("click", () => {
+    const open = !title.classList.toggle("folded");
+    all.ariaExpanded = String(open);
+    all.textContent = open ? "Show less" : "Show all of it";
+  });
+  return [title, all];
+}
+
+function showQuery(found) {
+  const asking = found.query;
   query.hidden = !asking;
   if (!asking) return query.replaceChildren();
   const about_it = element("div", { className: "about" });
   const { kind, code, item } = asking;
-  const shown = [];
+  const pictures = [];
   if (kind === "like") {
     about_it.append(element("h2", { textContent: "More like this" }));
-    shown.push(content(item, "large"));
+    pictures.push(content(item, "large"));
     if (item.path) about_it.append(element("p", { className: "path", textContent: item.path }));
     if (item.tags.length) about_it.append(tagList(item.tags));
   } else if (kind === "code") {
@@ -150,86 +272,33 @@ function showQuery(asking) {
     about_it.append(element("h2", { textContent: "Like your picture" }));
     if (known) {
       const label = `The picture ${known.name}`;
-      shown.push(element("img", { src: known.url, alt: label, className: "picture" }));
+      pictures.push(element("img", { src: known.url, alt: label, className: "picture" }));
     }
     about_it.append(
       element("p", { className: "path", textContent: known?.name ?? "a picture that was uploaded" }),
     );
   } else {
-    about_it.append(element("h2", { textContent: `“${asked().get("text")}”` }));
+    about_it.append(...folded(searched(found)));
   }
   const cells = element("figure", { className: "code" }, drawBits(code));
   cells.append(element("figcaption", {}, `${about.bits} bits: its code. Below, `,
     element("b", { textContent: "tall cells" }), " are bits in which an item differs."));
   about_it.append(cells);
-  query.replaceChildren(...shown, about_it);
+  query.replaceChildren(...pictures, about_it);
   query.classList.toggle("words", kind === "text");
-}
-
-function content(item, size) {
-  if (!item.modality) return gone(name(item)); // only its id is known
-  if (item.modality === "text") return element("blockquote", { textContent: item.text });
-  if (item.gone) return gone("No longer on disk");
-  const picture = element("img", {
-    src: `/api/picture/${item.id}/${size}`,
-    alt: name(item),
-    className: "picture",
-    loading: size === "small" ? "lazy" : "eager",
-    decoding: "async",
-  });
-  picture.addEventListener("error", () => picture.replaceWith(gone("Cannot be shown")));
-  return picture;
-}
-
-const gone = (line) => element("div", { className: "gone" }, element("span", { textContent: line }));
-
-const name = (item) => (item.path ? item.path.split("/").at(-1) : item.text ?? `item ${item.id}`);
-
-function tagList(tags) {
-  const buttons = tags.map((tag) =>
-    element("button", { type: "button", textContent: tag, title: `Only items tagged ${tag}`, dataset: { tag } }),
-  );
-  const list = element("div", { className: "tags" }, ...buttons.slice(0, TAGS));
-  const rest = buttons.slice(TAGS);
-  if (rest.length) {
-    const label = `${rest.length} more tags`;
-    const more = element("button", { type: "button", textContent: `+${rest.length}`, ariaLabel: label });
-    more.addEventListener("click", () => {
-      more.replaceWith(...rest);
-      rest[0].focus();
-    });
-    list.append(more);
-  }
-  return list;
-}
-
-function card(item, code) {
-  const link = element("a", { href: searchFor("like", item.id), className: "shot" }, content(item, "small"));
-  let label = `More like ${name(item)}`;
-  if (item.gone) label += ", no longer on disk";
-  if (item.distance !== null) {
-    label += `, ${item.distance} of ${about.bits} bits differ`;
-    const title = `Hamming distance: ${item.distance} of ${about.bits} bits differ`;
-    link.append(element("span", { className: "distance", textContent: item.distance, title }));
-  }
-  link.setAttribute("aria-label", label);
-  const below = element("div", { className: "below" }, drawBits(item.code, code));
-  if (item.path) {
-    below.append(element("p", { className: "name", textContent: name(item), title: item.path }));
-  }
-  if (item.tags.length) below.append(tagList(item.tags));
-  return element("li", { className: `card ${item.modality}` }, link, below);
 }
 
 async function searchByPicture(file) {
   if (!file) return;
+  closeView();
   if (file.size > about.max_upload) {
     const megabytes = Math.floor(about.max_upload / 2 ** 20);
     fail(`${file.name} is too large: at most ${megabytes} MB can be searched by`);
     return;
   }
-  running?.abort();
+  quiet();
   results.setAttribute("aria-busy", "true");
+  dim(true);
   say(`Looking at ${file.name}`);
   try {
     const { code } = await request("/api/code", {
@@ -246,82 +315,144 @@ async function searchByPicture(file) {
   }
 }
 
-$("search").addEventListener("submit", (event) => {
+const shotAt = (place) => results.children[place]?.querySelector(".shot");
+const placeOf = (target) => [...results.children].indexOf(target.closest(".card"));
+
+// Arrow keys between results; up from the first row is the search field.
+function moveFocus(event) {
+  const place = placeOf(event.target);
+  const cards = [...results.children];
+  const columns = cards.filter((each) => each.offsetTop === cards[0].offsetTop).length;
+  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+  const ends = { Home: 0, End: cards.length - 1 };
+  const to = event.key in ends ? ends[event.key] : place + by[event.key];
+  if (Number.isNaN(to) || place < 0) return;
   event.preventDefault();
-  go(searchFor("text", words.value.trim()));
-});
-words.addEventListener("input", (event) => {
-  clearTimeout(timer);
-  if (event.isComposing) return;
-  // One entry of the history per query, not per letter.
-  const options = { typing: true, replace: asked().has("text") };
-  timer = setTimeout(() => go(searchFor("text", words.value.trim()), options), TYPING_PAUSE);
-});
-$("choose").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => {
-  searchByPicture($("file").files[0]);
-  $("file").value = ""; // so that the same one can be chosen again
-});
-$("find").addEventListener("change", (event) => go(address({ find: event.target.value, top: "" })));
-$("tag").addEventListener("change", () => go(address({ tag: $("tag").value.trim(), top: "" })));
-$("untag").addEventListener("click", () => {
-  $("tag").focus();
-  go(address({ tag: "", top: "" }));
-});
-$("more").addEventListener("click", async () => {
-  const before = results.children.length;
-  const top = Math.min(Number(asked().get("top") ?? STEP) + STEP, about.max_top);
-  await go(address({ top }), { replace: true });
-  results.children[before]?.querySelector("a").focus(); // a keyboard goes on where it was
-});
-$("bits").addEventListener("change", () => {
-  document.body.classList.toggle("no-bits", !$("bits").checked);
-});
-document.addEventListener("click", (event) => {
-  const tag = event.target.closest("[data-tag]")?.dataset.tag;
-  if (tag !== undefined) {
-    go(address({ tag, top: "" }));
-    return;
-  }
-  const link = event.target.closest("a[href]");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
-  event.preventDefault();
-  scrollTo({ top: 0 });
-  go(link.getAttribute("href"));
-  if (link.className === "home") words.focus();
-});
-addEventListener("popstate", () => search());
-addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
-  if (file) searchByPicture(file);
-});
-for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-  addEventListener(kind, (event) => {
-    if (![...event.dataTransfer.types].includes("Files")) return;
+  if (event.key === "ArrowUp" && to < 0) words.focus();
+  else if (event.key === "ArrowDown" && to >= cards.length && !$("more").hidden) $("more").focus();
+  else shotAt(to)?.focus();
+}
+
+function listen() {
+  $("search").addEventListener("submit", (event) => {
     event.preventDefault();
-    const left = kind === "dragleave" && event.relatedTarget === null;
-    $("drop").hidden = kind === "drop" || left;
-    if (kind === "drop") searchByPicture(event.dataTransfer.files[0]);
+    go(searchFor("text", words.value.trim()));
   });
+  words.addEventListener("input", (event) => {
+    if (event.isComposing) return;
+    quiet();
+    typed = Date.now();
+    dim(words.value.trim() !== shown.text);
+    // One entry of the history per query, not per letter.
+    const options = { typing: true, replace: asked().has("text") };
+    timer = setTimeout(() => go(searchFor("text", words.value.trim()), options), TYPING_PAUSE);
+  });
+  words.addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowDown" || !results.children.length) return;
+    event.preventDefault();
+    shotAt(0).focus();
+  });
+  results.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) moveFocus(event);
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || $("view").open) return;
+    if (event.target.matches("input:not([type=checkbox], [type=radio]), select")) return;
+    event.preventDefault();
+    words.focus();
+    words.select();
+  });
+  $("choose").addEventListener("click", () => $("file").click());
+  $("file").addEventListener("change", () => {
+    searchByPicture($("file").files[0]);
+    $("file").value = ""; // so that the same one can be chosen again
+  });
+  $("find").addEventListener("change", (event) => go(address({ find: event.target.value })));
+  $("more").addEventListener("click", () => more({ focus: true }));
+  $("bits").addEventListener("change", () => {
+    document.body.classList.toggle("no-bits", !$("bits").checked);
+  });
+  results.addEventListener("change", (event) => {
+    event.target.checked = pick(shown.items[placeOf(event.target)], event.target.checked);
+  });
+  document.addEventListener("click", (event) => {
+    const { tag, untag } = event.target.closest("[data-tag], [data-untag]")?.dataset ?? {};
+    if (tag !== undefined || untag !== undefined) {
+      closeView();
+      go(addressOf(withTag(asked(), tag ?? untag, tag === undefined ? null : "all")));
+      if (untag !== undefined) $("tag").focus();
+      return;
+    }
+    const shot = event.target.closest(".shot");
+    if (shot) {
+      openView(placeOf(shot));
+      return;
+    }
+    const link = event.target.closest("a[href^='/?'], a[href='/']");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    closeView();
+    go(link.getAttribute("href"));
+    scrollTo({ top: 0 });
+    if (link.className === "home") words.focus();
+  });
+  addEventListener("popstate", () => {
+    closeView();
+    if (!history.state) history.replaceState(newState(), "");
+    search({ back: true });
+  });
+  let scrolled = 0;
+  addEventListener("scroll", () => {
+    clearTimeout(scrolled);
+    scrolled = setTimeout(() => results.hasAttribute("aria-busy") || note({ y: scrollY }), 100);
+  }, { passive: true });
+  addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
+    if (file) searchByPicture(file);
+  });
+  for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+    addEventListener(kind, (event) => {
+      if (![...event.dataTransfer.types].includes("Files")) return;
+      event.preventDefault();
+      const left = kind === "dragleave" && event.relatedTarget === null;
+      $("drop").hidden = kind === "drop" || left;
+      if (kind === "drop") searchByPicture(event.dataTransfer.files[0]);
+    });
+  }
+}
+
+async function readAbout() {
+  about = await request("/api/about");
+  $("name").textContent = about.name;
+  const parts = [
+    about.images && count(about.images, "picture", "pictures"),
+    about.texts && count(about.texts, "text", "texts"),
+  ].filter(Boolean);
+  words.placeholder = `Search ${parts.join(" and ") || count(about.items, "item", "items")}`;
+  $("find").hidden = !(about.images && about.texts);
 }
 
 async function start() {
+  history.scrollRestoration = "manual";
+  if (!history.state?.key) history.replaceState(newState(), "");
   try {
-    about = await request("/api/about");
+    await readAbout();
   } catch (error) {
     fail(error.message);
     return;
   }
-  $("name").textContent = about.name;
-  const count = (number, what) => (number ? `${number.toLocaleString("en")} ${what}` : "");
-  const parts = [count(about.images, "pictures"), count(about.texts, "texts")].filter(Boolean);
-  words.placeholder = `Search ${parts.join(" and ") || count(about.items, "items")}`;
-  $("find").hidden = !(about.images && about.texts);
-  $("tags").append(
-    ...about.tags.map(({ tag, count: n }) => element("option", { value: tag, label: `${tag} (${n})` })),
-  );
-  $("tag").parentElement.hidden = !about.tags.length && about.items <= 200000;
-  await search();
+  startTags(about, (tag, how) => go(addressOf(withTag(asked(), tag, how))));
+  startPicks(about);
+  startView({
+    items: () => shown.items,
+    total: () => shown.total,
+    bits: () => about.bits,
+    like: (item) => searchFor("like", item.id),
+    more,
+    closed: (place) => shotAt(place)?.focus(),
+  });
+  listen();
+  await search({ back: true });
 }
 
 start();
