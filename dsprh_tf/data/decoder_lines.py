@@ -25,7 +25,8 @@ _OWN = re.compile(
     rb"|DCT (coefficient|scaling)|Image too wide|Requested feature|Sorry, |Unexpected marker"
     rb"|Ran out of|Insufficient memory|Caution: quantization|Application transferred"
     # libtiff: a function, or the name under which Pillow hands it a file.
-    rb"|_?TIFF\w+: |tempfile\.tif: |\w*(Decode|Codec|JPEGLib)\w*: "
+    rb"|_?TIFF\w+: |tempfile\.tif: |MissingRequired: |setByteArray: |BuildMap\w+: |CheckDirCount: "
+    rb"|\w*(Decode|Codec|Strip|Tile|JPEG|Fax|LZW|ZIP|PackBits|Pixar|LogL|LERC|LZMA)\w*: "
 )
 
 

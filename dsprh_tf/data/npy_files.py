@@ -120,7 +120,10 @@ def read_header(stream: IO[bytes], size: int) -> Header:
         raise ValueError(f"version {version} of the format, expected 1.0 or 2.0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-        shape, fortran, dtype = readers[version](stream)
+        try:
+            shape, fortran, dtype = readers[version](stream)
+        except (MemoryError, RecursionError):  # of Python's parser, not of any array
+            raise ValueError("its header is nested too deeply") from None
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"its shape is {shape}")
     header = Header(shape, fortran, dtype, stream.tell())

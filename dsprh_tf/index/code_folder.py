@@ -91,7 +91,12 @@ class CodeFolder:
 
     def items(self) -> pa.Table:
         """Rows of `items.SCHEMA`, one per code."""
-        return _read_table(self.path / "items.parquet", SCHEMA.names, SCHEMA, len(self))
+        file = self.path / "items.parquet"
+        table = _read_table(file, SCHEMA.names, SCHEMA, len(self))
+        ids = table["id"]
+        if ids.null_count or len(pc.unique(ids)) < len(table):
+            raise ValueError(f"{file} has an item without an id, or an id twice: {_AGAIN}")
+        return table
 
 
 class CodeWriter:
@@ -172,7 +177,10 @@ class CodeWriter:
         """
         newest = {}  # id -> number of the last table that has it
         for number, table in enumerate(self._tables(["id"])):
-            newest.update(dict.fromkeys(table["id"].to_pylist(), number))
+            names = dict.fromkeys(table["id"].to_pylist(), number)
+            if None in names or len(names) < len(table):
+                raise ValueError(f"{self.path} has an item without an id, or an id twice: {_AGAIN}")
+            newest.update(names)
         gone = newest.keys() - set(ids)
         for name in gone:
             del newest[name]

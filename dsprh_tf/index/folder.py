@@ -94,6 +94,9 @@ def _check(content: dict) -> None:
         value = content[name]
         if type(value) not in allowed or isinstance(value, (int, float)) and not 0 <= value < 2**62:
             raise ValueError(f"{name} is {str(value)[:40]!r}")
+    for name, share in (content["recall"] or {}).items():
+        if type(share) not in (int, float) or not 0 <= share < 2**62:
+            raise ValueError(f"{name[:40]} is {str(share)[:40]!r}")
     if content["kind"] not in KINDS:
         raise ValueError(f"kind is {content['kind'][:40]!r}, expected one of {', '.join(KINDS)}")
     if content["bits"] < 8 or content["bits"] % 8:

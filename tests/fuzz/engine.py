@@ -70,8 +70,13 @@ class Worker:
             "input": str(folder),
             "warm": str(self._samples_folder(target)),
         }
-        cold = self._process is None
-        reply = self._ask(request, WALL_SECONDS + 120 * cold)
+        for _ in range(2):  # on a machine that is busy, once may be chance
+            cold = self._process is None
+            reply = self._ask(request, WALL_SECONDS + 120 * cold)
+            if reply["kind"] != "hang":
+                break
+            shutil.rmtree(folder)
+            mutators.write(folder, files)
         if reply["verdict"] == "broken":
             raise RuntimeError(f"{target}: {reply['said']}")
         return reply

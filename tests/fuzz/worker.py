@@ -79,7 +79,8 @@ def _unlimited() -> None:
 def _chain(error: BaseException | None):
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
 
 
 def _at(error: BaseException) -> str:

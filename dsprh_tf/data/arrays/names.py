@@ -109,10 +109,15 @@ def _words(name: str) -> list[str]:
     return words
 
 
+_LONGEST = 60  # letters of a name that is searched for words
+
+
 def _glued(piece: str) -> list[str]:
     """Known words that a piece consists of: "trainimg" is two; none where it does not."""
     if piece in _KNOWN:
         return [piece]
+    if len(piece) > _LONGEST:
+        return []
     for end in range(len(piece) - 1, 1, -1):
         if piece[:end] in _KNOWN and len(piece) - end > 1:
             rest = _glued(piece[end:])
