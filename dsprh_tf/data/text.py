@@ -3,86 +3,105 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from dsprh_tf.data import unicode_table
 from dsprh_tf.data.files import read_json, write_json
+from dsprh_tf.data.unicode_words import spaced_tags, spaced_words
 
-STANDARDIZE = ("lower_and_strip_punctuation", "lower")
+RULES = {"words": spaced_words, "tags": spaced_tags}
+# Keras' rules, which vocabularies of earlier versions name: they fold ASCII alone and remove
+# punctuation without a gap.
+OLD_RULES = ("lower_and_strip_punctuation", "lower")
+STANDARDIZE = (*RULES, *OLD_RULES)
 
-# English function words, as they are spelt once punctuation is gone. They say nothing about what
-# an image shows.
+# English function words, those with an apostrophe also without it, as they are often written. They
+# say nothing about what an image shows.
 _FUNCTION_WORDS = """
-a about above across after again against ain all along also am among an and another any are arent
-around as at away be because been before behind being below beneath beside between beyond both but
-by can cannot cant could couldnt did didnt do does doesnt doing dont down during each either else
-every few for from had hadnt has hasnt have havent having he her here hers herself him himself his
-how i if im in inside into is isnt it its itself ive just may me might more most much must my
-myself near neither no nor not of off on once only onto or other our ours ourselves out outside
-over own per same shall she should shouldnt so some such than that thats the their theirs them
-themselves then there theres these they theyre this those though through throughout to too toward
-towards under until unto up upon us very was wasnt we were werent what whats when where whether
-which while who whom whose why will with within without would wouldnt yet you your yours yourself
-yourselves youre
+a about above across after again against ain ain't all along also am among an and another any are
+aren't arent around as at away be because been before behind being below beneath beside between
+beyond both but by can can't cannot cant could couldn't couldnt did didn't didnt do does doesn't
+doesnt doing don't dont down during each either else every few for from had hadn't hadnt has hasn't
+hasnt have haven't havent having he he'd he'll her here hers herself him himself his how i i'd i'll
+i'm i've if im in inside into is isn't isnt it it'd it'll its itself ive just may me might more most
+much must my myself near neither no nor not of off on once only onto or other our ours ourselves out
+outside over own per same shall she she'd she'll should shouldn't shouldnt so some such than that
+thats the their theirs them themselves then there theres these they they'd they'll they're they've
+theyre this those though through throughout to too toward towards under until unto up upon us very
+was wasn't wasnt we we'd we'll we're we've were weren't werent what whats when where whether which
+while who whom whose why will with within without won't would wouldn't wouldnt yet you you'd you'll
+you're you've your youre yours yourself yourselves
 """
 STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 
+ENGLISH_SHARE = 0.2
+"""Texts with at least this share of English function words are English.
+
+COCO's and UCM's captions have 0.43 to 0.48, messages of programs in English 0.27. Other languages
+have words that are spelt alike ("a", "no", "in", "do"): the same messages in 79 languages have at
+most 0.16 (Scottish Gaelic), the next ones 0.13 and 0.11 (Maori, Hungarian). Lists of tags have
+hardly any, and nothing to leave out."""
+
 _BLOCK_VALUES = 4_000_000  # values of a multi-hot block while encoding: bounds memory
+_BLOCK_CHARACTERS = 2_000_000  # likewise, of its texts
 
 
 class BagOfWords:
     """A multi-hot vector over a word list, the text features of DJSRH, DSAH and DSPRH.
 
-    Built on `keras.layers.TextVectorization`, so that the word list travels inside the exported
-    graph and a served model splits words exactly as training did.
+    Its operations and its word list travel inside the exported graph, so that a served model splits
+    words exactly as training did.
 
     Args:
-        vocabulary: D_T distinct words, in column order. Upper case is lowered, in ASCII only, as
-            TensorFlow lowers the texts.
-        standardize: "lower_and_strip_punctuation" for words of prose, "lower" for fixed tags,
-            which may hold punctuation ("c++").
+        vocabulary: D_T distinct words, in column order; their case is folded.
+        standardize: the rule that splits texts into words. "words" is for prose, "tags" for fixed
+            tags with spaces between, which may hold punctuation ("c++"): see
+            `unicode_words.spaced_words` and `spaced_tags`. Vocabularies of earlier versions have
+            Keras' "lower_and_strip_punctuation" or "lower".
 
     Attributes:
-        vocabulary: the D_T words.
+        vocabulary: the D_T words, composed (NFC).
         size: D_T.
-        layer: the TextVectorization; its column 0 stands for unknown words.
+        notes: printable lines on what `fit` found.
+        layer: what an export must track, with the lookup table.
 
     Raises:
         ValueError: no word; a word that occurs twice; a word that no text can contain (because of
-            a space, or of punctuation that is stripped).
+            a space, or of punctuation, which splits words).
     """
 
-    def __init__(self, vocabulary: Sequence[str], standardize: str = "lower_and_strip_punctuation"):
+    def __init__(self, vocabulary: Sequence[str], standardize: str = "words"):
         if standardize not in STANDARDIZE:
             raise ValueError(f"standardize is {standardize!r}, expected one of {STANDARDIZE}")
         if not len(vocabulary):
             raise ValueError("the vocabulary is empty, expected at least one word")
-        lowered = tf.strings.lower(tf.constant([str(word) for word in vocabulary])).numpy()
-        self.vocabulary = tuple(word.decode("utf-8") for word in lowered)
-        self.standardize = standardize
-        if len(set(self.vocabulary)) != self.size:
-            twice = next(word for word in self.vocabulary if self.vocabulary.count(word) > 1)
-            raise ValueError(
-                f"vocabulary word {twice!r} occurs twice (upper case is lowered); drop one of them"
-            )
-        if "" in self.vocabulary or "[UNK]" in self.vocabulary:
+        given = [str(word) for word in vocabulary]
+        if "" in given or "[UNK]" in given:
             raise ValueError("the vocabulary holds an empty word or '[UNK]'; drop it")
-        self.layer = keras.layers.TextVectorization(
-            output_mode="multi_hot",
-            standardize=standardize,
-            split="whitespace",
-            vocabulary=list(self.vocabulary),
+        self.standardize = standardize
+        self.notes: tuple[str, ...] = ()
+        self.vocabulary = tuple(_fold(given, standardize))
+        if len(set(self.vocabulary)) != self.size:
+            twice, _ = Counter(self.vocabulary).most_common(1)[0]
+            raise ValueError(
+                f"vocabulary word {twice!r} occurs twice (case is folded); drop one of them"
+            )
+        self.layer = (_KerasColumns if standardize in OLD_RULES else _Columns)(
+            self.vocabulary, standardize
         )
         # The column of each word, in the vector of that word alone.
         own = self._blocks(self.vocabulary, lambda block, at: np.diagonal(block, offset=at))
-        lost = np.flatnonzero(np.concatenate(own) == 0)
+        lost = np.flatnonzero(np.concatenate(list(own)) == 0)
         if len(lost):
             raise ValueError(
                 f"vocabulary word {self.vocabulary[lost[0]]!r} can never be found in a text "
-                f"standardized by {standardize!r}; take out its spaces, or use standardize='lower'"
+                f"standardized by {standardize!r}; take out its spaces, or use standardize='tags'"
             )
 
     @classmethod
@@ -90,7 +109,7 @@ class BagOfWords:
         cls,
         texts: Sequence[str],
         min_pairs: int = 5,
-        stop_words: bool = True,
+        stop_words: bool | None = None,
         max_words: int | None = None,
     ) -> BagOfWords:
         """The bag of words of a corpus: words in at least `min_pairs` texts.
@@ -98,7 +117,8 @@ class BagOfWords:
         Args:
             texts: [n] training texts; those of queries must stay out.
             min_pairs: the number of texts that a word must occur in.
-            stop_words: whether English function words are left out.
+            stop_words: whether English function words are left out; None if the texts are English,
+                which `ENGLISH_SHARE` decides.
             max_words: keep only so many of the most frequent words.
 
         Returns:
@@ -107,29 +127,14 @@ class BagOfWords:
         Raises:
             ValueError: no word is left.
         """
-        texts = _strings(texts)
-        counter = keras.layers.TextVectorization(
-            output_mode="int",
-            ragged=True,
-            standardize="lower_and_strip_punctuation",
-            split="whitespace",
-        )
-        blocks = [texts[at : at + 1024] for at in range(0, len(texts), 1024)]
-        if blocks:
-            counter.adapt(tf.data.Dataset.from_tensor_slices(texts).batch(1024))
-        words = [str(word) for word in counter.get_vocabulary()]  # "", "[UNK]", words
-        pairs = np.zeros(len(words), np.int64)
-        # Keras leaves the lookup table of an empty word list uninitialized.
-        for block in blocks if len(words) > 2 else ():
-            tokens = counter(tf.constant(block))  # ragged [block, words of the text]
-            keys = tokens.value_rowids().numpy() * len(words) + tokens.values.numpy()
-            # A word counts once for each text that it is in.
-            pairs += np.bincount(np.unique(keys) % len(words), minlength=len(words))
+        count, pairs, in_pairs = _count(texts)
+        total = sum(count.values())
+        english = sum(count[word] for word in STOP_WORDS) / max(total, 1)
+        told = stop_words is not None
+        stop_words = stop_words if told else english >= ENGLISH_SHARE
         left_out = STOP_WORDS if stop_words else frozenset()
         counted = [
-            (-int(n), word)
-            for n, word in zip(pairs[2:], words[2:])
-            if n >= min_pairs and word not in left_out
+            (-n, word) for word, n in pairs.items() if n >= min_pairs and word not in left_out
         ]
         vocabulary = [word for _, word in sorted(counted)][:max_words]
         if not vocabulary:
@@ -138,16 +143,55 @@ class BagOfWords:
                 f"{' once stop words are left out' if stop_words else ''}; give more texts or "
                 "lower min_pairs"
             )
-        return cls(vocabulary)
+        bag = cls(vocabulary)
+        notes = []
+        if not told:
+            said = "left out" if stop_words else "kept: the texts are not English"
+            notes.append(
+                f"{english:.0%} of the words of the training texts are English function words, "
+                f"{said}"
+            )
+        if in_pairs:
+            notes.append(
+                f"{in_pairs:,} of {len(texts):,} training texts are in scripts without spaces and "
+                "are read as pairs of characters"
+            )
+        bag.notes = tuple(notes)
+        return bag
+
+    @classmethod
+    def of_tags(cls, tags: Sequence[str]) -> BagOfWords:
+        """The bag of words of a fixed list of tags, by the rule "tags".
+
+        Args:
+            tags: the list. One that is spelt like an earlier one once case is folded, or that holds
+                a space then, is left out, and `notes` says so.
+        """
+        found = [words[0] for words in split_words(tags, "tags") if len(words) == 1]
+        bag = cls(list(dict.fromkeys(found)), "tags")
+        if bag.size < len(tags):
+            lost = len(tags) - bag.size
+            bag.notes = (f"{lost:,} tags of the word list are spelt like others, or hold a space",)
+        return bag
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> BagOfWords:
-        """The bag of words that `save` wrote."""
+        """The bag of words that `save` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
         fix = "write it again with BagOfWords.save"
         content = read_json(path, fix)
         if not isinstance(content, dict) or set(content) != {"standardize", "vocabulary"}:
             raise ValueError(f"{path} is not a saved vocabulary; {fix}")
-        return cls(content["vocabulary"], content["standardize"])
+        words = content["vocabulary"]
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{path} is not a saved vocabulary, its words are no strings; {fix}")
+        try:
+            return cls(words, content["standardize"])
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}; {fix}") from error
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the vocabulary as JSON, atomically."""
@@ -167,9 +211,7 @@ class BagOfWords:
         Returns:
             float32 [n, D_T]; unknown words have no column.
         """
-        if not tf.is_tensor(texts):
-            texts = tf.constant(_strings(texts), tf.string)
-        return tf.cast(self.layer(texts), tf.float32)[:, 1:]
+        return self.layer(texts if tf.is_tensor(texts) else as_strings(_list(texts)))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """The multi-hot vectors of any number of texts: float32 [n, D_T]."""
@@ -181,16 +223,116 @@ class BagOfWords:
         hits = self._blocks(texts, lambda block, at: block.any(axis=1))
         return np.concatenate([np.zeros(0, bool), *hits])
 
-    def _blocks(self, texts, reduce):
+    def _blocks(self, texts, reduce) -> Iterator:
         """`reduce(vectors, first row)` for each block of texts."""
-        texts = _strings(texts)
         step = max(1, min(4096, _BLOCK_VALUES // self.size))
-        return [
-            reduce(self(texts[at : at + step]).numpy(), at) for at in range(0, len(texts), step)
-        ]
+        for at, block in _blocks_of(_list(texts), step):
+            yield reduce(self(block).numpy(), at)
 
 
-def _strings(texts) -> list[str]:
+def split_words(texts: Sequence[str], standardize: str = "words") -> list[list[str]]:
+    """The words of texts, in their order and composed (NFC).
+
+    Args:
+        texts: [n] strings.
+        standardize: "words" or "tags", see `BagOfWords`.
+    """
+    spaced = RULES[standardize](as_strings(texts)).numpy()
+    rows = (unicodedata.normalize("NFC", row.decode("utf-8")) for row in spaced)
+    return [[word for word in row.split(" ") if word] for row in rows]
+
+
+def as_strings(texts: Sequence[str]) -> tf.Tensor:
+    """Strings as a tensor; what UTF-8 cannot hold (lone surrogates) becomes question marks."""
+    texts = list(texts)
+    try:
+        return tf.constant(texts, tf.string)
+    except ValueError:
+        clean = (t.encode("utf-8", "replace") if isinstance(t, str) else t for t in texts)
+        return tf.constant(list(clean), tf.string)
+
+
+class _Columns(tf.Module):
+    """Texts to the columns of their words, by a rule of `RULES`."""
+
+    def __init__(self, vocabulary: Sequence[str], standardize: str):
+        super().__init__()
+        self._rule, self._size = RULES[standardize], len(vocabulary)
+        words = tf.constant([unicodedata.normalize("NFD", word) for word in vocabulary])
+        columns = tf.range(self._size, dtype=tf.int64)
+        # Unknown words count in a column behind the last, which is not made.
+        self._table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(words, columns), self._size
+        )
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        words = tf.strings.split(self._rule(texts))
+        columns = tf.RaggedTensor.from_row_splits(
+            self._table.lookup(words.flat_values), words.row_splits, validate=False
+        )
+        size = self._size
+        counts = tf.math.bincount(
+            columns, minlength=size, maxlength=size, dtype=tf.float32, axis=-1, binary_output=True
+        )
+        return tf.ensure_shape(counts, [None, size])
+
+
+class _KerasColumns(tf.Module):
+    """Texts to the columns of their words, as earlier versions had it."""
+
+    def __init__(self, vocabulary: Sequence[str], standardize: str):
+        super().__init__()
+        self._layer = keras.layers.TextVectorization(
+            output_mode="multi_hot",
+            standardize=standardize,
+            split="whitespace",
+            vocabulary=list(vocabulary),
+        )
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self._layer(texts), tf.float32)[:, 1:]  # column 0 is of unknown words
+
+
+def _fold(words: list[str], standardize: str) -> list[str]:
+    """Words of a vocabulary with their case folded; one that holds spaces keeps them."""
+    if standardize in OLD_RULES:
+        return [word.decode("utf-8") for word in tf.strings.lower(as_strings(words)).numpy()]
+    return [" ".join(found) for found in split_words(words, "tags")]
+
+
+def _count(texts) -> tuple[Counter, Counter, int]:
+    """Of each word how often it occurs and in how many texts; texts with words in pairs."""
+    count: Counter[str] = Counter()
+    pairs: Counter[str] = Counter()
+    in_pairs = 0
+    for _, block in _blocks_of(_list(texts), 1024):
+        words = tf.strings.split(spaced_words(as_strings(block)))
+        unique, number = (found.numpy() for found in tf.unique(words.flat_values))
+        unique = [word.decode("utf-8") for word in unique]
+        names = [unicodedata.normalize("NFC", word) for word in unique]
+        row = words.value_rowids().numpy()
+        # A word counts once for each text that it is in.
+        once = np.unique(row * len(names) + number) % max(len(names), 1)
+        for counter, numbers in ((count, number), (pairs, once)):
+            counter.update(dict(zip(names, np.bincount(numbers, minlength=len(names)).tolist())))
+        paired = [unicode_table.kind_of(word[0]) == unicode_table.PAIRED for word in unique]
+        in_pairs += len(np.unique(row[np.array(paired, bool)[number]]))
+    return count, pairs, in_pairs
+
+
+def _blocks_of(texts: list[str], step: int) -> Iterator[tuple[int, list[str]]]:
+    """(first row, texts) of blocks of bounded length."""
+    ends = np.cumsum([len(text) for text in texts])
+    at = 0
+    while at < len(texts):
+        before = ends[at - 1] if at else 0
+        fits = int(np.searchsorted(ends, before + _BLOCK_CHARACTERS, "right"))
+        end = min(max(fits, at + 1), at + step)
+        yield at, texts[at:end]
+        at = end
+
+
+def _list(texts) -> list[str]:
     if isinstance(texts, (str, bytes)):
         raise ValueError("texts is one string, expected a sequence of strings; use [text]")
     return list(texts.tolist() if isinstance(texts, np.ndarray) else texts)

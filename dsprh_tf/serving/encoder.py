@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dsprh_tf.data.files import file_sha256, read_json, require_regular
-from dsprh_tf.data.text import STOP_WORDS
+from dsprh_tf.data.text import RULES, STANDARDIZE, STOP_WORDS, as_strings, split_words
 from dsprh_tf.serving.suggestions import describe, suggestions
 
 KINDS = ("image", "text")
@@ -67,7 +67,7 @@ class Encoder:
             ) from error
         if width not in (None, self.bits // 8):
             raise ValueError(f"{path} makes codes of {8 * width} bits, not {self.bits}: {_AGAIN}")
-        self.vocabulary = _read_words(path / EXTRA / WORDS)
+        self.vocabulary, self._rule = _read_words(path / EXTRA / WORDS)
         self._near = suggestions(self.vocabulary)
 
     def encode(self, items, batch_size: int = 32) -> np.ndarray:
@@ -107,12 +107,13 @@ class Encoder:
         """
         if self._input != "text":
             raise ValueError(f"the {self.kind} encoder takes {self._input} and has no vocabulary")
-        text = tf.constant(self._checked(texts), tf.string)
+        text = as_strings(self._checked(texts))
         return self._model.signatures["known_words"](text=text)["count"].numpy()
 
     def unknown_words(self, text: str) -> dict[str, list[str]]:
         """Words of a text that are not in the vocabulary, each with up to 3 that look like it.
 
+        They are split as the encoder splits them, so that each is one that it could know.
         English function words count only where no word at all is known. Only the first 5 unknown
         words are compared with the vocabulary, and what was found for a word is remembered.
 
@@ -122,9 +123,9 @@ class Encoder:
         Raises:
             ValueError: as `known_words`.
         """
-        words = list(dict.fromkeys(text.split()))
+        plain = self._split(text)
+        words = list(plain)
         unknown = [w for w, known in zip(words, self.known_words(words)) if not known]
-        plain = {w: w.lower().strip(string.punctuation) for w in unknown}
         telling = [w for w in unknown if plain[w] not in STOP_WORDS]
         unknown = telling if telling or len(unknown) < len(words) else unknown
         near = {w: list(self._near(plain[w])) for w in unknown[:_SUGGESTED]}
@@ -145,6 +146,13 @@ class Encoder:
                     f"{text!r} has no word of the vocabulary of "
                     f"{self.info['vocabulary_size']:,} words; {describe(self.unknown_words(text))}"
                 )
+
+    def _split(self, text: str) -> dict[str, str]:
+        """Words of a text -> the same as a vocabulary has them."""
+        if self._rule in RULES:
+            return {word: word for word in split_words([text], self._rule)[0]}
+        # Exports of earlier versions, whose graphs remove the punctuation.
+        return {word: word.lower().strip(string.punctuation) for word in text.split()}
 
     def _checked(self, items):
         if self._input == "features":
@@ -167,7 +175,8 @@ class Encoder:
         return items
 
     def _run(self, batch) -> np.ndarray:
-        return self._encode(**{self._input: tf.constant(batch)})["code"].numpy()
+        batch = as_strings(batch) if self._input == "text" else tf.constant(batch)
+        return self._encode(**{self._input: batch})["code"].numpy()
 
     def _run_one(self, batch, row: int) -> None:
         try:
@@ -241,15 +250,18 @@ def _check_files(path: Path, files: dict[str, dict]) -> None:
             raise ValueError(f"{file} is missing or altered: {_AGAIN}")
 
 
-def _read_words(file: Path) -> tuple[str, ...]:
-    """The words of a text encoder, () for others."""
+def _read_words(file: Path) -> tuple[tuple[str, ...], str]:
+    """The words of a text encoder and the rule that splits texts into them; () for others."""
     if not os.path.lexists(file):
-        return ()
+        return (), ""
     content = read_json(file, _AGAIN)
     words = content.get("vocabulary") if isinstance(content, dict) else None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"{file} is damaged, it has no vocabulary: {_AGAIN}")
-    return tuple(words)
+    rule = content.get("standardize")
+    if not isinstance(rule, str) or rule not in STANDARDIZE:
+        raise ValueError(f"{file}: standardize is {rule!a}, not one of {STANDARDIZE}: {_AGAIN}")
+    return tuple(words), rule
 
 
 def versions(folder: Path) -> list[int]:
