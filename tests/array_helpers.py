@@ -98,12 +98,12 @@ def torch_file(arrays: dict[str, np.ndarray], legacy: bool = False) -> bytes:
         head = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}]
         parts = [pickle.dumps(value, 2) for value in head]
         parts += [content, pickle.dumps(list(keys.values()), 2)]
-        parts += [struct.pack("<q", a.size) + a.tobytes() for a in arrays.values()]
+        parts += [struct.pack("<q", a.size) + a.tobytes("A") for a in arrays.values()]
         return b"".join(parts)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         members = {"data.pkl": content, "byteorder": b"little"}
-        members.update({f"data/{keys[name]}": array.tobytes() for name, array in arrays.items()})
+        members.update({f"data/{keys[name]}": array.tobytes("A") for name, array in arrays.items()})
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
     return out.getvalue()

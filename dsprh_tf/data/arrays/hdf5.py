@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -97,6 +98,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=environment,
+                start_new_session=True,  # ended together with its copies
             )
             self._owner = os.getpid()
         return self._running
@@ -105,8 +107,9 @@ class _Process:
         process, self._running = self._running, None
         if process is None or self._owner != os.getpid():
             return
-        process.kill()
-        with contextlib.suppress(OSError):  # what was not sent any more
+        with contextlib.suppress(OSError):  # it ended before, or has not taken all
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
             process.communicate()
 
 

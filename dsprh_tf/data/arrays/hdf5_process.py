@@ -231,32 +231,52 @@ def strings(item: h5py.Dataset) -> list[str]:
     return read
 
 
+_kept: dict[tuple, h5py.Dataset] = {}
+
+
+def kept(path: str, name: str) -> h5py.Dataset:
+    """An array of which parts are read, open until another is asked for or the file changes.
+
+    Without a lock, so that others can write to the file.
+    """
+    about = os.stat(path)
+    key = (path, name, about.st_mtime_ns, about.st_size)
+    if key not in _kept:
+        _kept.clear()  # closed first, or else the library takes it for the file that is opened
+        _kept[key] = found(h5py.File(path, "r", locking=False), name)
+    return _kept[key]
+
+
 def answer(request: dict[str, Any], out: BinaryIO) -> None:
     """Answers a request; the last line of an answer has "end" or "error"."""
 
     def say(**line) -> None:
         out.write(json.dumps(line).encode() + b"\n")
 
+    def send(bounds: list, block: np.ndarray) -> None:
+        content = np.ascontiguousarray(block)
+        say(bounds=bounds, shape=block.shape, dtype=content.dtype.str)
+        out.write(content.reshape(-1).view(np.uint8).data)
+        out.flush()
+
+    path = request["path"]
     try:
-        with h5py.File(request["path"], "r") as file:
+        if request["do"] == "part":
+            item = kept(path, request["name"])
+            at = tuple(slice(*i) if isinstance(i, list) else i for i in request["at"])
+            send([], np.asarray(item[at]))
+            say(end=True)
+            return
+        with h5py.File(path, "r") as file:
             if request["do"] == "list":
                 say(end=True, arrays=list(listed(file, "", 0, [_ITEMS])))
                 return
             item = found(file, request["name"])
-            values: Iterator[tuple[list, np.ndarray]]
-            if request["do"] == "part":
-                at = tuple(slice(*i) if isinstance(i, list) else i for i in request["at"])
-                values = iter([([], np.asarray(item[at]))])
-            elif h5py.check_string_dtype(item.dtype) is not None:
+            if h5py.check_string_dtype(item.dtype) is not None:
                 say(end=True, strings=strings(item))
                 return
-            else:
-                values = blocks(item)
-            for bounds, block in values:
-                content = np.ascontiguousarray(block)
-                say(bounds=bounds, shape=content.shape, dtype=content.dtype.str)
-                out.write(content.reshape(-1).view(np.uint8).data)
-                out.flush()
+            for bounds, block in blocks(item):
+                send(bounds, block)
             say(end=True)
     except Exception as error:  # h5py raises nearly any kind
         cause = " ".join(str(error).split())[:300] or type(error).__name__
@@ -265,6 +285,7 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
 
 def answer_apart(request: dict[str, Any], out: BinaryIO) -> None:
     """Answers in a copy of the process; where that crashes, the process ends."""
+    _kept.clear()
     child = os.fork()
     if not child:
         code = 1

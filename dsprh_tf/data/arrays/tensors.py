@@ -138,6 +138,10 @@ _ALLOWED = {
 class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for positions that a file names
     """Unpickler that knows the names that tensors need and refuses every other one."""
 
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.storages: dict[str, _StorageType] = {}
+
     def find_class(self, module, name):
         if (module, name) not in _ALLOWED:
             raise ValueError(
@@ -156,6 +160,7 @@ class _Unpickler(pickle._Unpickler):  # the one in C reserves memory for positio
             start, elements = pid[5][1], pid[5][2]
         if any(type(n) is not int or n < 0 for n in (start, elements)):
             raise ValueError("stored values of an unknown number")
+        self.storages[key] = kind
         return _Storage(kind, key, elements, start)
 
     def _setitem(self):
@@ -195,8 +200,10 @@ class _Patient:
         return b"".join(parts)
 
 
-def _unpickled(stream: IO[bytes]) -> Any:
-    return _Unpickler(_Patient(stream)).load()  # type: ignore[arg-type]
+def _unpickled(stream: IO[bytes]) -> tuple[Any, dict[str, _StorageType]]:
+    """The object of a pickle, and the types of the storages that it refers to."""
+    unpickler = _Unpickler(_Patient(stream))
+    return unpickler.load(), unpickler.storages
 
 
 class TorchFile:
@@ -235,21 +242,20 @@ class TorchFile:
                 order = archive.read(f"{self._folder}/byteorder").strip()
                 self._order = {b"little": "<", b"big": ">"}[order]
             with archive.open(pickles[0]) as stream:
-                content = _unpickled(stream)
+                content, _ = _unpickled(stream)
         self._opened = self._opened_entry
         return content
 
     def _read_legacy(self) -> Any:
         """The format before PyTorch 1.6: pickles, then the storages one by one."""
         with open(self._path, "rb") as stream:
-            if _unpickled(stream) != _LEGACY_MAGIC:
+            if _unpickled(stream)[0] != _LEGACY_MAGIC:
                 raise ValueError("not a PyTorch file")
-            if _unpickled(stream) != _LEGACY_PROTOCOL:
+            if _unpickled(stream)[0] != _LEGACY_PROTOCOL:
                 raise ValueError("unknown PyTorch protocol version")
-            self._order = "<" if _unpickled(stream)["little_endian"] else ">"
-            content = _unpickled(stream)
-            keys = list(_unpickled(stream))
-            kinds = {t.storage.key: t.storage.kind for _, t in named_tensors(content)}
+            self._order = "<" if _unpickled(stream)[0]["little_endian"] else ">"
+            content, kinds = _unpickled(stream)
+            keys = list(_unpickled(stream)[0])
             size = os.path.getsize(self._path)
             self._places: dict[str, tuple[int, int]] = {}
             for key in keys:
