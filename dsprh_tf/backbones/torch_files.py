@@ -20,6 +20,7 @@ from dsprh_tf.data.npy_files import read_npz
 # bytes of arrays for one of the file, beyond some that tests and small files need.
 _EXPANSION, _SMALL = 20, 2**26
 
+
 def _state_dict_of(loaded) -> Mapping:
     """The name -> tensor mapping in a checkpoint, also one level below, as trainers save it."""
     candidates = [loaded]
@@ -30,8 +31,7 @@ def _state_dict_of(loaded) -> Mapping:
             isinstance(found, Mapping)
             and found
             and all(
-                isinstance(name, str) and isinstance(value, Tensor)
-                for name, value in found.items()
+                isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
             )
         ):
             return found

@@ -5,21 +5,19 @@ Loading torchvision's weights turns convolutions OIHW -> HWIO and fc6's columns 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
+import json
 import logging
+import os
+import subprocess
+import sys
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
-from dsprh_tf.backbones import torch_files
+from dsprh_tf.backbones import h5_probe, torch_files
 from dsprh_tf.data.files import require_regular
 
 # torchvision's classifier: the code networks replace it.
@@ -30,7 +28,6 @@ _TORCH_VARIABLES = {
     keras.layers.BatchNormalization: ("weight", "bias", "running_mean", "running_var"),
 }
 _LISTED = 5
-_PACKED = 20  # most bytes of values that one byte of a file may stand for
 
 
 def initialise(model, seed: int) -> None:
@@ -115,31 +112,30 @@ def load_torch(model, name: str, path: Path) -> None:
         )  # fmt: skip
 
 
-def _h5_shapes(path: Path) -> tuple[dict, bool]:
-    """Names and shapes in a Keras weight file, and whether it is of the older `.h5` layout."""
-    shapes = {}
-    with _opened_h5(path) as file:
-        root = file.get("model_weights", file)
-        older = "layer_names" in root.attrs
-        if older:
-            for layer in root.values():
-                for name in layer.attrs["weight_names"]:
-                    name = name.decode() if isinstance(name, bytes) else name
-                    shapes[_older_name(layer.name.split("/")[-1], name)] = layer[name].shape
-        else:
-            root.visititems(
-                lambda name, item: shapes.update({name: item.shape})
-                if isinstance(item, h5py.Dataset) else None
-            )  # fmt: skip
-    return shapes, older
+def _probed(path: Path) -> tuple[dict, bool]:
+    """Names and shapes in a Keras weight file, and whether it is of the older `.h5` layout.
+
+    Another process reads all of the file first, since the HDF5 library may crash on a damaged one.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    # By the full path: a name may begin with "-".
+    program = [sys.executable, "-I", h5_probe.__file__, os.path.abspath(path)]
+    ended = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True)
+    if ended.returncode:
+        raise ValueError("the HDF5 library crashes on it, or does not come to an end")
+    found = json.loads(ended.stdout)
+    if "problem" in found:
+        raise ValueError(found["problem"])
+    return found["shapes"], found["older"]
 
 
 def _older_name(layer: str, variable: str) -> str:
     return f"{layer}/{variable.split('/')[-1].split(':')[0]}"
 
 
-def _keras_differences(model, path: Path) -> str:
-    found, older = _h5_shapes(path)
+def _keras_differences(model, found: dict, older: bool) -> str:
     if older:
         expected = {
             _older_name(layer.name, v.name): v.shape for layer in model.layers
@@ -149,7 +145,7 @@ def _keras_differences(model, path: Path) -> str:
         with tempfile.TemporaryDirectory() as folder:
             ours = Path(folder) / "expected.weights.h5"
             model.save_weights(str(ours))
-            expected, _ = _h5_shapes(ours)
+            expected, _ = _probed(ours)
     return _differences(expected, found)
 
 
@@ -163,62 +159,23 @@ def load_keras(model, name: str, path: Path) -> None:
     """
     require_regular(path)
     try:
-        _check_h5(path)
+        found, older = _probed(path)
+    except ValueError as error:
+        reason = str(error)[:200]
+        raise ValueError(f"{path}: damaged, or not a Keras weight file: {reason}") from error
+    try:
         model.load_weights(str(path))
     except Exception as error:  # Keras raises many kinds, some from h5py and zipfile
-        reason = " ".join(str(error).split())
-        try:
-            differences = _keras_differences(model, path)
-        except Exception:
-            raise ValueError(
-                f"{path}: damaged, or not a Keras weight file: {reason[:200]}"
-            ) from error
+        reason = " ".join(str(error).split())[:200]
+        differences = _keras_differences(model, found, older) or reason
         raise ValueError(
-            f"{path}: not the weights of {name} (without its top): {differences or reason[:200]}"
+            f"{path}: not the weights of {name} (without its top): {differences}"
         ) from error
     for variable in model.weights:
         if not np.all(np.isfinite(np.asarray(variable))):
             raise ValueError(
                 f"{path}: {variable.name} holds NaN or infinite values; fetch the file again"
             )
-
-
-def _check_h5(path: Path) -> None:
-    """Refuses HDF5 that leads elsewhere, or declares far more values than the file can hold."""
-    declared = 0
-
-    def look(group) -> None:
-        nonlocal declared
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link, which no weight file needs")
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                look(item)
-                continue
-            if item.external or item.is_virtual:
-                raise ValueError(f"the values of {name} are in another file")
-            declared += item.nbytes
-
-    size = path.stat().st_size
-    with _opened_h5(path) as file:
-        look(file)
-    if declared > _PACKED * size + 2**20:
-        raise ValueError(f"{declared:,} bytes of values are declared in a file of {size:,} bytes")
-
-
-@contextlib.contextmanager
-def _opened_h5(path: Path) -> Iterator[h5py.File]:
-    """The HDF5 file of weights, also within a `.keras` archive."""
-    source: Any = path
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            entry = archive.getinfo("model.weights.h5")
-            if entry.file_size > _PACKED * max(entry.compress_size, 2**20):
-                raise ValueError(f"weights of {entry.file_size:,} bytes are declared")
-            source = io.BytesIO(archive.read(entry))
-    with h5py.File(source, "r") as file:
-        yield file
 
 
 def weights_fingerprint(model: keras.Model) -> str:

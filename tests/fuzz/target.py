@@ -11,6 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from fuzz.mutators import Change, Files
 
+# A reader may start a program of its own to be safe from crashes of a library.
+CHILD = frozenset(
+    {"subprocess.Popen", "os.posix_spawn", "os.fork", "pickle.find_class", "os.exec", "socket.bind",
+     "socket.connect"}
+)  # fmt: skip
+
 
 class Insane(Exception):
     """An input that was accepted and gave what cannot be."""

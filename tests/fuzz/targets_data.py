@@ -10,13 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from fuzz.mutators import Files
-from fuzz.target import Target, check, npy, npz, picture
-
-# A reader may start a program of its own to be safe from crashes of a library.
-_CHILD = frozenset(
-    {"subprocess.Popen", "os.posix_spawn", "os.fork", "pickle.find_class", "os.exec", "socket.bind",
-     "socket.connect"}
-)  # fmt: skip
+from fuzz.target import CHILD, Target, check, npy, npz, picture
 
 PICTURES = {f"p{i}.jpg": picture(i) for i in range(6)}
 ROWS = [
@@ -443,11 +437,11 @@ TARGETS = [
     Target("queries_parquet", lambda: [{"q.parquet": _parquet(_query_rows())}],
            _queries("q.parquet")),
     Target("coco", _coco_samples, _coco, fixed=(".jpg",)),
-    Target("features_npz", _npz_samples, _features("f.npz"), allowed=_CHILD),
-    Target("features_npy", _npy_samples, _features("f"), allowed=_CHILD),
-    Target("features_mat5", _mat5_samples, _features("f.mat"), allowed=_CHILD),
-    Target("features_mat73", _mat73_samples, _features("f.mat"), allowed=_CHILD),
-    Target("mirflickr_mat", _mirflickr_mat_samples, _mirflickr_mat, allowed=_CHILD),
+    Target("features_npz", _npz_samples, _features("f.npz"), allowed=CHILD),
+    Target("features_npy", _npy_samples, _features("f"), allowed=CHILD),
+    Target("features_mat5", _mat5_samples, _features("f.mat"), allowed=CHILD),
+    Target("features_mat73", _mat73_samples, _features("f.mat"), allowed=CHILD),
+    Target("mirflickr_mat", _mirflickr_mat_samples, _mirflickr_mat, allowed=CHILD),
     Target("mirflickr", _mirflickr_samples, _mirflickr, fixed=(".jpg",)),
     Target("nuswide", _nuswide_samples, _nuswide, fixed=(".jpg",)),
     Target("images", _image_samples, _image),

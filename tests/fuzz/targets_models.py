@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fuzz import mutators
 from fuzz.mutators import Files
-from fuzz.target import Target, check, npz
+from fuzz.target import CHILD, Target, check, npz
 
 # Weights
 
@@ -409,9 +409,9 @@ TARGETS = [
     Target("weights_safetensors", lambda: [{"w.safetensors": _safetensors()}],
            _weights("w.safetensors")),
     Target("weights_npz", lambda: [{"w.npz": npz(**_named())}], _weights("w.npz")),
-    Target("weights_h5", _keras_samples(".weights.h5"), _keras(".weights.h5")),
-    Target("weights_old_h5", _keras_samples(".h5"), _keras(".h5")),
-    Target("weights_keras", _keras_samples(".keras"), _keras(".keras")),
+    Target("weights_h5", _keras_samples(".weights.h5"), _keras(".weights.h5"), allowed=CHILD),
+    Target("weights_old_h5", _keras_samples(".h5"), _keras(".h5"), allowed=CHILD),
+    Target("weights_keras", _keras_samples(".keras"), _keras(".keras"), allowed=CHILD),
     Target("split", _split_samples, _split),
     Target("run_folder", _run_samples, _run, keeps=True),
     Target("vocabulary", _vocabulary_samples, _vocabulary),
