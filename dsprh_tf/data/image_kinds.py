@@ -75,8 +75,8 @@ def kind_of_file(path: str | os.PathLike) -> str | None:
 
 
 def spoken(kind: str) -> str:
-    """A kind with its article."""
-    return {"HEIF": "a HEIC", "AVIF": "an AVIF"}.get(kind, f"a {kind}")
+    """A kind as people call it."""
+    return "HEIC" if kind == "HEIF" else kind
 
 
 def missing(kind: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import stat
 import warnings
@@ -32,6 +33,7 @@ _HEAD_BYTES = 32
 # For each image, Pillow warns of sizes below the limit that are large and of broken EXIF blocks;
 # both are dealt with here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it finds wrong is raised as well
 
 
 class Refused(ValueError):
@@ -104,7 +106,9 @@ def read(file: BinaryIO, max_pixels: int = MAX_PIXELS, draft: int | None = None)
         with _image(_whole(file, max_pixels), max_pixels) as image:
             if draft:
                 image.draft(None, (draft, draft))
-            image.load()
+            # libtiff writes to the screen of what it finds, damaged or only unusual.
+            with DecoderLines() if image.format == "TIFF" else contextlib.nullcontext():
+                image.load()
             return Picture(_to_rgb(image, file), _is_several(image))
     except _FINAL:
         raise
@@ -138,7 +142,7 @@ def _image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
     """The opened image, header parsed, kind and size checked, pixels not yet read."""
     kind = image_kinds.kind_of(_at_start(file).read(_HEAD_BYTES))
     if kind and (needs := image_kinds.missing(kind)):
-        raise Refused(f"is {image_kinds.spoken(kind)} file, which {needs}")
+        raise Refused(f"is of the kind {image_kinds.spoken(kind)}, which {needs}")
     with Image.open(_at_start(file), formats=image_kinds.formats(kind)) as image:
         _check_size(*image.size, max_pixels)
         # Pillow would turn a TIFF by it.
@@ -164,6 +168,10 @@ def _whole(file: BinaryIO, max_pixels: int) -> BinaryIO:
     if not _starts_with(file, structure.JPEG_MARK) or structure.has_end(file):
         return file
     content = content_of(file)
+    if (
+        content.endswith(structure.END_OF_IMAGE[:1]) and len(content) > 3
+    ):  # the first half of the marker
+        content = content[:-1]
     first = None
     for tail in structure.TAILS:
         ended = io.BytesIO(content + tail + structure.END_OF_IMAGE)

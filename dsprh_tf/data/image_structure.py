@@ -35,9 +35,11 @@ SCAN, END = 0xDA, 0xD9
 FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
 SEQUENTIAL = (0xC0, 0xC1, 0xC3)  # frames in which a scan holds its components entirely
 
-# Bytes that could follow where a JPEG breaks off. None holds FF, which would begin a marker.
-# Together they begin with codes of most lengths, so that no image goes on alike under all of them.
-TAILS = (b"", b"\x00" * 64, bytes(range(0xA5, 0xE5)))
+# What could follow where a JPEG breaks off: nothing, zeros, and bytes that begin with codes of most
+# lengths, first as they are and then behind each of the restart markers, one of which is due where
+# the data of an interval are whole. If anything is missing, the pixels depend on it.
+_CODES = bytes(range(0xA5, 0xE5))
+TAILS = (b"", bytes(64), _CODES + b"".join(bytes([0xFF, 0xD0 + i]) + _CODES for i in range(8)))
 
 
 def orientation(file: BinaryIO) -> int:

@@ -35,6 +35,11 @@ def _decode_open_jpeg(content: tf.Tensor) -> tf.Tensor:
 
     Nothing is missing if the pixels are the same whatever follows.
     """
+    size = tf.strings.length(content)
+    half = tf.equal(tf.strings.substr(content, size - 1, 1), structure.END_OF_IMAGE[:1]) & (
+        size > 3
+    )
+    content = tf.strings.substr(content, 0, size - tf.cast(half, tf.int32))
     tails = [tail + structure.END_OF_IMAGE for tail in structure.TAILS]
     first, *others = [_decode_jpeg(tf.strings.join([content, tail])) for tail in tails]
     same = [tf.reduce_all(tf.equal(first, other)) for other in others]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsprh_tf.data import cells, columns
+from dsprh_tf.data.decoder_lines import DecoderLines
 from dsprh_tf.data.files import text_encoding
 from dsprh_tf.data.images import MAX_PIXELS, checked_bytes
 from dsprh_tf.data.manifest import Manifest
@@ -207,23 +209,26 @@ def encode_image(encoder, content: bytes, name: str, max_pixels: int = MAX_PIXEL
 
     Args:
         encoder: a `serving.encoder.Encoder` of images.
-        content: content of a JPEG, PNG, GIF, BMP, WebP or TIFF file.
+        content: content of a file such as `data.images.load_image` reads.
         name: the subject of the error line.
         max_pixels: most pixels that are decoded.
 
     Raises:
         ValueError: the content is empty, truncated, not an image or too large.
     """
-    try:
-        return encoder.encode([checked_bytes(content, name, max_pixels)])
-    except ValueError:
-        # Refused above or, rarely, by TensorFlow though Pillow can read it.
-        return encoder.encode([checked_bytes(content, name, max_pixels, as_png=True)])
+    with DecoderLines():
+        try:
+            return encoder.encode([checked_bytes(content, name, max_pixels)])
+        except ValueError:
+            # Refused above or, rarely, by TensorFlow though Pillow can read it.
+            return encoder.encode([checked_bytes(content, name, max_pixels, as_png=True)])
 
 
 def _file_code(encoder, path: str) -> np.ndarray:
     name = f"image {path}"
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait
+            raise ValueError(f"{name} is not a regular file; choose another image")
         content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from dsprh_tf.data import cells, columns
 from dsprh_tf.data.label_lists import Flags, read_labels
 from dsprh_tf.data.manifest import Manifest
+from dsprh_tf.index.image_folder import ImageFolder
 from dsprh_tf.index.items import stable_id
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class Item(NamedTuple):
@@ -40,9 +39,8 @@ class Source:
         notes: lines on what was passed over, for the screen.
 
     Args:
-        path: a folder that is searched for images at any depth, without hidden files and folders,
-            and without linked folders, since links can form a circle; or a manifest (CSV,
-            Parquet, JSONL) with a column image or text, and optionally id, tags or labels, under
+        path: a folder that is searched for images (`ImageFolder`); or a manifest (CSV, Parquet,
+            JSONL) with a column image or text, and optionally id, tags or labels, under
             these or other usual names (`columns`). Whole numbers in the column id are the items'
             ids; other ids, paths and texts are hashed to one (`items.stable_id`). Rows of one
             image are one item, each text is one.
@@ -59,7 +57,7 @@ class Source:
         self.path = os.path.abspath(path)
         self.notes: list[str] = []
         if os.path.isdir(path) and modality == "image":
-            found = self._walk()
+            found: Iterable[Item] = self._walk()
         elif os.path.isfile(path):
             found = self._rows()
         else:
@@ -76,22 +74,10 @@ class Source:
             self.notes.append(f"shard {part} of {parts}: {len(self.items):,} of {len(items):,}")
 
     def _walk(self) -> Iterator[Item]:
-        others = linked = 0
-        for folder, folders, files in os.walk(self.path, onerror=_refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            linked += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
-            for name in sorted(files):
-                if name.startswith(".") or not name.lower().endswith(IMAGE_ENDINGS):
-                    others += 1
-                    continue
-                path = os.path.join(folder, name)
-                yield Item(stable_id("image", path), path)
-        if others:
-            self.notes.append(f"{others:,} files that are hidden or not images were passed over")
-        if linked:
-            self.notes.append(
-                f"{linked:,} linked folders were not followed: encode each as a source of its own"
-            )
+        folder = ImageFolder(self.path)
+        for path in folder:
+            yield Item(stable_id("image", path), path)
+        self.notes += folder.notes
 
     def _rows(self) -> list[Item]:
         modality, folder = self.modality, os.path.dirname(self.path)
@@ -172,10 +158,6 @@ def _tags(record: dict[str, Any]) -> Any:
     if "tags" not in record:
         return labels
     return record["tags"] or ("" if isinstance(labels, Flags) else labels)
-
-
-def _refuse(error: OSError):
-    raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
 
 
 def path_prefix(typed: str | None) -> str | None:

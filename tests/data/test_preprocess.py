@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_files import encoded, exif, picture, png_chunk
 from PIL import Image
 
 from dsprh_tf.data.images import load_image
 from dsprh_tf.data.preprocess import augment, decode_image, resize_crop
 
 DECODE = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
-
-
-def picture(height=45, width=60):
-    y, x = np.mgrid[:height, :width]
-    noise = np.random.default_rng(0).normal(0, 9, (height, width, 3))
-    waves = np.stack([128 + 120 * np.sin(x / 7), 128 + 120 * np.cos(y / 5), (x * y) % 256], -1)
-    return Image.fromarray(np.clip(waves + noise, 0, 255).astype(np.uint8))
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def exif(orientation):
-    block = Image.Exif()
-    block[0x010F] = "maker"  # entries before and after the one that is looked for
-    block[0x0112] = orientation
-    block[0x0131] = "software"
-    return block
 
 
 def translucent(image, mode):
@@ -47,10 +26,6 @@ def translucent(image, mode):
 def cmyk():
     bands = [picture().getchannel(i) for i in (0, 1, 2, 1)]
     return Image.merge("CMYK", bands)
-
-
-def png_chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width, height, depth, colour, rows):

@@ -10,14 +10,13 @@ hand the graph its pixels as a PNG. The exit code is 1 where the graph reads a f
 
 from __future__ import annotations
 
+# ruff: noqa: E402
 import argparse
 import collections
 import hashlib
 import io
 import random
-import struct
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
 # isort: split
 import numpy as np
 import tensorflow as tf
+from image_files import encoded, exif, join_jpeg, join_png, jpeg_segments, picture, png_chunks
 from PIL import Image
 
 from dsprh_tf.data import image_reader
@@ -38,28 +38,6 @@ from dsprh_tf.data.preprocess import decode_image
 FAULTS = ("graph alone", "other pixels")
 _MOST = 2**21  # pixels: larger ones are only announced, and would take seconds
 _GRAPH = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
-
-
-def picture(height: int = 29, width: int = 38) -> Image.Image:
-    """Waves and noise."""
-    y, x = np.mgrid[:height, :width]
-    noise = np.random.default_rng(0).normal(0, 9, (height, width, 3))
-    waves = np.stack([128 + 120 * np.sin(x / 7), 128 + 120 * np.cos(y / 5), (x * y) % 256], -1)
-    return Image.fromarray(np.clip(waves + noise, 0, 255).astype(np.uint8))
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    """An image as a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def exif(orientation: int) -> Image.Exif:
-    """An EXIF block with entries before and after the orientation."""
-    block = Image.Exif()
-    block[0x010F], block[0x0112], block[0x0131] = "maker", orientation, "software"
-    return block
 
 
 def _seeds() -> dict[str, list[bytes]]:
@@ -94,42 +72,6 @@ def _seeds() -> dict[str, list[bytes]]:
         ],
         "BMP": [encoded(image, "BMP") for image in (rgb, alpha, grey, palette)],
     }
-
-
-def png_chunks(content: bytes) -> list[tuple[bytes, bytes]]:
-    """(name, data) of the chunks of a PNG."""
-    found, at = [], 8
-    while at < len(content):
-        size = int.from_bytes(content[at : at + 4], "big")
-        found.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + size]))
-        at += 12 + size
-    return found
-
-
-def join_png(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """A PNG of chunks, with right checksums."""
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for name, data in chunks:
-        parts += [struct.pack(">I", len(data)), name, data]
-        parts.append(struct.pack(">I", zlib.crc32(name + data)))
-    return b"".join(parts)
-
-
-def jpeg_segments(content: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """(code, data) of the segments of a JPEG up to its first scan's header, and the rest."""
-    found, at = [], 2
-    while not found or found[-1][0] != 0xDA:
-        size = int.from_bytes(content[at + 2 : at + 4], "big")
-        found.append((content[at + 1], content[at + 4 : at + 2 + size]))
-        at += 2 + size
-    return found, content[at:]
-
-
-def join_jpeg(segments: list[tuple[int, bytes]], rest: bytes) -> bytes:
-    """A JPEG of segments and the data that follow them."""
-    parts = [bytes([0xFF, code]) + struct.pack(">H", len(data) + 2) + data
-             for code, data in segments]  # fmt: skip
-    return b"\xff\xd8" + b"".join(parts) + rest
 
 
 _CHUNKS = (
@@ -233,23 +175,23 @@ def changed(rng: random.Random, kind: str, content: bytes) -> bytes:
     return content + rng.randbytes(rng.randint(1, 40)) if chance < 0.14 else content
 
 
-def inputs(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """(kind, damaged file), `count` times."""
+def inputs(seed: int = 0) -> Iterator[tuple[str, bytes]]:
+    """(kind, damaged file), without an end."""
     rng, seeds = random.Random(seed), _seeds()
-    for _ in range(count):
+    while True:
         kind = rng.choice(list(seeds))
         yield kind, changed(rng, kind, rng.choice(seeds[kind]))
 
 
-def verdict(content: bytes) -> str:
-    """How the readers agree: "equal", "equal but for rounding" (CMYK), "both refuse", "converted".
+def verdict(content: bytes) -> str | None:
+    """How the readers agree, or None for a file that announces a large image.
 
-    "converted" is a file that the graph refuses and `load_image` reads; see `FAULTS` for others,
-    and "not tried" for large ones.
+    "equal", "equal but for rounding" (CMYK), "both refuse", "converted" (the graph refuses what
+    `load_image` reads), or one of `FAULTS`.
     """
     size = image_size(io.BytesIO(content))
     if size is not None and size[0] * size[1] > _MOST:
-        return "not tried"
+        return None
     try:
         served = _GRAPH(content).numpy().astype(int)
     except tf.errors.OpError:
@@ -275,15 +217,20 @@ def _is_cmyk(content: bytes) -> bool:
 
 
 def campaign(count: int, seed: int) -> tuple[dict[str, collections.Counter], list[bytes]]:
-    """Verdicts by kind, and the files that are faults."""
+    """Verdicts on `count` damaged files, by kind, and the files that are faults."""
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-    faults = []
+    faults, left = [], count
     with DecoderLines(live=True):
-        for kind, content in inputs(count, seed):
+        for kind, content in inputs(seed):
             found = verdict(content)
+            if found is None:
+                continue
             counts[kind][found] += 1
             if found in FAULTS:
                 faults.append(content)
+            left -= 1
+            if not left:
+                break
     return counts, faults
 
 

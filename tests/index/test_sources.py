@@ -26,7 +26,7 @@ def test_folder(album):
     wanted += [album / "b" / f"{i:02}.jpg" for i in range(1, 21, 2)]
     assert paths == [str(path) for path in wanted]
     assert [item.id for item in source.items] == [stable_id("image", p) for p in paths]
-    assert source.notes == ["2 files that are hidden or not images were passed over"]
+    assert source.notes == ["passed over: 1 .txt, 1 hidden"]
 
 
 def test_linked_folders_are_counted(album):
@@ -215,7 +215,7 @@ def test_bad_sources(tmp_path):
     with pytest.raises(ValueError, match="expected a manifest"):
         Source(tmp_path, "text")
     (tmp_path / "notes.txt").write_text("words")
-    with pytest.raises(ValueError, match=r"has no images \(1 files that are hidden"):
+    with pytest.raises(ValueError, match=r"has no images \(passed over: 1 .txt\)"):
         Source(tmp_path, "image")
     with pytest.raises(ValueError, match="is not a .csv, .tsv, .jsonl or .parquet file"):
         Source(tmp_path / "notes.txt", "text")
