@@ -48,6 +48,7 @@ _AT_ONCE = 2  # archives that are made at the same time
 _STATIC = Path(__file__).with_name("static")
 _Words = Annotated[Optional[str], Query(max_length=1000)]
 _Tag = Annotated[str, Query(max_length=1000)]
+_NO_TAGS: list[str] = []
 _Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 
 
@@ -118,9 +119,9 @@ def create_app(
         code: _Words = None,
         find: Annotated[Optional[str], Query(pattern="^(image|text)?$")] = None,
         tag: _Words = None,
-        all_of: Annotated[list[_Tag], Query(alias="all", max_length=50)] = (),
-        any_of: Annotated[list[_Tag], Query(alias="any", max_length=50)] = (),
-        none_of: Annotated[list[_Tag], Query(alias="none", max_length=50)] = (),
+        all_of: Annotated[list[_Tag], Query(alias="all", max_length=50)] = _NO_TAGS,
+        any_of: Annotated[list[_Tag], Query(alias="any", max_length=50)] = _NO_TAGS,
+        none_of: Annotated[list[_Tag], Query(alias="none", max_length=50)] = _NO_TAGS,
         offset: _Offset = 0,
         count: Annotated[Optional[int], Query(ge=1, le=MAX_TOP)] = None,
         top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 24,

@@ -80,7 +80,7 @@ class Collection:
     def number_of(self, where: Where) -> int:
         """Number of items that a filter admits."""
         if not where:
-            return self.counts["items"]
+            return self.counts["items"] or len(self.index)
         if where.modality and where == Where(modality=where.modality):
             known = self.counts[f"{where.modality}s"]
             if known is not None:

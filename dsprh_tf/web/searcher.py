@@ -28,14 +28,14 @@ class Question(NamedTuple):
         kind: "text", "like" (an item's id) or "code" (hexadecimal digits).
         value: value of that kind.
         where: which items count.
-        count: number of results.
+        top: number of results.
         offset: number of nearer results that are left out, since they are there already.
     """
 
     kind: str
     value: str
     where: Where
-    count: int
+    top: int
     offset: int = 0
 
 
@@ -66,7 +66,8 @@ class Searcher:
 
     def __init__(self, index: Index, text_encoder, image_encoder, name: str):
         self._text, self._image = text_encoder, image_encoder
-        self.generation, self.notice = 0, None
+        self.generation = 0
+        self.notice: str | None = None
         self.collection = self.read(index, name)
 
     def read(self, index: Index, name: str | None = None) -> Collection:
@@ -172,8 +173,8 @@ class Searcher:
             self.collection.number_of(where) - (own is not None and _admits(where, own))
             for where in parts
         ]
-        places = interleaved(sizes, question.offset, question.count)
-        found = {}
+        places = interleaved(sizes, question.offset, question.top)
+        found: dict[tuple[int, int], tuple[int, int]] = {}
         for part, where in enumerate(parts):
             ranks = [rank for at, rank in places if at == part]
             if ranks:

@@ -24,7 +24,7 @@ def index():
 
 
 @pytest.fixture(scope="module")
-def collection(index):
+def texts(index):
     return Collection(index, "texts")
 
 
@@ -54,21 +54,21 @@ def expected(all_of, any_of, none_of):
         ([], [], []),
     ],
 )
-def test_tags(collection, index, all_of, any_of, none_of):
-    where = collection.where(None, all_of, any_of, none_of)
+def test_tags(texts, index, all_of, any_of, none_of):
+    where = texts.where(None, all_of, any_of, none_of)
     found = sorted(index.ids_where(where).tolist())
     assert found == expected(all_of, any_of, none_of)
-    assert collection.number_of(where) == len(found)
+    assert texts.number_of(where) == len(found)
     assert index.search(np.zeros((1, 2), np.uint8), 10, where).ids.max() == max(found, default=-1)
 
 
-def test_tags_are_found_by_parts_of_them(collection):
-    assert collection.tags[0] in [("DOG", 2), ("beach", 2), ("cat", 2)]
-    assert collection.tags_with("", 0, 2) == (collection.tags[:2], 6)
-    assert {tag for tag, _ in collection.tags_with("OG", 0, 9)[0]} == {"Dog", "dog", "DOG"}
-    assert collection.tags_with("ss", 0, 9) == ([("Straße", 1)], 1)
-    assert collection.tags_with("b", 0, 9)[0][0] == ("beach", 2)
-    assert collection.tags_with("zebra", 0, 9) == ([], 0)
+def test_tags_are_found_by_parts_of_them(texts):
+    assert texts.tags[0] in [("DOG", 2), ("beach", 2), ("cat", 2)]
+    assert texts.tags_with("", 0, 2) == (texts.tags[:2], 6)
+    assert {tag for tag, _ in texts.tags_with("OG", 0, 9)[0]} == {"Dog", "dog", "DOG"}
+    assert texts.tags_with("ss", 0, 9) == ([("Straße", 1)], 1)
+    assert texts.tags_with("b", 0, 9)[0][0] == ("beach", 2)
+    assert texts.tags_with("zebra", 0, 9) == ([], 0)
 
 
 def test_more_tags_than_any_list_shows():
