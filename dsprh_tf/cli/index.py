@@ -21,8 +21,9 @@ from dsprh_tf.index import faiss_kinds
 from dsprh_tf.index.code_folder import CodeFolder
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import Changes, Where
+from dsprh_tf.index.items import id_of
 from dsprh_tf.index.location import check_encoders, create_index, open_index
-from dsprh_tf.index.queries import check_id
+from dsprh_tf.index.recall import LONELY, OWN, RECALL
 from dsprh_tf.index.sources import path_prefix
 
 FLAGS = flags.FlagValues()
@@ -46,6 +47,10 @@ _PREFIX = flags.DEFINE_string(
 _GONE = flags.DEFINE_boolean(
     "gone", False, "remove: images that are no longer on disk.", flag_values=FLAGS
 )
+_MISSING_OK = flags.DEFINE_boolean(
+    "missing_ok", False, "remove: no error if there is no such item.", flag_values=FLAGS
+)
+SHOWN = 10  # ids that are named, at most
 
 COMMANDS = {
     "build": "builds a new index of --codes",
@@ -56,7 +61,7 @@ COMMANDS = {
 }
 GROUPS = {
     "build": ["index", "codes", "kind", "overwrite"],
-    "remove": ["ids", "tag", "prefix", "gone"],
+    "remove": ["ids", "tag", "prefix", "gone", "missing_ok"],
 }
 
 
@@ -102,19 +107,35 @@ def remove() -> None:
     where = Where(tag=_TAG.value, prefix=path_prefix(_PREFIX.value))
     if sum(map(bool, (_IDS.value, where, _GONE.value))) != 1:
         raise ValueError("needs either --ids, or --tag and --prefix, or --gone")
-    for name in _IDS.value:
-        check_id(name, f"--ids has {name[:40]!r}")
+    given = [id_of(name, f"--ids has {name[:40]!r}") for name in _IDS.value]
     index = open_index(_INDEX.value, write=True)
-    ids = np.array(_IDS.value, np.int64)
-    if not _IDS.value:
+    ids, missing = np.unique(np.array(given, np.int64)), np.zeros(0, np.int64)
+    if given:
+        missing = ids[~index.contains(ids)]
+    else:
         ids = index.ids_where(Where(modality="image") if _GONE.value else where)
     if _GONE.value:
         paths = index.items_of(ids)["path"].to_pylist()
         ids = ids[[not os.path.exists(path) for path in paths]]
+    if len(missing) == len(ids) and not _GONE.value and not _MISSING_OK.value:
+        what = f"id {listed(ids)}" if given else "--tag and --prefix"
+        raise ValueError(
+            f"nothing was removed: no item of the index has the {what}; check it, or give "
+            "--missing_ok"
+        )
     count = index.remove(ids)
     index.commit()
-    print(f"{count:,} removed" + (f", {len(ids) - count:,} not found" if _IDS.value else ""))
+    if len(missing):
+        print(f"{count:,} of {len(ids):,} removed; not there: {listed(missing)}")
+    else:
+        print(f"{count:,} removed")
     report(index)
+
+
+def listed(ids: np.ndarray) -> str:
+    """Some ids for a line."""
+    more = f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else ""
+    return ", ".join(map(str, ids[:SHOWN].tolist())) + more
 
 
 def check() -> None:
@@ -122,14 +143,25 @@ def check() -> None:
     found = open_index(_INDEX.value).check()
     shown = without_password(_INDEX.value)
     print(f"{shown} is in order: {found['items']:,} items, {found['whole']}")
-    if found["recall@10"] is not None:
-        print(f"recall@10 {found['recall@10']:.4f} on {found['sample']} of them")
+    if found[RECALL] is not None:
+        print(
+            f"{RECALL} {found[RECALL]:.4f} on {found['sample']} of its codes, each counted once "
+            f"however many items have it; {found[LONELY]:.4f} on those that lie farthest from "
+            f"others; {OWN}: {percent(found[OWN])}"
+        )
+
+
+def percent(share: float) -> str:
+    """A share for the screen, not rounded up to 100 %."""
+    return f"{int(1000 * share + 1e-9) / 10:g} %"
 
 
 def report(index) -> None:
     """Prints numbers and settings of an index."""
     print(f"index: {without_password(_INDEX.value)}")
     for name, value in index.stats().items():
+        if name == OWN and value is not None:
+            value = percent(value)
         if value is not None:
             print(f"  {name:<20} {value:,}" if isinstance(value, int) else f"  {name:<20} {value}")
 

@@ -34,8 +34,9 @@ from dsprh_tf.evaluation.contact_sheet import (
 from dsprh_tf.index.answers import answer, as_shown, format_table
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import MODALITIES, Where
+from dsprh_tf.index.items import id_of
 from dsprh_tf.index.location import open_index
-from dsprh_tf.index.queries import Query, check_id, encode_queries, query_codes, read_queries
+from dsprh_tf.index.queries import Query, encode_queries, query_codes, read_queries
 from dsprh_tf.index.sources import path_prefix
 
 FLAGS = flags.FlagValues()
@@ -179,10 +180,9 @@ def show(queries: list[Query], found: list[list[dict]], problems: dict[int, str]
 
 def asked() -> list[Query]:
     """All queries in the order given, those of the file last."""
-    given = {"text": _TEXT.value, "image": _IMAGE.value, "like": _LIKE.value}
+    like = [str(id_of(value, f"--like={value}")) for value in _LIKE.value]
+    given = {"text": _TEXT.value, "image": _IMAGE.value, "like": like}
     queries = [Query(kind, value) for kind, values in given.items() for value in values]
-    for value in _LIKE.value:
-        check_id(value, f"--like={value}")
     if _QUERIES.value:
         queries += read_queries(
             _QUERIES.value, lambda line: print(f"note: {line}", file=sys.stderr)

@@ -23,9 +23,8 @@ from dsprh_tf.index.interface import (
     Results,
     Where,
 )
-from dsprh_tf.index.items import SCHEMA, as_items, code_column, unchanged
+from dsprh_tf.index.items import SCHEMA, as_ids, as_items, code_column, unchanged
 
-FORMAT = 1
 TIMEOUT = 30.0  # seconds that one call may take, unless the address has ?timeout=
 _BATCH_ROWS, _BATCH_BYTES = 1000, 2**23  # of one call, at most: a retry repeats no more
 
@@ -102,6 +101,7 @@ class Database(abc.ABC):
         ENGINE: name of the database.
         PLACE: the database's own word for what holds an index.
         KINDS: kinds of search.
+        FORMATS: formats of what is stored that this version of the program reads.
 
     Args:
         address: address of the index.
@@ -111,6 +111,7 @@ class Database(abc.ABC):
     ENGINE: str
     PLACE: str
     KINDS: tuple[str, ...]
+    FORMATS: tuple[int, ...] = (1,)
 
     def __init__(self, address: Address, write: bool):
         self.address, self._write = address, write
@@ -129,7 +130,8 @@ class Database(abc.ABC):
         binary.check_bits(bits)
         checks.check_kind(kind, cls.KINDS, cls.ENGINE)
         index = cls(location, write=True)  # type: ignore[arg-type] # subclasses take a location
-        about = {"format": FORMAT, "bits": int(bits), "kind": kind, "fingerprint": fingerprint}
+        about = {"format": cls._format(kind), "bits": int(bits), "kind": kind}
+        about["fingerprint"] = fingerprint
         index._adopt(about)
         index._make(about, overwrite)
         return index
@@ -163,6 +165,11 @@ class Database(abc.ABC):
             )
         return index
 
+    @classmethod
+    def _format(cls, kind: str) -> int:
+        """The format of a new index."""
+        return 1
+
     def _check_place(self, is_index: bool, overwrite: bool) -> None:
         """Refuses to replace what is there, unless it is an index that may be overwritten."""
         if not is_index:
@@ -191,10 +198,12 @@ class Database(abc.ABC):
             ValueError: they are not of the form that this version of the program writes.
         """
         bits, kind = about.get("bits"), about.get("kind")
-        if about.get("format") != FORMAT or not isinstance(bits, int) or not isinstance(kind, str):
+        known = about.get("format") in self.FORMATS
+        if not known or not isinstance(bits, int) or not isinstance(kind, str):
             raise ValueError(
                 f"{self.address.shown} is an index of another version, its format is "
-                f"{about.get('format')!r}, expected {FORMAT}: build it again under another name"
+                f"{about.get('format')!r}, expected {' or '.join(map(str, self.FORMATS))}: build "
+                "it again under another name"
             )
         self.bits, self.kind, self.fingerprint = bits, kind, about.get("fingerprint")
 
@@ -285,7 +294,7 @@ class Database(abc.ABC):
     def remove(self, ids) -> int:
         """Removes items and returns their number; ids that are not there are ignored."""
         checks.check_writable(self._write)
-        return sum(self._delete(part) for part in _parts(np.unique(np.asarray(ids, np.int64))))
+        return sum(self._delete(part) for part in _parts(np.unique(as_ids(ids))))
 
     def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
         """As `HammingIndex.search`.
@@ -299,7 +308,9 @@ class Database(abc.ABC):
         distances = np.full((len(query), k), -1, np.int32)
         ids = np.full((len(query), k), -1, np.int64)
         for row, found in enumerate(self._nearest(query, k, where)):
-            names, near = np.array(found[0], np.int64), np.array(found[1], np.int32)
+            # Of an id that two processes stored at once, a database may have two rows.
+            names, first = np.unique(np.array(found[0], np.int64), return_index=True)
+            near = np.array(found[1], np.int32)[first]
             order = np.lexsort((names, near))
             ids[row, : len(order)], distances[row, : len(order)] = names[order], near[order]
         return Results(distances, ids)
@@ -312,6 +323,12 @@ class Database(abc.ABC):
         parts = [part["id"].to_numpy() for part in self._scan(where)]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
 
+    def contains(self, ids) -> np.ndarray:
+        """As `HammingIndex.contains`."""
+        ids = as_ids(ids)
+        found = [self._fetch(part, ["id"])["id"].to_numpy() for part in _parts(np.unique(ids))]
+        return np.isin(ids, np.concatenate([np.zeros(0, np.int64), *found]))
+
     def codes_of(self, ids) -> np.ndarray:
         """As `HammingIndex.codes_of`."""
         return _codes(self._rows(ids, ["id", "code"])["code"], self.bits)
@@ -322,7 +339,7 @@ class Database(abc.ABC):
 
     def _rows(self, ids, columns: list[str]) -> pa.Table:
         """Rows of ids, in the order of the ids, which may repeat."""
-        ids = np.asarray(ids, np.int64).reshape(-1)
+        ids = as_ids(ids)
         names = np.unique(ids)
         schema = stored_schema(self.bits, columns)
         tables = [schema.empty_table(), *(self._fetch(part, columns) for part in _parts(names))]
@@ -354,40 +371,50 @@ class Database(abc.ABC):
             ValueError: an item occurs twice, a distance is wrong, or an exact search is not exact.
             OSError: the database failed.
         """
-        ids = self.ids_where()
-        if len(np.unique(ids)) < len(ids):
-            raise ValueError("ids occur twice in the index: build it again from its codes")
-        found = {"items": len(ids), "whole": "all codes read", "sample": 0, "recall@10": None}
-        best = recall.nearest_others(len(ids))
-        if best < 1:
-            return found
-        own = recall.sampled(ids)
-        query = self.codes_of(own)
-        least: np.ndarray = np.zeros((len(own), 0), np.int32)
-        read = 0
-        with tqdm(total=len(ids), desc="comparing", unit="item", delay=2) as bar:
-            for part in self._scan(EVERYTHING, "code"):
-                distances = binary.hamming_distance(query, _codes(part["code"], self.bits))
-                least = np.sort(np.concatenate([least, distances], axis=1), axis=1)[:, : best + 1]
-                read += len(part)
-                bar.update(len(part))
-        if read != len(ids):
+        sample, ids = recall.Sample(self.bits), [np.zeros(0, np.int64)]
+        for part, codes in self._all_codes("reading"):
+            ids.append(part)
+            sample.add(part, codes)
+        count = sum(map(len, ids))
+        if len(np.unique(np.concatenate(ids))) < count or count != len(self):
             raise ValueError(
-                f"{len(ids):,} items were counted and {read:,} codes read: another process changes "
+                "ids occur twice in the index, or another process changes it: check it when that "
+                "has ended, or build it again from its codes"
+            )
+        whole = {"items": count, "whole": "all codes read"}
+        best = recall.nearest_others(count)
+        if best < 1:
+            return {**whole, **recall.NOTHING}
+        least: np.ndarray = np.zeros((len(sample.codes), 0), np.int32)
+        read = 0
+        for part, codes in self._all_codes("comparing"):
+            distances = binary.hamming_distance(sample.codes, codes)
+            least = np.sort(np.concatenate([least, distances], axis=1), axis=1)[:, : best + 1]
+            read += len(part)
+        if read != count:
+            raise ValueError(
+                f"{count:,} items were counted and {read:,} codes read: another process changes "
                 "the index, check it when that has ended"
             )
-        results = self.search(query, best + 1)
+        results = self.search(sample.codes, best + 1)
         there = results.ids >= 0
         codes = np.zeros((*there.shape, self.bits // 8), np.uint8)
         codes[there] = self.codes_of(results.ids[there])
-        recall.check_distances(query, codes, results.distances, there)
-        value = recall.share(own, least[:, -1], results.distances, results.ids)
-        if self.kind == "flat" and value < 1:
+        recall.check_distances(sample.codes, codes, results.distances, there)
+        found = recall.share(sample.names, least[:, -1], results.distances, results.ids)
+        if self.kind == "flat" and found[recall.RECALL] < 1:
             raise ValueError(
-                f"the exact search finds {value:.3f} of the nearest items: build the index again "
-                "from its codes"
+                f"the exact search finds {found[recall.RECALL]:.3f} of the nearest items: build "
+                "the index again from its codes"
             )
-        return {**found, "sample": len(own), "recall@10": value}
+        return {**whole, **found}
+
+    def _all_codes(self, title: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids int64 [n] and codes uint8 [n, bits / 8] of all items, a page at a time."""
+        with tqdm(desc=title, unit="item", delay=2) as bar:
+            for part in self._scan(EVERYTHING, "code"):
+                yield part["id"].to_numpy(), _codes(part["code"], self.bits)
+                bar.update(len(part))
 
 
 def stored_schema(bits: int, columns: list[str] | None = None) -> pa.Schema:

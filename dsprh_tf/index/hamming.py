@@ -346,7 +346,7 @@ class HammingIndex:
         mask = self._mask(where) if where else None
         everything = mask is None or np.count_nonzero(mask) == len(self)
         if everything and self._approximate is not None and self._approximate.suits(k):
-            distances, rows = self._search_engine(query, k)
+            distances, rows = self._search_approximate(self._approximate, query, k)
         elif everything and len(self) == len(self._ids):
             distances, rows = faiss_kinds.search_exact(self._codes, query, k)
         else:
@@ -362,14 +362,20 @@ class HammingIndex:
             distances, ids = (np.pad(v, width, constant_values=-1) for v in (distances, ids))
         return Results(distances, ids)
 
-    def _search_engine(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search_approximate(
+        self, search: ApproximateSearch, query: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `ApproximateSearch.search`, of the present rows."""
         removed = self._removed if len(self) < len(self._ids) else None
-        return self._approximate.search(self._codes, self._ids, removed, query, k)
+        return search.search(self._codes, self._ids, removed, query, k)
 
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits, int64, in the order in which they were added."""
         return np.array(self._ids[self._mask(where)])
+
+    def contains(self, ids) -> np.ndarray:
+        """Whether there is an item with each of some ids: bool [n]."""
+        return self._rows_of(as_ids(ids)) >= 0
 
     def codes_of(self, ids) -> np.ndarray:
         """Codes of items, uint8 [n, bits / 8].
@@ -440,9 +446,9 @@ class HammingIndex:
 
     def _measure(self, exact) -> dict | None:
         rows = np.flatnonzero(~self._removed)
-        search = self._search_engine
-        if self._approximate is None:
-            search = functools.partial(faiss_kinds.search_exact, self._codes)
+        search = functools.partial(faiss_kinds.search_exact, self._codes)
+        if self._approximate is not None:
+            search = functools.partial(self._search_approximate, self._approximate)
         return recall.measure(self._codes, rows, search, exact)
 
     def _mask(self, where: Where) -> np.ndarray:

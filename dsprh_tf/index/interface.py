@@ -118,6 +118,9 @@ class Index(Protocol):
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits."""
 
+    def contains(self, ids) -> np.ndarray:
+        """Whether there is an item with each of some ids: bool [n]."""
+
     def codes_of(self, ids) -> np.ndarray:
         """Codes of items, in the order of the ids."""
 
@@ -131,7 +134,6 @@ class Index(Protocol):
         """Proves that the index is whole, or raises.
 
         Returns:
-            {"items": number of items, "whole": what was found in order, "sample": number of items
-            that were searched for, "recall@10": the share of their 10 nearest others that was
-            found, where items as near as the tenth count as well; None if there are no others}.
+            {"items": number of items, "whole": what was found in order, and the entries of
+            `recall.share`; of `recall.NOTHING` if there are fewer than two items}.
         """

@@ -60,6 +60,25 @@ def is_id(value: str) -> bool:
     return digits and int(value) < _END
 
 
+def id_of(value: str, given: str) -> int:
+    """The id that a text gives: "7", or "7.0" as pandas may write it.
+
+    Args:
+        value: the text.
+        given: where it is from, the subject of the error line.
+
+    Raises:
+        ValueError: it is no id.
+    """
+    try:
+        name = plain_id(value)
+    except ValueError as error:
+        raise ValueError(f"{given}: {error}") from error
+    if not is_id(name):
+        raise ValueError(f"{given}, expected the id of an item, a whole number below 2^63")
+    return int(name)
+
+
 def as_ids(ids) -> np.ndarray:
     """Ids that were given, int64 [n].
 

@@ -4,8 +4,10 @@ The address is that of libpq: postgresql://user@host:port/database?table=NAME, w
 with a schema ("photos.codes"). `timeout` (seconds) is this module's, every other option libpq's.
 
 The table has one row per item; bits, kind and fingerprint of all indexes of a schema are in its
-table `dsprh_indexes`. A batch is a transaction of its own. `hnsw` builds its graph at the first
-commit, which is faster than growing it row by row; until then every search is exact.
+table `dsprh_indexes`. A batch is a transaction of its own. `hnsw` has a second table, of the
+distinct codes, with the graph (see `pgvector_codes`). It is made at the first commit, which is
+faster than growing it row by row; until then every search is exact. Format 1 of `hnsw` had a graph
+of all items: it is searched as it is, and the next commit replaces it.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ from dsprh_tf.index import checks
 from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
 from dsprh_tf.index.items import SCHEMA
+from dsprh_tf.index.pgvector_codes import CodeTable
 
 _NEEDED = (0, 8)  # the first pgvector that searches a graph until it has k rows
 _PAGE = 10_000  # rows read at a time
 _GRACE = 5.0  # seconds after the timeout until the connection to a silent server is closed
 _NAME_BYTES = 63  # of an identifier, PostgreSQL's limit
 _EF = 128, 1000  # candidates of a search in a graph: at least, and at most in pgvector
+_MOST_LEFT = 10_000  # codes of removed items that are kept in memory
+_STAGING = sql.Identifier("pg_temp", "dsprh_staging")
 _TYPES = {
     "id": "bigint",
     "modality": "text",
@@ -58,6 +63,7 @@ class PgvectorIndex(Database):
     """
 
     ENGINE, PLACE, KINDS = "PostgreSQL", "table", ("flat", "hnsw")
+    FORMATS = (1, 2)
 
     def __init__(self, location: str, write: bool):
         super().__init__(_address(location), write)
@@ -66,6 +72,15 @@ class PgvectorIndex(Database):
         self._names = tuple(self.address.options["table"].split("."))
         self._table = sql.Identifier(*self._names)
         self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
+        self._left: set[str] = set()  # codes that removed or replaced items had
+
+    @classmethod
+    def _format(cls, kind: str) -> int:
+        return 2 if kind == "hnsw" else 1
+
+    @property
+    def _codes(self) -> CodeTable:
+        return CodeTable(self._names, self.bits)
 
     def _make(self, about: dict, overwrite: bool) -> None:
         self._connect(extension=True)
@@ -73,6 +88,12 @@ class PgvectorIndex(Database):
             if self._columns():
                 self._check_place(self._read_about() is not None, overwrite)
                 connection.execute(sql.SQL("DROP TABLE {}").format(self._table))
+            if list(self._columns(self._codes.table)) not in ([], ["code"]):
+                raise ValueError(
+                    f"{self.address.shown}: the table {self._codes.name} exists and is not of an "
+                    "index; give another name"
+                )
+            self._codes.drop(connection)
             columns = sql.SQL(", ").join(
                 sql.SQL("{} {} {}").format(
                     sql.Identifier(name),
@@ -210,12 +231,12 @@ class PgvectorIndex(Database):
             query = sql.SQL("SELECT * FROM {} WHERE name = %s").format(self._about_table)
             return cursor.execute(query, (self._names[-1],)).fetchone()
 
-    def _columns(self) -> dict[str, str]:
-        """Columns of the table and their types; empty if there is no table."""
+    def _columns(self, table: sql.Identifier | None = None) -> dict[str, str]:
+        """Columns of the table, or of another, and their types; empty if there is no table."""
         return dict(self._connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            (self._table.as_string(self._connection),),
+            ((table or self._table).as_string(self._connection),),
         ).fetchall())  # fmt: skip
 
     def _expected(self) -> dict[str, str]:
@@ -253,21 +274,39 @@ class PgvectorIndex(Database):
                     "CREATE TEMP TABLE IF NOT EXISTS dsprh_staging (LIKE {}) ON COMMIT DELETE ROWS"
                 ).format(self._table)
             )
-            into = sql.SQL("COPY pg_temp.dsprh_staging ({}) FROM STDIN").format(columns)
+            into = sql.SQL("COPY {} ({}) FROM STDIN").format(_STAGING, columns)
             with connection.cursor().copy(into) as copy:
                 for row in zip(*values):
                     copy.write_row(row)
+            # From here on no other process can make the table of codes.
+            connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(self._table))
+            codes = self._codes if self.kind == "hnsw" and self._codes.exists(connection) else None
+            left = codes.replaced(connection, _STAGING) if codes else set()
             connection.execute(
                 sql.SQL(
-                    "INSERT INTO {} ({}) SELECT {} FROM pg_temp.dsprh_staging ORDER BY id "
+                    "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY id "
                     "ON CONFLICT (id) DO UPDATE SET {}"
-                ).format(self._table, columns, columns, sets)
+                ).format(self._table, columns, columns, _STAGING, sets)
             )
+            if codes:
+                codes.add(connection, _STAGING)
+        self._leave(left)
 
     def _delete(self, ids: np.ndarray) -> int:
-        query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table)
+        query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s) RETURNING code").format(self._table)
         with self._talking() as connection:
-            return connection.execute(query, (ids.tolist(),)).rowcount
+            rows = connection.execute(query, (ids.tolist(),)).fetchall()
+        self._leave({code for (code,) in rows})
+        return len(rows)
+
+    def _leave(self, codes: set[str]) -> None:
+        """Remembers codes that items no longer have, for `_sweep`."""
+        if self.kind != "hnsw":
+            return
+        self._left |= codes
+        if len(self._left) > _MOST_LEFT:
+            with self._talking() as connection:
+                self._sweep(connection)
 
     def commit(self) -> None:
         """Builds the graph of `hnsw` if there is none yet, without a timeout.
@@ -278,22 +317,28 @@ class PgvectorIndex(Database):
         checks.check_writable(self._write)
         with self._talking(unlimited=True) as connection:
             _set(self._connection, "statement_timeout", 0)
-            if self.kind == "hnsw" and not self._has_graph() and self.any():
-                connection.execute(
-                    sql.SQL("CREATE INDEX ON {} USING hnsw (code bit_hamming_ops)").format(
-                        self._table
-                    )
-                )
-            connection.execute(sql.SQL("ANALYZE {}").format(self._table))
+            tables = [self._table]
+            if self.kind == "hnsw" and (self._codes.exists(connection) or self.any()):
+                if not self._codes.exists(connection):
+                    with connection.transaction():
+                        self._codes.make(connection)
+                        connection.execute(
+                            sql.SQL("UPDATE {} SET format = 2 WHERE name = %s").format(
+                                self._about_table
+                            ),
+                            (self._names[-1],),
+                        )
+                self._sweep(connection)
+                tables.append(self._codes.table)
+            for table in tables:
+                connection.execute(sql.SQL("ANALYZE {}").format(table))
             _set(self._connection, "statement_timeout", int(1000 * self.address.timeout))
 
-    def _has_graph(self) -> bool:
-        return self._connection.execute(
-            "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-            "JOIN pg_am a ON a.oid = c.relam WHERE i.indrelid = to_regclass(%s) "
-            "AND a.amname = 'hnsw' AND i.indisvalid)",
-            (self._table.as_string(self._connection),),
-        ).fetchone()[0]
+    def _sweep(self, connection: psycopg.Connection) -> None:
+        """Removes codes that are of no item any more."""
+        if self._codes.exists(connection):
+            self._codes.sweep(connection, self._left)
+        self._left = set()
 
     # Queries
 
@@ -322,25 +367,36 @@ class PgvectorIndex(Database):
             last = rows[-1][0]
 
     def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
-        condition, values = _condition(where)
         graph = self.kind == "hnsw" and not where
-        # Only the bare operator can use the graph; cast to int, the search is exact.
-        order = "code <~> {0}" if graph else "(code <~> {0})::int, id"
-        bits = sql.SQL("%s::bit({})").format(sql.Literal(self.bits))
-        text = sql.SQL(
-            f"SELECT id, (code <~> {{0}})::int FROM {{1}} WHERE {{2}} ORDER BY {order} LIMIT %s"
-        ).format(bits, self._table, condition)
-        found, tuned = [], None
+        found, tuned, codes = [], None, False
         for code in _bit_strings(np.ascontiguousarray(query).tobytes(), self.bits):
             with self._talking() as connection:
                 if graph and connection is not tuned:
                     _set(connection, "hnsw.iterative_scan", "strict_order")
                     _set(connection, "hnsw.ef_search", min(max(_EF[0], 2 * k), _EF[1]))
                     _set(connection, "hnsw.max_scan_tuples", max(20_000, 20 * k))
-                    tuned = connection
-                rows = connection.execute(text, (code, *values, code, k)).fetchall()
+                    tuned, codes = connection, self._codes.exists(connection)
+                rows: list = []
+                if codes:
+                    rows = self._codes.nearest(connection, code, k)
+                elif graph:  # of format 1, or none yet
+                    rows = self._ordered(connection, code, k, where, graph=True)
+                # A graph finds fewer where its links, or the memory of a scan, end before k items.
+                if len(rows) < k:
+                    rows = self._ordered(connection, code, k, where, graph=False)
             found.append(([row[0] for row in rows], [row[1] for row in rows]))
         return found
+
+    def _ordered(self, connection, code: str, k: int, where: Where, graph: bool) -> list[tuple]:
+        """Up to k ids and distances, read from the table of items in the order of distances."""
+        condition, values = _condition(where)
+        # Only the bare operator can use a graph; cast to int, the search is exact.
+        order = "code <~> {0}" if graph else "(code <~> {0})::int, id"
+        bits = sql.SQL("%s::bit({})").format(sql.Literal(self.bits))
+        text = sql.SQL(
+            f"SELECT id, (code <~> {{0}})::int FROM {{1}} WHERE {{2}} ORDER BY {order} LIMIT %s"
+        ).format(bits, self._table, condition)
+        return connection.execute(text, (code, *values, code, k)).fetchall()
 
     def count(self, where: Where = EVERYTHING) -> int:
         """Number of items that a filter admits: reads the whole table."""
@@ -358,17 +414,22 @@ class PgvectorIndex(Database):
 
     def _about(self) -> dict:
         with self._talking() as connection:
-            server, extension, size, table = connection.execute(
+            codes = self._codes if self._codes.exists(connection) else None
+            count = codes.count(connection) if codes else None
+            server, extension, size, table, of_codes = connection.execute(
                 "SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension "
-                "WHERE extname = 'vector'), pg_total_relation_size(t), pg_table_size(t) "
-                "FROM (SELECT to_regclass(%s) AS t) s",
-                (self._table.as_string(connection),),
+                "WHERE extname = 'vector'), pg_total_relation_size(t), pg_table_size(t), "
+                "coalesce(pg_total_relation_size(c), 0) "
+                "FROM (SELECT to_regclass(%s) AS t, to_regclass(%s) AS c) s",
+                (self._table.as_string(connection), self._codes.table.as_string(connection)),
             ).fetchone()
         return {
+            "distinct codes": count,
             "engine": f"PostgreSQL {server}, pgvector {extension}",
-            "bytes": size,
+            "bytes": size + of_codes,
             "bytes of table": table,
             "bytes of indexes": size - table,
+            "bytes of distinct codes and graph": of_codes,
         }
 
     def _as_table(self, rows: list[tuple], columns: list[str]) -> pa.Table:
