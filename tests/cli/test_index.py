@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from index_helpers import clustered_codes, image_items, write_code_folder
+from index_helpers import clustered_codes, image_items, random_codes, write_code_folder
 
 from dsprh_tf.index.hamming import HammingIndex
 
@@ -37,7 +38,8 @@ def test_check(program, collection, everything):
     outcome = program("index", "check", f"--index={collection}/index")
     assert outcome.code == 0, outcome.err
     assert f"is in order: {len(everything[1])} items, checksums right" in outcome.out
-    assert "recall@10 1.0000 on 100 of them" in outcome.out
+    assert re.search(r"recall@10 1.0000 on \d+ of its codes, each counted once", outcome.out)
+    assert "own code found: 100 %" in outcome.out
 
 
 def test_stats(program, built):
@@ -65,17 +67,102 @@ def test_an_approximate_kind_prints_its_recall(program, tmp_path):
                       f"--index={tmp_path}/index")  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert "search               approximate" in outcome.out
-    recall = float(outcome.out.split("recall@10")[1].split()[0])
+    recall = float(outcome.out.split("recall@10 ")[1].split()[0])
     assert 0.8 < recall <= 1
+    assert "own code found       100 %" in outcome.out
     checked = program("index", "check", f"--index={tmp_path}/index")
-    assert f"recall@10 {recall:.4f} on 100 of them" in checked.out
+    assert f"recall@10 {recall:.4f} on 100 of its codes" in checked.out
+    assert "own code found: 100 %" in checked.out
+
+
+def test_many_equal_codes_are_no_reason_for_praise(program, tmp_path):
+    """Recall is that of the codes, each counted once; without them, 95 of 100 would be equal."""
+    codes = np.concatenate([np.repeat(random_codes(1, 64, 1), 20_000, axis=0), random_codes(1500)])
+    write_code_folder(tmp_path / "codes", codes, image_items(len(codes)))
+    outcome = program("index", "build", f"--codes={tmp_path}/codes", "--kind=ivf",
+                      f"--index={tmp_path}/index")  # fmt: skip
+    assert "distinct codes       1,501" in outcome.out
+    assert float(outcome.out.split("recall@10 ")[1].split()[0]) < 0.8
+    assert "own code found       100 %" in outcome.out
+
+
+class TestIds:
+    """Ids as people have them, by `remove` and what it says."""
+
+    @pytest.fixture
+    def index(self, tmp_path):
+        index = HammingIndex.create(tmp_path / "index", 64, "abc")
+        index.add(random_codes(30), image_items(30))
+        index.commit()
+        index._lock.release()
+        return tmp_path / "index"
+
+    @pytest.mark.parametrize(
+        ("ids", "said", "left"),
+        [
+            ("10,20", "2 removed\n", 28),
+            ("10.0,20.", "2 removed\n", 28),
+            ("10,10.0,0010", "1 removed\n", 29),
+            ("10,7,20", "2 of 3 removed; not there: 7\n", 28),
+            (",".join(map(str, range(10, 30))),
+             "2 of 20 removed; not there: 11, 12, 13, 14, 15, 16, 17, 18, 19, 21 and 8 more\n", 28),
+        ],
+        ids=["numbers", "floats", "one-id", "part", "many"],
+    )  # fmt: skip
+    def test_removed(self, program, index, ids, said, left):
+        outcome = program("index", "remove", f"--index={index}", f"--ids={ids}")
+        assert outcome.code == 0, outcome.err
+        assert said in outcome.out
+        assert len(HammingIndex.load(index)) == left
+
+    @pytest.mark.parametrize(
+        ("flag", "message"),
+        [
+            ("--ids=3", "no item of the index has the id 3; check it, or give --missing_ok"),
+            ("--ids=3.0,7", "no item of the index has the id 3, 7; check it, or give"),
+            ("--tag=unknown", "no item of the index has the --tag and --prefix; check"),
+            ("--prefix=/nowhere", "no item of the index has the --tag and --prefix; check"),
+        ],
+    )
+    def test_nothing_was_removed(self, program, index, flag, message):
+        before = sorted(index.iterdir())
+        line = program("index", "remove", f"--index={index}", flag).line  # exit code 2
+        assert "nothing was removed" in line and message in line
+        assert sorted(index.iterdir()) == before
+        outcome = program("index", "remove", f"--index={index}", flag, "--missing_ok")
+        assert outcome.code == 0, outcome.err
+        assert "removed" in outcome.out
+        assert len(HammingIndex.load(index)) == 30
+
+    @pytest.mark.parametrize(
+        ("ids", "message"),
+        [
+            ("1.5", "--ids has '1.5', expected the id of an item, a whole number"),
+            ("-1", "--ids has '-1', expected the id of an item"),
+            ("nan", "--ids has 'nan', expected the id of an item"),
+            ("1e+16", "--ids has '1e+16': the id 1e+16 was a whole number that has lost its last"),
+            ("9007199254740993.0", "the id 9007199254740993.0 was a whole number that has lost"),
+            ("10,,20", "--ids has '', expected the id of an item"),
+        ],
+    )
+    def test_what_is_no_id(self, program, index, ids, message):
+        assert message in program("index", "remove", f"--index={index}", f"--ids={ids}").line
+        assert len(HammingIndex.load(index)) == 30
+
+    def test_like(self, program, index):
+        found = [program("search", f"--index={index}", f"--like={name}", "--json").out
+                 for name in ("10", "10.0", "010")]  # fmt: skip
+        assert [json.loads(out)[0]["query"] for out in found[:2]] == [{"like": "10"}] * 2
+        assert found[0] == found[1] == found[2]
+        line = program("search", f"--index={index}", "--like=1.5").line
+        assert "--like=1.5, expected the id of an item, a whole number below 2^63" in line
 
 
 def test_remove(program, copy, everything):
     items = everything[1]
     first = items[0]["id"]
     outcome = program("index", "remove", f"--index={copy}", f"--ids={first},77")
-    assert "1 removed, 1 not found" in outcome.out
+    assert "1 of 2 removed; not there: 77" in outcome.out
     tag = items[5]["tags"][0]
     tagged = sum(tag in item["tags"] for item in items[1:])
     outcome = program("index", "remove", f"--index={copy}", f"--tag={tag}")
