@@ -134,19 +134,20 @@ def picture_lines(paths: Sequence[str]) -> list[bytes]:
     Equal images have equal lines, and few others have. Raises as `read_picture` does.
 
     Args:
-        paths: [N] of `picture_path`; those of one array stand together, by ascending index.
+        paths: [N] of `picture_path`; those of one array stand together, for speed also by index.
     """
     lines: list[bytes] = []
     parts = map(_picture_parts, paths)
     for (file, key, axes), run in itertools.groupby(parts, lambda part: part[:3]):
         indices = [index for _, _, _, index in run]
+        low, high = min(indices), max(indices)
         (shape, _), array = array_type(file, key), _kept(file, key)
         at: list[int | slice] = [slice(None)] * 4
-        at[axes.index("N")] = slice(indices[0], indices[-1] + 1)
+        at[axes.index("N")] = slice(low, high + 1)
         at[axes.index("H")] = shape[axes.index("H")] // 2
         found = hdf5.read_part(file, key, at) if isinstance(array, tuple) else array[tuple(at)]
         found = np.moveaxis(found, axes.replace("H", "").index("N"), 0)
-        lines += [found[index - indices[0]].tobytes() for index in indices]
+        lines += [found[index - low].tobytes() for index in indices]
     return lines
 
 

@@ -27,6 +27,7 @@ LIMIT = 25_000
 """Images that are compared at most: decoding takes half a millisecond to several each."""
 
 _WIDTH, _HEIGHT = 17, 16
+_BITS = _HEIGHT * (_WIDTH - 1)
 _SIDE = 32  # pixels that an image is reduced to first: JPEG decoders do that at little cost
 _THREADS = 8
 _AT_ONCE = 64  # images per task
@@ -133,7 +134,7 @@ def near_rows(
 def _codes(grey: np.ndarray) -> np.ndarray:
     """uint8 [N, 32]: whether grey values rise from left to right."""
     grid = grey.reshape(-1, _HEIGHT, _WIDTH)
-    return np.packbits((grid[:, :, 1:] > grid[:, :, :-1]).reshape(len(grid), -1), axis=1)
+    return np.packbits((grid[:, :, 1:] > grid[:, :, :-1]).reshape(len(grid), _BITS), axis=1)
 
 
 def _centred(grey: np.ndarray) -> np.ndarray:

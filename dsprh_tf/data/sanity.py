@@ -11,7 +11,7 @@ import numpy as np
 
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.splits import Split
-from dsprh_tf.data.unicode_table import APOSTROPHE, EMOJI, FLAG, LETTER, MARK, PAIRED, kind_of
+from dsprh_tf.data.unicode_table import EMOJI, FLAG, LETTER, MARK, PAIRED, kind_of
 
 HIGH_CHANCE = 0.9
 """Two pairs that are relevant to each other more often than this say nothing about a method."""
@@ -21,6 +21,7 @@ FEW = 20
 
 _PRODUCTS = 5 * 10**9  # multiplications for the share of relevant pairs: a second or two
 _CHARACTERS = 2_000_000  # of texts whose words are counted
+_APOSTROPHES = "'\u2018\u2019\u02bc"
 _BLOCK = 1024  # rows whose products are in memory at once
 
 
@@ -162,11 +163,11 @@ def count_words(texts: Sequence[str], tags: bool = False) -> np.ndarray:
 
 
 def _in_words(character: str) -> str:
+    if character in _APOSTROPHES:
+        return ""
     kind = kind_of(character)
     if kind in (LETTER, MARK):
         return character
-    if kind == APOSTROPHE:
-        return ""
     return f" {character} " if kind in (PAIRED, EMOJI, FLAG) else " "
 
 

@@ -1,21 +1,25 @@
 import json
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from dsprh_tf.data.dataset import PairDataset
-from dsprh_tf.data.splits import load_split, make_split, save_split
+from dsprh_tf.data.splits import PARTS, load_split, make_split, save_split
 
 
-def dataset(n=200, labels=None, given=None, seed=0):
+def dataset(n=200, labels=None, given=None, seed=0, groups=None):
+    """Vectors, equal for pairs of one group."""
     rng = np.random.default_rng(seed)
     if labels is not None:
         labels = np.asarray(labels, np.uint8)
         n = len(labels)
+    image_features = rng.normal(size=(n, 3))
     return PairDataset(
         name="toy",
         ids=[f"p{i}" for i in range(n)],
-        image_features=rng.normal(size=(n, 3)),
+        image_features=image_features if groups is None else image_features[groups],
         text_features=rng.normal(size=(n, 2)),
         labels=labels,
         label_names=() if labels is None else tuple(f"l{i}" for i in range(labels.shape[1])),
@@ -88,6 +92,208 @@ def test_mirflickr_numbers():
     assert train[1:].min() >= 200
 
 
+# The same image several times
+
+
+def drawn_as_before(data, queries, train, validation, seed):
+    """The split of earlier versions, which knew no groups: an oracle."""
+
+    def draw(candidates, count):
+        free, drawn = rng.permutation(candidates), []
+        if data.labels is not None:
+            share = count // (data.labels.shape[1] + 1)
+            for column in range(data.labels.shape[1]):
+                most = 2 * share if column == 0 else share
+                drawn.append(free[data.labels[free, column] > 0][:most])
+                free = free[~np.isin(free, drawn[-1])]
+        return np.sort(np.concatenate([*drawn, free[: count - sum(map(len, drawn))]]))
+
+    rng, everything = np.random.default_rng(seed), np.arange(len(data))
+    query = draw(everything, queries)
+    database = np.setdiff1d(everything, query)
+    drawn = draw(database, min(train, len(database)))
+    held_out = int(validation) if validation >= 1 else round(validation * len(drawn))
+    validation = np.sort(rng.permutation(drawn)[:held_out])
+    return query, database, np.setdiff1d(drawn, validation), validation
+
+
+@st.composite
+def draws(draw, repeated=True):
+    """A data set with random labels and groups, and the arguments of a split."""
+    n = draw(st.integers(4, 60))
+    groups = np.arange(n)
+    if repeated:
+        groups = np.array(draw(st.lists(st.integers(0, n - 1), min_size=n, max_size=n)))
+        groups[np.arange(n) < draw(st.integers(0, n - 2))] = draw(st.integers(0, n - 1))
+        hypothesis.assume(len(np.unique(groups)) > 1)
+    labels = None
+    if columns := draw(st.integers(0, 4)):
+        labels = np.random.default_rng(draw(st.integers(0, 99))).random((n, columns)) < 0.4
+    data = dataset(n, labels, seed=1, groups=groups)
+    arguments = {
+        "queries": draw(st.integers(1, n - 1)),
+        "train": draw(st.integers(1, n + 5)),
+        "validation": draw(st.sampled_from([0, 0.1, 0.5])),
+        "seed": draw(st.integers(0, 9)),
+    }
+    return data, groups, arguments
+
+
+@hypothesis.given(draws(repeated=False))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_without_repeated_images_the_split_is_that_of_earlier_versions(case):
+    data, _, arguments = case
+    split = make_split(data, **arguments)
+    for part, expected in zip(PARTS, drawn_as_before(data, **arguments)):
+        np.testing.assert_array_equal(getattr(split, part), expected, err_msg=part)
+    assert split.notes == ()
+
+
+@hypothesis.given(draws())
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_an_image_is_on_one_side(case):
+    data, groups, arguments = case
+    split = make_split(data, **arguments)
+    again = make_split(data, **arguments)
+    sizes = np.bincount(groups)
+    parts = {part: getattr(split, part) for part in PARTS}
+    for part, rows in parts.items():
+        np.testing.assert_array_equal(rows, getattr(again, part))
+        assert rows.dtype == np.int64 and (np.diff(rows) > 0).all()
+    images = {part: set(groups[rows]) for part, rows in parts.items()}
+    assert not images["query"] & images["database"]
+    assert not images["train"] & images["validation"]
+    drawn = np.union1d(split.train, split.validation)
+    assert not np.setdiff1d(drawn, split.database).size
+    np.testing.assert_array_equal(np.union1d(split.query, split.database), np.arange(len(data)))
+    # As many as were asked for, but where all images that are left occur more often than that.
+    for rows, candidates, asked in (
+        (split.query, np.arange(len(data)), arguments["queries"]),
+        (drawn, split.database, min(arguments["train"], len(split.database))),
+    ):
+        assert (np.bincount(groups[rows], minlength=len(sizes))[groups[rows]]
+                == sizes[groups[rows]]).all(), "an image whole or not at all"  # fmt: skip
+        of_each = sizes[groups[candidates]]
+        assert 0 < len(rows) <= max(asked, of_each.min())
+        left = np.setdiff1d(candidates, rows)
+        assert len(rows) >= asked or (sizes[groups[left]] > asked - len(rows)).all()
+    held_out = round(arguments["validation"] * len(drawn))
+    assert len(split.train) and len(split.validation) <= max(
+        held_out, sizes[groups[drawn]].min() if held_out else 0
+    )
+    repeated = sizes[sizes > 1]
+    assert len(split.notes) == bool(len(repeated))
+    if len(repeated) > 1:
+        assert split.notes[0] == (
+            f"{len(repeated)} images occur more than once ({repeated.sum()} items); each stands "
+            "on one side"
+        )
+
+
+@hypothesis.given(draws(), st.data())
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_an_image_is_on_one_side_of_a_given_split(case, data):
+    drawn, groups, arguments = case
+    part_of = np.array(data.draw(st.lists(
+        st.sampled_from("qdtn"), min_size=len(drawn), max_size=len(drawn))))  # fmt: skip
+    given = {
+        "query": np.flatnonzero(part_of == "q"),
+        "database": np.flatnonzero((part_of == "d") | (part_of == "t")),
+        "train": np.flatnonzero(part_of == "t"),
+    }
+    if not len(given["train"]):
+        del given["train"]
+    clean = {
+        part: rows[~np.isin(groups[rows], groups[given["query"]])] for part, rows in given.items()
+    }
+    hypothesis.assume(len(given["query"]) and len(clean["database"]))
+    hypothesis.assume(len(clean.get("train", [0])))
+    whole = dataset(len(drawn), seed=1, groups=groups, given=given)
+    split = make_split(whole, validation=arguments["validation"])
+    np.testing.assert_array_equal(split.query, given["query"])
+    np.testing.assert_array_equal(split.database, clean["database"])
+    both = np.union1d(split.train, split.validation)
+    np.testing.assert_array_equal(both, clean.get("train", clean["database"]))
+    assert not set(groups[split.train]) & set(groups[split.validation])
+    gone = len(given["database"]) - len(clean["database"])
+    said = [note for note in split.notes if note.startswith("left out of the given split: ")]
+    assert len(said) == bool(gone)
+    if gone:
+        trained = len(given.get("train", given["database"])) - len(both)
+        assert f": {gone} of {len(given['database'])} database pairs" in said[0]
+        assert f", {trained} of them for training" in said[0]
+
+
+def test_five_rows_of_each_image():
+    """As in Flickr8k's file with a row for each caption, under ids of their own."""
+    groups = np.repeat(np.arange(44), 5)
+    split = make_split(dataset(220, groups=groups), queries=50, train=120)
+    assert len(np.unique(groups[split.query])) == 10
+    assert not np.isin(groups[split.query], groups[split.database]).any()
+    assert not np.isin(groups[split.validation], groups[split.train]).any()
+    assert [len(getattr(split, part)) for part in PARTS] == [50, 170, 115, 5]
+    assert split.notes == ("44 images occur more than once (220 items); each stands on one side",)
+
+
+def test_an_image_that_stands_for_lost_ones_is_no_query():
+    """Downloads hold the same picture for each one that is gone."""
+    groups = np.arange(200)
+    groups[60:] = 60
+    split = make_split(dataset(200, groups=groups), queries=50, train=40)
+    assert len(split.query) == 50 and not (groups[split.query] == 60).any()
+    assert not (groups[split.train] == 60).any()
+    assert split.notes == ("1 image occurs more than once (140 items); each stands on one side",)
+
+
+def test_few_repeated_images_change_little():
+    groups = np.arange(200)
+    groups[7] = 3
+    split, before = make_split(dataset(200, groups=groups), 50, 60), make_split(dataset(), 50, 60)
+    assert len(np.intersect1d(split.query, before.query)) >= 49
+
+
+def test_rows_of_an_image_share_their_labels():
+    """An image of two rows is drawn for a class that one of them has."""
+    labels = np.zeros((200, 2), np.uint8)
+    labels[:, 1] = 1
+    labels[:10] = 1, 0
+    groups = np.arange(200)
+    groups[100:110] = groups[:10]
+    split = make_split(dataset(labels=labels, groups=groups), queries=30, train=60)
+    assert np.isin(split.query, np.arange(10)).sum() == 10  # 2 * (30 // 3), in 10 images of two
+    assert np.isin(split.query, np.arange(100, 110)).sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("groups", "given", "message"),
+    [
+        (np.zeros(20, int), None, "toy: all 20 pairs have the same image"),
+        (
+            np.arange(20) % 10,
+            {"query": np.arange(10), "database": np.arange(10, 20)},
+            "toy: every database pair of the given split has the image of a query",
+        ),
+        (
+            np.arange(20) % 10,
+            {"query": np.arange(5), "database": np.arange(5, 20), "train": np.arange(10, 15)},
+            "toy: every training pair of the given split has the image of a query",
+        ),
+    ],
+    ids=["one image", "database", "training"],
+)
+def test_refused_groups(groups, given, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_split(dataset(20, groups=groups, given=given), queries=5)
+    assert "\n" not in str(error.value)
+
+
+def test_one_image_for_training_is_not_held_out():
+    groups = np.array([0, 1, 1, 1, 1])
+    given = {"query": np.array([0]), "database": np.arange(1, 5)}
+    split = make_split(dataset(5, groups=groups, given=given), validation=0.5)
+    assert (len(split.train), len(split.validation)) == (4, 0)
+
+
 def test_given_split_is_used_as_it_stands():
     given = {"query": np.array([5, 1]), "database": np.array([0, 2, 7, 6])}
     split = make_split(dataset(10, given=given), validation=1)
@@ -143,3 +349,41 @@ def test_load_refuses_other_data_and_broken_files(tmp_path):
         load_split(path, data)
     with pytest.raises(ValueError, match="cannot be read"):
         load_split(tmp_path / "none.json", data)
+
+
+def saved_by_an_earlier_version(path, data, query, database, train, validation):
+    content = {"seed": 0, "fingerprint": data.fingerprint()}
+    for part, rows in zip(PARTS, (query, database, train, validation)):
+        content[part] = data.ids[list(rows)].tolist()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_a_split_of_an_earlier_version_is_used_as_it_stands(tmp_path):
+    path = tmp_path / "split.json"
+    groups = np.arange(12)
+    groups[[4, 8, 11]] = [0, 1, 9]  # query and training, query and database, both of training
+    data = dataset(12, groups=groups)
+    parts = [0, 1, 2], range(3, 12), [3, 4, 5, 9], [10, 11]
+    saved_by_an_earlier_version(path, data, *parts)
+    split = load_split(path, data)
+    for part, rows in zip(PARTS, parts):
+        assert getattr(split, part).tolist() == list(rows)
+    assert split.notes == (
+        f"warning: {path} is of an earlier version, and 2 of 3 queries have the image of a "
+        "database pair, 1 of a training pair, and 1 of 2 validation pairs of a training pair: "
+        "results look better than they are; a new run folder gets a split without this",
+    )
+    saved_by_an_earlier_version(path, data, [0, 4], [1, 2, 8], [1, 8], [2])
+    assert load_split(path, data).notes == ()
+
+
+def test_a_split_of_now_is_not_looked_through_again(tmp_path, monkeypatch):
+    data = dataset(40, groups=np.arange(40) % 20)
+    path = tmp_path / "split.json"
+    split = make_split(data, queries=6, train=20, validation=4)
+    save_split(path, split, data.ids)
+    again = dataset(40, groups=np.arange(40) % 20)
+    monkeypatch.setattr(PairDataset, "image_groups", None)
+    loaded = load_split(path, again)
+    assert loaded.notes == () and len(split.notes) == 1
+    np.testing.assert_array_equal(loaded.query, split.query)
