@@ -28,7 +28,7 @@ def write_npz(path: Path, **arrays) -> Path:
 
 def write_folder(path: Path, **arrays) -> Path:
     """A folder with a .npy file for each array; sparse ones as .npz, as SciPy writes them."""
-    path.mkdir()
+    path.mkdir(parents=True)
     for name, array in arrays.items():
         if scipy.sparse.issparse(array):
             scipy.sparse.save_npz(path / f"{name}.npz", array)

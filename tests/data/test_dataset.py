@@ -337,6 +337,23 @@ def test_nuswide_lacks_a_part(tmp_path, moved, message):
         refuses(message, load_nuswide, tmp_path)
 
 
+def test_nuswide_labels_of_minus_one_and_one(tmp_path):
+    nuswide(tmp_path)
+    expected = load_nuswide(tmp_path)
+    for path in (tmp_path / "Groundtruth" / "AllLabels").glob("*.txt"):
+        path.write_bytes(path.read_bytes().replace(b"0", b"-1"))
+    data = load_nuswide(tmp_path)
+    np.testing.assert_array_equal(data.labels, expected.labels)
+    assert any("-1 and 1, of which -1 was read as 0" in note for note in data.notes)
+    path.write_bytes(path.read_bytes().replace(b"-1", b"0", 1))
+    refuses("is neither (0|-1) nor 1", load_nuswide, tmp_path)
+
+
+def test_nuswide_as_matlab_files(tmp_path):
+    (tmp_path / "nus-wide-tc10-iall.mat").write_bytes(b"MATLAB")
+    refuses("but nus-wide-tc10-iall.mat: .*mirflickr25k_mat", load_nuswide, tmp_path)
+
+
 def test_nuswide_wrong_files(tmp_path):
     nuswide(tmp_path)
     tags, label = tmp_path / "NUS_WID_Tags" / "AllTags1k.txt", "Groundtruth/AllLabels/Labels_l1.txt"

@@ -243,6 +243,18 @@ def test_a_column_for_each_pair(tmp_path, name, write):
     assert "labels is 2 x 6, read as 6 x 2: transposed" in data.notes[2]
 
 
+def test_sparse_labels_beside_full_vectors(tmp_path):
+    """MATLAB 7.3 holds them as a group, which is no array."""
+    path = write_mat73(tmp_path / "f.mat", **{**ALL, "labels": CSR(LABELS)})
+    same(load_features(path))
+
+
+def test_a_column_of_0_and_1_is_two_classes(tmp_path):
+    data = load_features(write_npz(tmp_path / "f.npz", **{**ALL, "labels": LABELS[:, :1]}))
+    same(data, labels=one_hot(*LABELS[:, 0]))
+    assert "read as class indices 0 to 1, 2 classes" in data.notes[1]
+
+
 def test_matlab73_of_equal_dimensions_is_turned_by_its_mark(tmp_path):
     square = {"image": IMAGE[:4], "text": IMAGE[:4] + 1}
     same(load_features(write_mat73(tmp_path / "s.mat", **square)), *square.values(), labels=None)
@@ -320,6 +332,17 @@ def test_a_folder_of_matlab_files(tmp_path):
     same(load_features(tmp_path / "f"))
 
 
+def test_folders_of_clip_retrieval(tmp_path):
+    """img_emb/img_emb_0.npy and text_emb/text_emb_0.npy, beside others."""
+    for name, array in (("img_emb", IMAGE), ("text_emb", TEXT), ("metadata", LABELS)):
+        write_folder(tmp_path / "f" / name, **{f"{name}_0": array})
+    data = load_features(tmp_path / "f")
+    same(data, labels=None)
+    assert "image: img_emb/img_emb_0, text: text_emb/text_emb_0" in data.notes[1]
+    np.save(tmp_path / "f" / "img_emb" / "img_emb_1.npy", IMAGE)
+    refused(tmp_path / "f", "has img_emb/img_emb_0 and img_emb/img_emb_1, expected one image")
+
+
 def test_what_is_not_read_is_named(tmp_path):
     more = {"image_names": NAMES, "text_lengths": np.ones(6), "I_val": IMAGE, "seed": np.array(1)}
     data = load_features(write_npz(tmp_path / "f.npz", **ALL, **more))
@@ -391,6 +414,9 @@ def test_training_pairs_that_are_not_in_the_database_join_it(tmp_path):
 
 def test_parts_as_groups_and_as_files(tmp_path):
     parts = {"query": QUERY, "retrieval": DATABASE}
+    (tmp_path / "g").mkdir()
+    for part, at in parts.items():
+        write_folder(tmp_path / "g" / part, **{n: a[at] for n, a in ALL.items()})
     with h5py.File(tmp_path / "f.h5", "w") as file:
         for part, at in parts.items():
             for name, array in ALL.items():
@@ -398,7 +424,7 @@ def test_parts_as_groups_and_as_files(tmp_path):
     (tmp_path / "f").mkdir()
     for part, at in parts.items():
         write_npz(tmp_path / "f" / f"{part}.npz", **{n: a[at] for n, a in ALL.items()})
-    for path in (tmp_path / "f.h5", tmp_path / "f"):
+    for path in (tmp_path / "f.h5", tmp_path / "f", tmp_path / "g"):
         data = load_features(path)
         same(data)
         assert data.given_split["query"].tolist() == [0, 1]

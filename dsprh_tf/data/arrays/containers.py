@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dsprh_tf.data.arrays import hdf5, mat5, numpy_files, tensors
+from dsprh_tf.data.arrays.names import says_something
 from dsprh_tf.data.arrays.stored import StoredArray, explained
 from dsprh_tf.data.files import require_regular
 
@@ -43,6 +44,8 @@ READERS: dict[str, Callable[[str | os.PathLike], list[StoredArray]]] = {
 def list_arrays(path: str | os.PathLike, expected: str) -> list[StoredArray]:
     """The arrays of a file, or of the files in a folder, as "FILE/array" then.
 
+    Of folders within it those are looked into whose name says what for: train, img_emb, ....
+
     Args:
         path: a file or a folder.
         expected: ends an error line: what was expected in place of the path.
@@ -56,12 +59,10 @@ def list_arrays(path: str | os.PathLike, expected: str) -> list[StoredArray]:
     if not path.is_dir():
         return _read(path, expected)
     found = []
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() in READERS and not file.name.startswith("."):
-            arrays = _read(file, expected)
-            for array in arrays:
-                name = file.stem if array.name == file.stem else f"{file.stem}/{array.name}"
-                found.append(array.called(name))
+    for prefix, file in _files(path):
+        for array in _read(file, expected):
+            name = file.stem if array.name == file.stem else f"{file.stem}/{array.name}"
+            found.append(array.called(prefix + name))
     if not found:
         others = sorted(file.name for file in path.iterdir())[:5]
         raise ValueError(
@@ -69,6 +70,16 @@ def list_arrays(path: str | os.PathLike, expected: str) -> list[StoredArray]:
             f"); {expected}"
         )
     return found
+
+
+def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in READERS:
+            yield prefix, path
+        elif not prefix and path.is_dir() and says_something(path.name):
+            yield from _files(path, f"{path.name}/")
 
 
 def _read(path: Path, expected: str) -> list[StoredArray]:

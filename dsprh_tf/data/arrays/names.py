@@ -96,6 +96,12 @@ def meaning(name: str) -> Meaning:
     return Meaning(role, part, rank, meant)
 
 
+def says_something(name: str) -> bool:
+    """Whether a name has a word for a role or a part."""
+    words = _words(name)
+    return bool(_roles(words)) or any(word in _PART_OF for word in words)
+
+
 def _words(name: str) -> list[str]:
     """The words of a name: "XTrain", "x_train" and "trainX" are two each."""
     words = []
@@ -209,7 +215,7 @@ def _best(
     if len(best) > 1:
         raise ValueError(
             f"{path} has {' and '.join(array.name for array in best[:_SHOWN])}, expected one "
-            f"{role}; rename the right one to {role}, or remove the others; {layout}"
+            f"{role}; rename the right one to {role}, or join them; {layout}"
         )
     return best[0]
 
