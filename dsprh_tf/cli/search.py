@@ -137,7 +137,8 @@ def search_index() -> int:
         return encode_queries(encoder, index, values, note, name)
 
     encoded = query_codes(index, queries, encode)
-    good, found = encoded.good, [[] for _ in queries]
+    good = encoded.good
+    found: list[list[dict]] = [[] for _ in queries]
     if good:
         own = [int(queries[row].value) if queries[row].kind == "like" else None for row in good]
         answers = answer(index, encoded.codes[good], _TOP.value or TOP, where, own)

@@ -104,8 +104,9 @@ class Trial:
         """Time that it has run so far, interruptions left out; 0 where that is not known."""
         content = _read(self.folder(out) / "seconds.json")
         seconds = content.get("seconds") if isinstance(content, dict) else None
-        usable = type(seconds) in (int, float) and 0 <= seconds < math.inf
-        return float(seconds) if usable else 0.0
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            return 0.0
+        return float(seconds) if 0 <= seconds < math.inf else 0.0
 
     def command(self, out: str | os.PathLike) -> list[str]:
         """The command line that runs it, in the `environment`.

@@ -16,7 +16,6 @@ import tensorflow as tf
 from dsprh_tf import compat
 from dsprh_tf.data.files import require_regular
 
-
 _STATE_BYTES = 2**20  # of the file that names the last checkpoint
 
 

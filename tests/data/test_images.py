@@ -155,9 +155,9 @@ def test_other_kinds_are_refused_unread(tmp_path, monkeypatch, kind, reader):
     path, read = tmp_path / "a.png", []
     Image.new("RGB", (64, 64)).save(path, kind)
     monkeypatch.setattr(f"PIL.{reader}", lambda *_, **__: read.append(kind))
-    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF file"):
+    with pytest.raises(ValueError, match="it is no JPEG, PNG, GIF, .*, HEIC or AVIF file"):
         checked_bytes(path.read_bytes(), "it", max_pixels=100)
-    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF file"):
+    with pytest.raises(ValueError, match="a.png is no JPEG, PNG, GIF, .*, HEIC or AVIF file"):
         load_image(path)
     assert read == []
 

@@ -449,7 +449,8 @@ KINDS = [
          table(text=pa.array([b"a \xff"]).view(pa.string())),
          refused="rows 1 to 1: text cannot be read|not a Parquet file", ending="parquet"),
     Kind("a long text in Parquet", OWN, table(text=["x" * 500_000]),
-         refused="rows 1 to 1: text has a text of 500,000 bytes, expected at most 100,000", ending="parquet"),
+         refused="rows 1 to 1: text has a text of 500,000 bytes, expected at most 100,000",
+         ending="parquet"),
 ]  # fmt: skip
 
 
