@@ -11,7 +11,10 @@ from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.settings import NEUTRAL
 
 # What a run writes before its first checkpoint.
-_BEGINNING = ("flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json")
+LEFT_OUT = "left_out.csv"
+_BEGINNING = (
+    "flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json", LEFT_OUT,
+)  # fmt: skip
 _PREVIOUS = ".previous"
 _MOVING = ".moving"  # a run on its way into .previous or back
 _PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "numpy", "pandas", "pillow")
@@ -24,6 +27,7 @@ class RunFolder:
     |---|---|
     | flags.json | every setting of the run and its method |
     | split.json, vocabulary.json | which items, which words |
+    | left_out.csv | pairs that are left out, if any: their texts have no known word |
     | versions.json | packages and Python |
     | checkpoints/, best/ | weights and optimizer states; the best epoch on validation pairs |
     | tensorboard/ | event files |

@@ -5,9 +5,11 @@
 
 Writes OUT/codes.npy (packed, uint8), OUT/items.parquet (one row per code: its item) and
 OUT/codes.json, for `index`. If it was stopped, the same command resumes; if it was complete, it
-encodes what is new or changed and drops what is gone from the source. A manifest (CSV, Parquet,
-JSONL) has a column image or text, and may have id (whole numbers are kept) and tags or labels
-(a;b).
+encodes what is new or changed and drops what is gone from the source. A text without a word that
+the encoder knows is left out and counted: all such texts have one code, which finds nothing.
+
+A manifest (CSV, Parquet, JSONL) has a column image or text, and may have id (whole numbers are
+kept) and tags or labels (a;b).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import re
 from absl import flags
 
 from dsprh_tf.cli.program import Program, quiet_imports
+from dsprh_tf.data.images import several_note
 from dsprh_tf.index.code_folder import CodeWriter
 from dsprh_tf.index.encode_collection import Summary, encode_source
 from dsprh_tf.index.sources import Source
@@ -38,8 +41,9 @@ _ON_BAD_IMAGE = flags.DEFINE_enum(
     "error ends the run at a broken image, skip lists it and goes on.", flag_values=FLAGS,
 )  # fmt: skip
 _ON_BAD_TEXT = flags.DEFINE_enum(
-    "on_bad_text", "error", ["error", "skip"],
-    "The same for texts without a known word.", flag_values=FLAGS,
+    "on_bad_text", "skip", ["error", "skip"],
+    "The same for texts without a known word; if most have none, the program fails at its end.",
+    flag_values=FLAGS,
 )  # fmt: skip
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Items per batch; 32 images or 512 texts.", flag_values=FLAGS
@@ -52,6 +56,7 @@ _OVERWRITE = flags.DEFINE_boolean(
 )
 
 SHOWN = 5  # skipped items on the screen; codes.json lists all
+MOST_SKIPPED = 0.5  # of texts: with more, search would find little of the collection
 
 GROUPS = {
     "collection": ["export_dir", "images", "texts", "shard", "on_bad_image", "on_bad_text"],
@@ -82,6 +87,12 @@ def main() -> None:
     done = encode_source(source, encoder, writer, _BATCH_SIZE.value, _PART_SIZE.value, on_bad)
     report(done, source)
     print(f"codes: {_OUT.value} ({done.count:,} of {encoder.bits} bits)")
+    if modality == "text" and len(done.skipped) > MOST_SKIPPED * (done.count + len(done.skipped)):
+        raise ValueError(
+            f"more than {MOST_SKIPPED:.0%} of the texts of {source.path} have no word that the "
+            f"encoder knows, as if they were of another kind or language than those that it was "
+            f"trained on: look at the list. The codes of the others in {_OUT.value} are complete"
+        )
 
 
 def report(done: Summary, source: Source) -> None:
@@ -96,8 +107,17 @@ def report(done: Summary, source: Source) -> None:
         print(f"{done.known:,} were done before")
     if done.gone:
         print(f"{done.gone:,} left out that are gone from {source.path}")
+    if done.several:
+        print(several_note(done.several))
+    if done.damaged:
+        print(f"{len(done.damaged):,} images are damaged and were read as far as they go:")
+        for line in done.damaged[:SHOWN]:
+            print(f"  {line}")
     if done.skipped:
-        print(f"{len(done.skipped):,} skipped, all listed in {_OUT.value}/codes.json:")
+        share = len(done.skipped) / (done.count + len(done.skipped))
+        print(
+            f"{len(done.skipped):,} skipped ({share:.1%}), all listed in {_OUT.value}/codes.json:"
+        )
         for entry in done.skipped[:SHOWN]:
             print(f"  {entry['problem']}")
 

@@ -24,6 +24,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from dsprh_tf import codes
 from dsprh_tf.data import preprocess
 from dsprh_tf.data.files import file_sha256, write_bytes
+from dsprh_tf.data.text import OLD_RULES
 from dsprh_tf.serving.encoder import EXTRA, INFO, KINDS, WORDS, versions
 
 _WARMUP_BATCH = 32
@@ -234,6 +235,8 @@ def _fingerprint(variables: dict, bag_of_words) -> str:
             digest.update(f"{entry}\n".encode())
     if bag_of_words is not None:
         digest.update("\n".join(bag_of_words.vocabulary).encode("utf-8"))
+        if bag_of_words.standardize not in OLD_RULES:
+            digest.update(f"\n{bag_of_words.standardize}".encode())
     return digest.hexdigest()
 
 

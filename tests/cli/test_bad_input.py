@@ -171,7 +171,7 @@ class TestData:
             (None, "does not exist"),
             (b"", "is empty (0 bytes)"),
             ("half", "is truncated"),
-            (b"This is no picture.", "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+            (b"This is no picture.", "is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF"),
             (png_header(60_000, 40), "is too large (60000 x 40 pixels"),
         ],
         ids=["missing", "empty", "truncated", "not an image", "60,000 pixels wide"],
@@ -192,11 +192,25 @@ class TestData:
         def change(rows):
             rows[7]["text"] = "zyxwv"
 
+        flags = f"--data_dir={manifest(change)}", "--queries=10", "--train_pairs=110"
         assert_line(
-            refused(f"--data_dir={manifest(change)}", "--queries=10", "--train_pairs=110"),
-            "the text of 1 pairs leaves no known word",
-            "'zyxwv'",
+            refused(*flags, "--on_bad_text=error"),
+            "1 of 120 pairs (0.8%) have no known word in their text, the first is item",
+            "('zyxwv')",
             "--on_bad_text=skip",
+        )
+
+    def test_more_than_half_of_the_texts_without_a_known_word(self, refused, manifest):
+        def change(rows):
+            for number, row in enumerate(rows):
+                if number % 5 < 3:
+                    row["text"] = f"x{number:04}"
+
+        assert_line(
+            refused(f"--data_dir={manifest(change)}", "--accept_odd_data"),
+            "pairs (6",
+            "More than 50% would be left out",
+            "look at them, or lower --min_word_pairs",
         )
 
     def test_bad_pairs_may_be_skipped_counted_and_listed(self, program, small_flags, manifest):
@@ -209,7 +223,7 @@ class TestData:
         (folder / "images" / names[1]).write_bytes(b"")
         outcome = program(
             "train", *small_flags, f"--data_dir={folder}", "--on_bad_image=skip", "--epochs=1",
-            "--on_bad_text=skip", "--fusion_weights=0,0,1", "--queries=10", "--train_pairs=108",
+            "--fusion_weights=0,0,1", "--queries=10", "--train_pairs=108",
             f"--run_dir={folder / 'run'}",
         )  # fmt: skip
         assert outcome.code == 0, outcome.err
@@ -218,7 +232,11 @@ class TestData:
             lines = [one for one in outcome.out.split("\n") if name in one]
             assert len(lines) == 1
             assert problem in lines[0]
-        assert "1 pairs dropped, no known word in their text; the first is item" in outcome.out
+        (line,) = [one for one in outcome.out.split("\n") if "left out: " in one]
+        assert "left out: 1 of 118 pairs (0.8%) have no known word in their text" in line
+        assert f"('zyxwv'); {folder / 'run' / 'left_out.csv'} lists them" in line
+        listed = (folder / "run" / "left_out.csv").read_text().split("\n")
+        assert [row.split(",")[-1] for row in listed] == ["text", "zyxwv", ""]
         record = json.loads((folder / "run" / "results.json").read_text())
         assert record["queries"] + record["database"] == 117
 
@@ -239,12 +257,12 @@ class TestData:
         ("change", "parts"),
         [
             ({"labels": np.eye(3)[np.arange(29) % 3]}, ["labels are [29, 3], expected [30, L]"]),
-            ({"labels": np.full((30, 3), 2)}, ["labels row 0", "other than 0 and 1"]),
-            ({"labels": np.arange(30)}, ["labels has shape [30]", "expected a numeric matrix"]),
+            ({"labels": np.full((30, 3), 2)}, ["labels row 0", "expected only 0 and 1"]),
+            ({"labels": np.arange(30) / 2}, ["labels row 1", "expected a class index"]),
             ({"image": np.where(np.arange(30)[:, None] == 4, np.nan, np.ones((30, 4)))},
-             ["image_features row 4", "NaN or infinity"]),
+             ["image row 4", "NaN, infinity"]),
             ({"text": np.where(np.arange(30)[:, None] == 9, -np.inf, np.ones((30, 4)))},
-             ["text_features row 9", "NaN or infinity"]),
+             ["text row 9", "NaN, infinity"]),
             ({"text": np.ones((31, 4))}, ["image is [30, 4] and text is [31, 4]"]),
         ],
         ids=["label rows", "label values", "label shape", "nan", "-inf", "rows"],

@@ -214,7 +214,7 @@ class TestRefused:
         [
             ("--like=5", "no item of the index has the id 5"),
             ("--image=nowhere.jpg", "image nowhere.jpg cannot be read (No such file or dir"),
-            (f"--image={__file__}", "is no JPEG, PNG, GIF, BMP, WebP or TIFF"),
+            (f"--image={__file__}", "is no JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC or AVIF"),
         ],
     )
     def test_the_only_query_has_no_code(self, search, flag, message):
@@ -282,6 +282,8 @@ class TestRefused:
         assert outcome.code == 0
         assert json.loads(outcome.out)
         assert f"note: 'the {word} of xyzzy': unknown: xyzzy" in outcome.err
+        outcome = search(f"--text=“{word.upper()}”,XYZZY’s", "--json")
+        assert (outcome.code, outcome.err.split("unknown: ")[1]) == (0, "xyzzy\n")
 
     def test_a_broken_row_of_queries(self, search, tmp_path):
         (tmp_path / "q.csv").write_text("text,image\nred,a.jpg\n")

@@ -71,17 +71,17 @@ def plain(text):
 
 
 def folded(text):
-    """Characters as NFKC_Casefold has them, decomposed; apostrophes are one, TM and SM spaces."""
-    text = "".join(c for c in text if not invisible(c))
-    text = unicodedata.normalize("NFD", text)
-    while True:
+    """NFKD, case folding, no invisible characters; apostrophes are one, TM and SM spaces."""
+    text = unicodedata.normalize("NFD", "".join(c for c in text if not invisible(c)))
+    before = None
+    while text != before:
+        before = text
         for c in APOSTROPHES[2:]:
             text = text.replace(c, "'")
-        new = text.replace("\u2122", " ").replace("\u2120", " ").casefold()
-        new = "".join(c for c in unicodedata.normalize("NFKD", new) if not invisible(c))
-        if new == text:
-            return text
-        text = new
+        text = text.replace("\u2122", " ").replace("\u2120", " ")
+        text = unicodedata.normalize("NFKD", text).casefold()
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not invisible(c))
+    return text
 
 
 def kind(c):

@@ -379,8 +379,37 @@ def test_few_unknown_words_are_compared_with_the_vocabulary(exported, monkeypatc
         found = text.unknown_words(" ".join(words))
         assert list(found) == words
         assert list(found.values()) == [["boat"]] * 5 + [[], []]
-    assert text.unknown_words("Beech!") == {"Beech!": ["beach"]}
+    assert text.unknown_words("Beech!") == {"beech": ["beach"]}
     assert compared == [*words[:5], "beech"]
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "unknown"),
+    [
+        ("dog,BEACH;red/boat", 4, {}),
+        ("the dog’s <b>boat</b>&nbsp;“red”", 3, {}),
+        ("ＤＯＧ dog\u00adgrass", 1, {"doggrass": ["grass"]}),
+        ("dog,beech’s:Boats", 1, {"beech": ["beach"], "boats": ["boat"]}),
+        ("犬が", 0, {"犬が": []}),
+        ("don’t", 0, {"don't": []}),
+        ("dog don’t", 1, {}),
+        ("dog \ud800boat", 2, {}),
+        ("!?", 0, {}),
+    ],
+)
+def test_words_are_those_of_the_graph(exported, text, known, unknown):
+    encoder = Encoder(exported[0], "text")
+    assert encoder.known_words([text]) == [known]
+    assert encoder.unknown_words(text) == unknown
+    assert encoder.encode([text]).shape == (1, BITS // 8)
+    if not known:
+        with pytest.raises(ValueError, match="has no word of the vocabulary of 5 words; unknown: "):
+            encoder.check_words([text])
+
+
+def test_the_rule_of_words_is_part_of_the_fingerprint(small):
+    bags = [BagOfWords(WORDS, rule) for rule in ("words", "tags", "lower")]
+    assert len({export._fingerprint({kind: [] for kind in KINDS}, bag) for bag in bags}) == 3
 
 
 def test_whole_model_with_covariance_branches(tmp_path):

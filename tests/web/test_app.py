@@ -192,8 +192,11 @@ class TestSearch:
         assert [u["word"] for u in answer["unknown"]] == [wrong]
         assert word in answer["unknown"][0]["near"]
 
-    def test_unknown_words_beside_known_ones(self, client, encoders):
-        text = f"the {known_word(encoders)} of xyzzyq"
+    @pytest.mark.parametrize(
+        "text", ["the {} of xyzzyq", "“{}”,XYZZYQ’s", "<b>{}</b>&nbsp;Ｘyzzyq", "#{}/xyz\u00adzyq"]
+    )
+    def test_unknown_words_beside_known_ones(self, client, encoders, text):
+        text = text.format(known_word(encoders))
         answer = client.get("/api/search", params={"text": text}).json()
         assert len(answer["results"]) == 24
         assert answer["unknown"] == [{"word": "xyzzyq", "near": []}]
