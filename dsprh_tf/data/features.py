@@ -125,7 +125,11 @@ class _Part:
         self.notes: list[str] = []
         image, text = (self._vectors(arrays[role]) for role in ("image", "text"))
         if image.rows != text.rows:
-            if image.columns != text.columns:
+            # As many columns may be as many pairs, or vectors of one length, as CLIP's are: the
+            # labels tell.
+            shape = arrays["labels"].shape if "labels" in arrays else ()
+            rows = {image.rows, text.rows}
+            if image.columns != text.columns or image.columns not in shape or rows & set(shape):
                 raise ValueError(
                     f"{path}: {image.array.name} is {list(image.shape)} and {text.array.name} is "
                     f"{list(text.shape)}, expected as many rows in both, one for each pair"

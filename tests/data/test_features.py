@@ -243,6 +243,19 @@ def test_a_column_for_each_pair(tmp_path, name, write):
     assert "labels is 2 x 6, read as 6 x 2: transposed" in data.notes[2]
 
 
+@pytest.mark.parametrize("labels", [{}, {"labels": LABELS}, {"labels": np.arange(6) % 2},
+                                    {"labels": np.ones((4, 6))}])  # fmt: skip
+@pytest.mark.parametrize(("name", "write"), [("f.npz", write_npz), ("f.mat", write_hdf5)])
+def test_vectors_of_one_length_are_not_transposed(tmp_path, name, write, labels):
+    """A pair more in one of two networks' vectors of one length, as CLIP's are."""
+    write(tmp_path / name, image=IMAGE, text=np.vstack([IMAGE, IMAGE[:1]]), **labels)
+    refused(tmp_path / name, r"image is \[6, 4\] and text is \[7, 4\]")
+
+
+def test_columns_of_pairs_without_labels_are_refused(tmp_path):
+    refused(write_npz(tmp_path / "f.npz", image=IMAGE.T, text=TEXT.T), r"text is \[3, 6\]")
+
+
 def test_sparse_labels_beside_full_vectors(tmp_path):
     """MATLAB 7.3 holds them as a group, which is no array."""
     path = write_mat73(tmp_path / "f.mat", **{**ALL, "labels": CSR(LABELS)})
