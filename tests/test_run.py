@@ -177,6 +177,12 @@ def test_runs_of_version_0_1_export_as_before(before, tmp_path):
         np.testing.assert_array_equal(old.encode(items), new.encode(items))
 
 
+def test_an_export_of_version_0_1_splits_words_as_before(before):
+    text = Encoder(before / "export" / "images", "text")
+    np.testing.assert_array_equal(text.known_words(["red,dog", "Red dog!", "Ｒed"]), [0, 2, 0])
+    assert list(text.unknown_words("red,dog Red Zebra!")) == ["red,dog", "Zebra!"]
+
+
 def test_a_run_of_version_0_1_goes_on(before, tmp_path, capsys):
     shutil.copytree(before / "runs" / "features", tmp_path / "run")
     recorded = json.loads((tmp_path / "run" / "flags.json").read_text())
