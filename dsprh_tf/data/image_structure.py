@@ -131,7 +131,7 @@ def has_all_scans(file: BinaryIO) -> bool:
 
 
 def image_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height that the header of a JPEG, PNG, GIF or BMP announces, or None."""
+    """Width and height that the header of a JPEG, PNG, GIF, BMP or WebP announces, or None."""
     head = _read(file, 0, _HEAD_BYTES)
 
     def number(at: int, size: int, order) -> int:
@@ -150,6 +150,13 @@ def image_size(file: BinaryIO) -> tuple[int, int] | None:
             int.from_bytes(head[at : at + 4], "little", signed=True) for at in (18, 22)
         )
         return abs(width), abs(height)
+    if head[:4] == b"RIFF" and head[8:15] == b"WEBPVP8":
+        if head[15:16] == b"X":
+            return 1 + number(24, 3, "little"), 1 + number(27, 3, "little")
+        if head[15:16] == b"L":
+            packed = number(21, 4, "little")
+            return 1 + packed % 2**14, 1 + (packed >> 14) % 2**14
+        return number(26, 2, "little") % 2**14, number(28, 2, "little") % 2**14
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import os
 import stat
@@ -14,7 +15,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import pyarrow as pa
 from tqdm import tqdm
 
-from dsprh_tf.data.images import PROBLEM_FIX, image_bytes, png_bytes
+from dsprh_tf.data.decoder_lines import DecoderLines
+from dsprh_tf.data.images import PROBLEM_FIX, png_bytes, problem_line, served_image
 from dsprh_tf.index.code_folder import CodeWriter, part_schema
 from dsprh_tf.index.sources import Item, Source
 
@@ -22,6 +24,7 @@ BATCH = {"image": 32, "text": 512}
 _READERS = 4
 _ENCODERS = 2  # one decodes while the other is in the network
 _READ_AHEAD = 4  # batches of files in memory
+_NAMED = 100  # damaged images, at most: each costs its batch twice more
 _PART_SECONDS = 30  # between two writes: a process that is killed loses no more
 
 
@@ -34,6 +37,8 @@ class _Row:
     modified: int | None = None
     sha256: bytes | None = None
     content: bytes | str = b""
+    several: bool = False
+    remark: str | None = None
     code: bytes | None = None
     problem: str | None = None
 
@@ -53,6 +58,8 @@ class Summary:
         count: number of items with a code at the end.
         skipped: items without a code, {"item": path or text, "problem": reason}.
         seconds: duration of encoding.
+        several: number of images that were encoded by the first of several frames or pages.
+        damaged: a line on each image that was encoded though a decoder complained of it.
     """
 
     encoded: int
@@ -61,6 +68,8 @@ class Summary:
     count: int
     skipped: list[dict]
     seconds: float
+    several: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 def encode_source(
@@ -101,47 +110,52 @@ def encode_source(
     part_size -= part_size % batch_size
     todo = [item for item in source.items if not writer.has(item)]
     read = _read_image if source.modality == "image" else _read_text
-    encode = _encode_images if source.modality == "image" else _encode_texts
     start = time.perf_counter()
-    bar = tqdm(total=len(todo), desc="encoding", unit=source.modality, smoothing=0.1)
-    reading, encoding = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(_ENCODERS)
-    part: list[_Row] = []
-    encoded, written = 0, time.monotonic()
+    with DecoderLines(live=True) as lines:
+        images = _ImageEncoding(encoder, lines)
+        encode = images if source.modality == "image" else functools.partial(_encode_texts, encoder)
+        bar = tqdm(total=len(todo), desc="encoding", unit=source.modality, smoothing=0.1)
+        reading, encoding = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(_ENCODERS)
+        part: list[_Row] = []
+        encoded, several, damaged, written = 0, 0, [], time.monotonic()
 
-    def write():
-        nonlocal part, written
-        # Handed over first, so that rows whose writing fails or is interrupted are not written
-        # once more on the way out.
-        rows, part = part, []
-        if rows:
-            writer.write_part(_table(rows, source.modality, writer.bits))
-        written = time.monotonic()
+        def write():
+            nonlocal part, written
+            # Handed over first, so that rows whose writing fails or is interrupted are not written
+            # once more on the way out.
+            rows, part = part, []
+            if rows:
+                writer.write_part(_table(rows, source.modality, writer.bits))
+            written = time.monotonic()
 
-    try:
-        rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
-        batches = _ahead(
-            encoding, lambda b: encode(encoder, b), _batched(rows, batch_size), _ENCODERS + 1
-        )
-        for batch in batches:
-            bad = next((row for row in batch if row.problem), None)
-            if bad is not None and on_bad == "error":
-                raise ValueError(f"{source.path} {bad.problem}" if bad.item.row else bad.problem)
-            part += batch
-            encoded += sum(row.problem is None for row in batch)
-            if len(part) >= part_size or time.monotonic() - written >= _PART_SECONDS:
-                write()
-            bar.update(len(batch))
-    finally:
         try:
-            write()
+            rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
+            batches = _ahead(encoding, encode, _batched(rows, batch_size), _ENCODERS + 1)
+            for batch in batches:
+                bad = next((row for row in batch if row.problem), None)
+                if bad is not None and on_bad == "error":
+                    problem = f"{source.path} {bad.problem}" if bad.item.row else bad.problem
+                    skip = ", or leave it out with --on_bad_text=skip"
+                    raise ValueError(f"{problem}{skip if source.modality == 'text' else ''}")
+                part += batch
+                good = [row for row in batch if row.problem is None]
+                encoded += len(good)
+                several += sum(row.several for row in good)
+                damaged += [row.remark for row in good if row.remark]
+                if len(part) >= part_size or time.monotonic() - written >= _PART_SECONDS:
+                    write()
+                bar.update(len(batch))
         finally:
-            bar.close()
-            for pool in (reading, encoding):
-                pool.shutdown(cancel_futures=True)
+            try:
+                write()
+            finally:
+                bar.close()
+                for pool in (reading, encoding):
+                    pool.shutdown(cancel_futures=True)
     seconds = time.perf_counter() - start
     count, skipped, gone = writer.finish([item.id for item in source.items])
     known = len(source.items) - len(todo)
-    return Summary(encoded, known, gone, count, skipped, seconds)
+    return Summary(encoded, known, gone, count, skipped, seconds, several, tuple(damaged))
 
 
 def _ahead(pool: Executor, function: Callable, values: Iterable, ahead: int) -> Iterator:
@@ -181,10 +195,10 @@ def _read_image(item: Item) -> _Row:
             row.modified = os.fstat(file.fileno()).st_mtime_ns
             content = file.read()
         row.size, row.sha256 = len(content), hashlib.sha256(content).digest()
-        row.content = image_bytes(item.content, content)
-    except FileNotFoundError:
-        row.fail(f"image {item.content} does not exist; {PROBLEM_FIX}")
-    except (OSError, ValueError) as error:
+        row.content, row.several = served_image(item.content, content)
+    except OSError as error:
+        row.fail(problem_line(item.content, error))
+    except ValueError as error:
         row.fail(error)
     return row
 
@@ -194,34 +208,68 @@ def _read_text(item: Item) -> _Row:
     return _Row(item, len(content), None, hashlib.sha256(content).digest(), item.content)
 
 
-def _encode_images(encoder, batch: list[_Row]) -> list[_Row]:
-    good = [row for row in batch if row.problem is None]
-    try:
-        _encode(encoder, good)
-    except ValueError:
-        # One image is at fault, perhaps because TensorFlow cannot read it though Pillow can.
-        for row in good:
-            try:
-                _encode(encoder, [row])
-            except ValueError:
+class _ImageEncoding:
+    """Encodes batches of images, in several threads; notes which of them are damaged.
+
+    Args:
+        encoder: an `Encoder` of images.
+        lines: what decoders write meanwhile; they do not say about which image.
+    """
+
+    def __init__(self, encoder, lines: DecoderLines):
+        self._encoder, self._lines = encoder, lines
+        self._named = 0
+
+    def __call__(self, batch: list[_Row]) -> list[_Row]:
+        """The batch, with codes, problems and remarks."""
+        before = len(self._lines.so_far())
+        good = [row for row in batch if row.problem is None]
+        try:
+            _encode(self._encoder, good)
+        except ValueError:
+            # One image is at fault, perhaps because TensorFlow cannot read it though Pillow can.
+            for row in good:
                 try:
-                    row.content = png_bytes(row.item.content)
-                    _encode(encoder, [row])
-                except ValueError as error:
-                    row.fail(error)
-        # Once more, so that the codes are those of a batch without the bad images.
-        _encode(encoder, [row for row in good if row.problem is None])
-    for row in batch:
-        row.content = b""
-    return batch
+                    _encode(self._encoder, [row])
+                except ValueError:
+                    try:
+                        row.content = png_bytes(row.item.content)
+                        _encode(self._encoder, [row])
+                    except ValueError as error:
+                        row.fail(error)
+            # Once more, so that the codes are those of a batch without the bad images.
+            good = [row for row in good if row.problem is None]
+            _encode(self._encoder, good)
+        if len(self._lines.so_far()) > before:
+            for row in good:
+                self._remark(row)
+        for row in batch:
+            row.content = b""
+        return batch
+
+    def _remark(self, row: _Row) -> None:
+        """Notes what a decoder writes about an image, if it does so each time.
+
+        Another thread may decode a damaged image at the same time, but hardly twice.
+        """
+        if self._named >= _NAMED:
+            return
+        first, second = (self._said_of(row) for _ in range(2))
+        if said := [line for line in first if line in second]:
+            row.remark = f"image {row.item.content}: {said[0]}"
+            self._named += 1
+
+    def _said_of(self, row: _Row) -> list[str]:
+        before = len(self._lines.so_far())
+        self._encoder.encode([row.content], 1)
+        return self._lines.so_far()[before:]
 
 
 def _encode_texts(encoder, batch: list[_Row]) -> list[_Row]:
     for row, known in zip(batch, encoder.known_words([row.content for row in batch])):
         if not known:
             row.fail(
-                f"text {row.content[:60]!r} has no word of the vocabulary; give it other words, or "
-                "leave it out with --on_bad_text=skip"
+                f"text {row.content[:60]!r} has no word of the vocabulary; give it other words"
             )
     _encode(encoder, [row for row in batch if row.problem is None])
     return batch

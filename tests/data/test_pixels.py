@@ -609,9 +609,17 @@ def test_the_second_reader_has_the_same_limits():
             checked_bytes(bytes(content), "it", max_pixels=limit)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
-def test_size_by_the_header(kind):
-    assert image_structure.image_size(io.BytesIO(encoded(RGB, kind))) == RGB.size
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(encoded(RGB, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")),
+        encoded(RGB, "JPEG", progressive=True, exif=exif(6)),
+        encoded(RGB, "WEBP", lossless=True),
+        encoded(RGB, "WEBP", exif=exif(6)),
+    ],
+)
+def test_size_by_the_header(content):
+    assert image_structure.image_size(io.BytesIO(content)) == RGB.size
 
 
 def test_a_saved_graph_has_the_same_rules(tmp_path):
@@ -641,5 +649,5 @@ def test_damaged_files_are_read_alike_or_refused(count):
     """`python tests/fuzz/pixels.py` has many more."""
     counts, faults = fuzz.campaign(count, seed=count)
     assert not faults
-    for kind, found in counts.items():
-        assert found["equal"] >= 5 and found["both refuse"] >= 5, kind
+    for kind, found in counts.items():  # not every TensorFlow reads WebP
+        assert found["both refuse"] >= 5 and found["equal"] + found["converted"] >= 5, kind

@@ -2,9 +2,9 @@
 
     python tests/fuzz/pixels.py --count=10000 --seed=0
 
-Changes headers of JPEG, PNG, GIF and BMP files, and now and then their data, and prints a table of
-how often the readers agree. A file that the graph refuses may be read by `load_image`: programs
-hand the graph its pixels as a PNG. The exit code is 1 where the graph reads a file that
+Changes headers of JPEG, PNG, GIF, BMP and WebP files, and now and then their data, and prints a
+table of how often the readers agree. A file that the graph refuses may be read by `load_image`:
+programs hand the graph its pixels as a PNG. The exit code is 1 where the graph reads a file that
 `load_image` refuses, or reads other pixels; such files are saved under --out.
 """
 
@@ -71,6 +71,14 @@ def _seeds() -> dict[str, list[bytes]]:
             encoded(palette, "GIF", save_all=True, append_images=[turned.quantize(9)]),
         ],
         "BMP": [encoded(image, "BMP") for image in (rgb, alpha, grey, palette)],
+        "WEBP": [
+            encoded(rgb, "WEBP"),
+            encoded(rgb, "WEBP", lossless=True),
+            encoded(alpha, "WEBP"),
+            encoded(rgb, "WEBP", exif=exif(6)),
+            encoded(rgb, "WEBP", exif=exif(3), icc_profile=b"abc", xmp=b"<x/>"),
+            encoded(rgb, "WEBP", save_all=True, append_images=[turned]),
+        ],
     }
 
 
@@ -166,7 +174,7 @@ def changed(rng: random.Random, kind: str, content: bytes) -> bytes:
     elif kind == "PNG":
         content = _changed_png(rng, content)
     else:
-        content = _changed_bytes(rng, content, 60 if kind == "BMP" else rng.choice((30, 900)))
+        content = _changed_bytes(rng, content, rng.choice((30, 900)) if kind == "GIF" else 60)
     chance = rng.random()
     if chance < 0.08:
         return content[: -rng.randint(1, 40)]

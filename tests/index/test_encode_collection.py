@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from helpers import png_header
 from index_helpers import HashEncoder, assert_same_folders, write_album, write_image
+from PIL import Image
 
 from dsprh_tf.data.images import image_bytes
 from dsprh_tf.index import encode_collection
@@ -254,6 +255,72 @@ class TestResumed:
         with pytest.raises(ValueError, match="being written by another process"):
             run(album, whole)
         del writer
+
+
+class TestImages:
+    class Complaining(HashEncoder):
+        """As libjpeg does within TensorFlow: it says nothing of the file."""
+
+        def encode(self, items, batch_size):
+            for item in items:
+                if b"damaged" in item:
+                    os.write(2, b"Corrupt JPEG data: premature end of data segment\n")
+            return super().encode(items, batch_size)
+
+    def test_damaged_ones_are_named_and_the_decoders_own_lines_are_not_shown(
+        self, album, tmp_path, capfd
+    ):
+        paths = [album / "a" / "03.jpg", album / "b" / "16.jpg"]
+        for number, path in enumerate(paths):
+            write_image(path, number, comment=b"damaged")
+        done = run(album, tmp_path / "codes", self.Complaining())
+        assert done.damaged == tuple(
+            f"image {path}: Corrupt JPEG data: premature end of data segment" for path in paths
+        )
+        assert (done.count, done.skipped) == (23, [])
+        assert "Corrupt" not in capfd.readouterr().err
+        run(album, tmp_path / "plain")  # codes are those of whole batches
+        assert_same_folders(tmp_path / "codes", tmp_path / "plain")
+
+    def test_not_all_of_many_damaged_ones_are_named(self, album, tmp_path, monkeypatch):
+        for i in range(9):
+            write_image(album / "c" / f"{i}.jpg", i, comment=b"damaged")
+        monkeypatch.setattr(encode_collection, "_NAMED", 5)
+        done = run(album, tmp_path / "codes", self.Complaining())
+        assert (len(done.damaged), done.count) == (5, 30)
+
+    def test_kinds_of_phones_and_animations(self, album, tmp_path):
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        for kind in ("HEIF", "AVIF", "GIF", "WEBP", "TIFF", "PNG"):
+            several = {"save_all": True, "append_images": [Image.new("RGB", (9, 9), "red")]}
+            options = {} if kind == "HEIF" else several
+            image = Image.new("RGB", (9, 9), "blue")
+            image.save(album / "a" / f"x.{kind[:4].lower()}", kind, **options)
+        shutil.copy(album / "a" / "00.jpg", album / "a" / "y.jfif")
+        encoder = HashEncoder()
+        done = run(album, tmp_path / "codes", encoder)
+        assert (done.count, done.several) == (28, 5)
+        assert all(x.startswith((b"\xff\xd8\xff", b"\x89PNG")) for x in encoder.encoded)
+
+    def test_links(self, album, tmp_path):
+        """One that leads nowhere is a bad image; one to an image is an image."""
+        (album / "a" / "there.jpg").symlink_to(album / "a" / "00.jpg")
+        (album / "a" / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+        line = r"nowhere.jpg is a link to a file that does not exist; .*--on_bad_image=skip"
+        with pytest.raises(ValueError, match=line):
+            run(album, tmp_path / "codes")
+        done = run(album, tmp_path / "codes", on_bad="skip")
+        assert (done.count, len(done.skipped)) == (22, 1)
+
+    def test_a_jpeg_without_its_end_marker(self, album, tmp_path):
+        """Old exports do not read it: they are handed its pixels."""
+        path, encoder = album / "a" / "00.jpg", HashEncoder()
+        path.write_bytes(path.read_bytes()[:-2])
+        done = run(album, tmp_path / "codes", encoder)
+        assert (done.count, sum(x.startswith(b"\x89PNG") for x in encoder.encoded)) == (21, 1)
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(ValueError, match="00.jpg is truncated"):
+            run(album, tmp_path / "other")
 
 
 class TestBad:
