@@ -102,7 +102,7 @@ def test_broken_images(program, exported, encoded, scenes_dir, tmp_path):
     assert f"{first} is truncated" in line
     outcome = program(*flags, "--on_bad_image=skip")
     assert outcome.code == 0, outcome.err
-    assert "1 skipped, all listed in" in outcome.out
+    assert "1 skipped (0.8%), all listed in" in outcome.out
     assert f"{first} is truncated" in outcome.out
     codes = CodeFolder(tmp_path / "codes").codes
     np.testing.assert_array_equal(codes[15:], CodeFolder(encoded[0]).codes[16:])

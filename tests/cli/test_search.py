@@ -197,9 +197,9 @@ class TestRefused:
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
             (["--text=dog", "--tag=nosuchtag"], "no item of the index has this --tag"),
             (["--text=dog", "--tag=a", "--tag=b"], "got --tag=a --tag=b, expected one tag per"),
-            (["--queries=nowhere.csv"], "nowhere.csv cannot be read"),
-            (["--queries=nowhere.txt"], "nowhere.txt cannot be read"),
-            (["--queries=nowhere.doc"], "is not a .csv, .parquet or .jsonl file"),
+            (["--queries=nowhere.csv"], "nowhere.csv' cannot be read"),
+            (["--queries=nowhere.txt"], "nowhere.txt' cannot be read"),
+            (["--queries=nowhere.doc"], "is not a .csv, .tsv, .jsonl or .parquet file"),
             (["--top=0"], "--top=0"),
             (["--find=sound"], "sound"),
         ],
@@ -293,10 +293,8 @@ class TestRefused:
         line = search(f"--queries={tmp_path}/q.csv").line
         assert "q.csv row 3: like is 'photo.jpg', expected the id of an item" in line
         (tmp_path / "q.csv").write_text("words\nred\n")
-        assert (
-            "row 2: expected one of text, image and like, found none"
-            in search(f"--queries={tmp_path}/q.csv").line
-        )
+        line = search(f"--queries={tmp_path}/q.csv").line
+        assert "has no column text (it has words); or image or like" in line
 
     def test_other_encoders(self, program, copy, exported, tmp_path, everything):
         shutil.copytree(exported, tmp_path / "export")

@@ -212,6 +212,8 @@ def test_server_files(exported):
         for kind in KINDS
     ]
     assert [info.pop("encoder") for info in infos] == ["image", "text"]
+    for info in infos:  # each has the checksums of its own files
+        assert "saved_model.pb" in info.pop("files")
     assert infos[0] == infos[1]
     assert (infos[0]["bits"], infos[0]["method"]) == (BITS, "dsprh")
     assert infos[0]["vocabulary_size"] == len(WORDS)
@@ -441,7 +443,7 @@ def test_encoder_of_a_missing_or_damaged_export(tmp_path):
     extra = tmp_path / "image_encoder" / "3" / "assets.extra"
     extra.mkdir()
     (extra / "encoder.json").write_text('{"bits": 16}')
-    with pytest.raises(ValueError, match="is not a complete export") as caught:
+    with pytest.raises(ValueError, match="is damaged, it has no fingerprint") as caught:
         Encoder(tmp_path, "image")
     assert "\n" not in str(caught.value)
 
