@@ -22,7 +22,8 @@ def request(dataset="coco", given=None, **more) -> Request:
 def finish(trial, out, shift=0.0, radius=(0, 1, 2)):
     """Results of a trial: MAP@50 .5, MAP .3, NDCG .2, text to image .1 more, all of it + shift."""
     record = {"format": 1, "method": trial.method, "bits": trial.bits, "dataset": "d",
-              "seed": trial.seed, "ties": "stable", "chance": 0.1, "queries": 20, "database": 100}  # fmt: skip
+              "seed": trial.seed, "ties": "stable", "chance": 0.1, "queries": 20,
+              "database": 100}  # fmt: skip
     for number, direction in enumerate(("image_to_text", "text_to_image", "image_to_image",
                                         "text_to_text")):  # fmt: skip
         add = 0.1 * number + shift
