@@ -91,10 +91,18 @@ def test_the_corpus_is_small():
     assert all(path.stat().st_size < 50_000 for path in CORPUS)
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_undamaged_samples_are_accepted(worker, name):
+    for files in worker.samples(name):
+        assert worker.judge(name, files)["verdict"] == "accepted"
+
+
 def test_a_short_campaign_finds_nothing():
     said: list[str] = []
     with engine.Campaign(0, list(TARGETS), None, said.append) as campaign:
         campaign.run(inputs=30)
     assert not said, "\n".join(said)
     for name, count in campaign.counts.items():
-        assert count.accepted and count.refused, f"{name} tells nothing apart: {count}"
+        # Of files with checksums or tight headers, next to none of so few damaged ones is whole.
+        assert count.refused, f"{name} refuses nothing: {count}"
+    assert sum(count.accepted > 0 for count in campaign.counts.values()) > len(TARGETS) / 2
