@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 
 _PACKED = 20  # most bytes of values that one byte of a file may stand for
-_SECONDS = 10  # of computing time, and one more for each 32 MiB
+_SECONDS = 4  # of computing time, and one more for each 32 MiB
 _OBJECTS = 100_000
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 CPU_SECONDS = 10.0
 WALL_SECONDS = 30.0  # for one input, on a machine that is busy with other things
+_START_SECONDS = 300.0  # for imports and valid inputs
 _POOL = 150  # inputs that gave a new answer and are changed further
 _DATE = (2020, 1, 1, 0, 0, 0)
 
@@ -44,13 +45,14 @@ class Worker:
         self._folder, self._most = folder, most
         self._errors = folder / "errors.txt"
         self._process: subprocess.Popen | None = None
+        self._warmed: set[str] = set()  # targets, in this process
         self._samples: dict[str, list[Files]] = {}
 
     def samples(self, target: str) -> list[Files]:
         """The valid inputs of a target."""
         if target not in self._samples:
             folder = self._samples_folder(target)
-            reply = self._ask({"target": target, "samples": str(folder)}, 300)
+            reply = self._ask({"target": target, "samples": str(folder)}, _START_SECONDS)
             if "count" not in reply:
                 raise RuntimeError(f"{target} has no samples: {reply['said']}")
             self._samples[target] = [mutators.read(path) for path in sorted(folder.iterdir())]
@@ -63,22 +65,27 @@ class Worker:
         """The verdict on an input."""
         self.samples(target)
         folder = self._folder / "input"
-        shutil.rmtree(folder, ignore_errors=True)
-        mutators.write(folder, files)
-        request = {
-            "target": target,
-            "input": str(folder),
-            "warm": str(self._samples_folder(target)),
-        }
+        request = {"target": target, "input": str(folder)}
         for _ in range(2):  # on a machine that is busy, once may be chance
-            cold = self._process is None
-            reply = self._ask(request, WALL_SECONDS + 120 * cold)
+            reply = self._warm(target)
+            if reply["verdict"] == "warm":
+                shutil.rmtree(folder, ignore_errors=True)
+                mutators.write(folder, files)
+                reply = self._ask(request, WALL_SECONDS)
             if reply["kind"] != "hang":
                 break
-            shutil.rmtree(folder)
-            mutators.write(folder, files)
         if reply["verdict"] == "broken":
             raise RuntimeError(f"{target}: {reply['said']}")
+        return reply
+
+    def _warm(self, target: str) -> dict:
+        """Reads the valid inputs once in each process: what is imported then counts for none."""
+        if target in self._warmed and self._process is not None:
+            return {"verdict": "warm"}
+        samples = str(self._samples_folder(target))
+        reply = self._ask({"target": target, "warm": samples}, _START_SECONDS)
+        if reply["verdict"] == "warm":
+            self._warmed.add(target)
         return reply
 
     def close(self) -> None:
@@ -116,6 +123,7 @@ class Worker:
             "CUDA_VISIBLE_DEVICES": "",
         }
         self._errors.write_bytes(b"")
+        self._warmed = set()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fuzz.worker", str(self._errors), str(self._most)],
             stdin=subprocess.PIPE,

@@ -3,8 +3,9 @@
     python -m fuzz.worker ERRORS SECONDS
 
 It answers lines of JSON on stdin with lines of JSON on stdout: {"target", "samples": folder} writes
-the valid inputs of a target, {"target", "input": folder} reads one and returns a verdict. What any
-library prints goes to the file ERRORS; an input that takes more than SECONDS of CPU is a fault.
+the valid inputs of a target, {"target", "warm": folder} reads them without a verdict, and
+{"target", "input": folder} reads one and returns a verdict. What any library prints goes to the
+file ERRORS; an input that takes more than SECONDS of CPU is a fault.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def main() -> None:
     # As programs have it.
     logging.set_verbosity("error")
     python_logging.getLogger("tensorflow").setLevel("ERROR")
-    watch, warm = Watch(), set()
+    watch = Watch()
     for line in requests:
         request = json.loads(line)
         target = ALL[request["target"]]
@@ -190,14 +191,14 @@ def main() -> None:
                 for number, files in enumerate(target.samples()):
                     mutators.write(folder / str(number), files)
                 reply = {"count": number + 1}
+            elif "warm" in request:
+                _unlimited()
+                copy = Path(request["warm"]).with_name("warm")
+                for sample in sorted(Path(request["warm"]).iterdir()):
+                    shutil.rmtree(copy, ignore_errors=True)
+                    target.read(shutil.copytree(sample, copy))
+                reply = {"verdict": "warm", "kind": ""}
             else:
-                if target.name not in warm:
-                    _unlimited()
-                    copy = Path(request["input"]).with_name("warm")
-                    for sample in sorted(Path(request["warm"]).iterdir()):
-                        shutil.rmtree(copy, ignore_errors=True)
-                        target.read(shutil.copytree(sample, copy))
-                    warm.add(target.name)
                 _limit_memory()
                 reply = judge(target, Path(request["input"]), watch, errors, float(sys.argv[2]))
         except Exception:
