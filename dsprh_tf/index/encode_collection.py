@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -218,7 +219,7 @@ class _ImageEncoding:
 
     def __init__(self, encoder, lines: DecoderLines):
         self._encoder, self._lines = encoder, lines
-        self._named = 0
+        self._named, self._naming = 0, threading.Lock()
 
     def __call__(self, batch: list[_Row]) -> list[_Row]:
         """The batch, with codes, problems and remarks."""
@@ -241,8 +242,9 @@ class _ImageEncoding:
             good = [row for row in good if row.problem is None]
             _encode(self._encoder, good)
         if len(self._lines.so_far()) > before:
-            for row in good:
-                self._remark(row)
+            with self._naming:
+                for row in good:
+                    self._remark(row)
         for row in batch:
             row.content = b""
         return batch
