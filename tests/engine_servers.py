@@ -68,8 +68,21 @@ class Server:
     def options(self) -> dict:
         return {}
 
+    def listens(self) -> bool:
+        """Whether anybody answers at the port."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
     def start(self) -> None:
         end = time.monotonic() + 60
+        # Two Milvus Lite share a port without a word (SO_REUSEPORT), and clients reach either.
+        while self.listens():
+            if self.process is None:
+                self.port = free_port()
+            elif time.monotonic() > end:
+                raise RuntimeError(f"another server listens at port {self.port}")
+            time.sleep(0.1)
         while True:
             with open(self.folder / "log", "ab") as log:
                 self.process = subprocess.Popen(
@@ -153,9 +166,7 @@ class Milvus(Server):
         return {"env": {**os.environ, "LD_LIBRARY_PATH": str(self.lib)}}
 
     def is_ready(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
+        return self.listens()
 
     def address(self, name: str, timeout: float = 60) -> str:
         return f"milvus://127.0.0.1:{self.port}/{name}?timeout={timeout:g}"

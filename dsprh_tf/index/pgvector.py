@@ -69,6 +69,7 @@ class PgvectorIndex(Database):
         super().__init__(_address(location), write)
         self._connection: psycopg.Connection = None
         self._close: weakref.finalize | None = None
+        self._hung_up = False  # whether the last call was ended by `_hang_up`
         self._names = tuple(self.address.options["table"].split("."))
         self._table = sql.Identifier(*self._names)
         self._about_table = sql.Identifier(*self._names[:-1], "dsprh_indexes")
@@ -184,6 +185,7 @@ class PgvectorIndex(Database):
 
         A broken connection is opened anew, so that a page outlives a restart of its database.
         """
+        self._hung_up = False
         timer = threading.Timer(self.address.timeout + _GRACE, self._hang_up)
         timer.daemon = True
         shown, limit = self.address.shown, f"{self.address.timeout:g}"
@@ -205,7 +207,7 @@ class PgvectorIndex(Database):
         except psycopg.DataError as error:
             raise ValueError(f"{shown} cannot hold a value: {_line(error)}") from error
         except psycopg.OperationalError as error:
-            silent = f", silent for {limit} s" if timer.finished.is_set() else ""
+            silent = f", silent for {limit} s" if self._hung_up else ""
             raise OSError(
                 f"{shown}: no connection to the database ({_line(error)}{silent}): start it, or "
                 "check the address"
@@ -216,6 +218,7 @@ class PgvectorIndex(Database):
             timer.cancel()
 
     def _hang_up(self) -> None:
+        self._hung_up = True  # before the connection breaks, which the other thread sees at once
         with contextlib.suppress(OSError, psycopg.Error):
             copy = socket.socket(fileno=os.dup(self._connection.fileno()))
             copy.shutdown(socket.SHUT_RDWR)
