@@ -78,6 +78,12 @@ class RunFolder:
             self._compare(self.settings(), settings)
             return True
         for name in _BEGINNING:
+            if (self / name).is_dir():
+                raise ValueError(
+                    f"{self / name} is a folder, expected a file of a run: move it away, or give "
+                    "another --run_dir"
+                )
+        for name in _BEGINNING:
             (self / name).unlink(missing_ok=True)
         write_json(
             self / "versions.json",

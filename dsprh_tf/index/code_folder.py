@@ -136,8 +136,6 @@ class CodeWriter:
             self._compare(_about(self.path))
         elif (self._parts / "about.json").exists():
             self._compare(read_json(self._parts / "about.json", "give --overwrite"))
-        self._parts.mkdir(exist_ok=True)
-        write_json(self._parts / "about.json", self.about)
         self._known = {}
         for table in self._tables(["id", "path", "text", "size", "modified", "tags"]):
             names = pc.coalesce(table["path"], table["text"])
@@ -145,6 +143,9 @@ class CodeWriter:
                 table["id"], names, table["size"], table["modified"], table["tags"]
             ))):  # fmt: skip
                 self._known[number] = _state(*state)
+        # Once all that is there could be read: damaged parts are left as they are.
+        self._parts.mkdir(exist_ok=True)
+        write_json(self._parts / "about.json", self.about)
 
     def has(self, item: Item) -> bool:
         """Whether an item was encoded, or skipped, and has not changed since."""

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsprh_tf.codes import check_bits
 from dsprh_tf.data.files import file_sha256, sync, write_json
 from dsprh_tf.data.npy_files import map_npy
 from dsprh_tf.index.faiss_kinds import KINDS
@@ -99,8 +100,7 @@ def _check(content: dict) -> None:
             raise ValueError(f"{name[:40]} is {str(share)[:40]!r}")
     if content["kind"] not in KINDS:
         raise ValueError(f"kind is {content['kind'][:40]!r}, expected one of {', '.join(KINDS)}")
-    if content["bits"] < 8 or content["bits"] % 8:
-        raise ValueError(f"bits is {content['bits']}")
+    check_bits(content["bits"])
     for kind, entry in content["files"].items():
         match = _NAMES.fullmatch(entry["name"])
         whole = type(entry["size"]) is int and isinstance(entry["sha256"], str)
