@@ -119,7 +119,10 @@ class Program:
     def _parse(self, arguments: Sequence[str]) -> None:
         _check_flag_files(arguments)
         self._flags.unparse_flags()  # a former call in the same process
-        rest = self._flags([sys.argv[0], *arguments])[1:]
+        try:
+            rest = self._flags([sys.argv[0], *arguments])[1:]
+        except RecursionError as error:
+            raise ValueError("got a flag with an endless name, expected --flag=value") from error
         if rest:
             raise ValueError(f"got {rest[0]!r}, expected only --flag=value")
         names = (a.lstrip("-").split("=")[0] for a in arguments if a.startswith("-"))

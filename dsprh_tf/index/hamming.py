@@ -151,6 +151,9 @@ class HammingIndex:
         index._codes = folder.load_array(files["codes"], np.uint8)
         index._ids = folder.load_array(files["ids"], np.int64)
         index._items = Items(files["items"])
+        lengths = {len(index._codes), len(index._ids), len(index._items), rows}
+        if len(lengths) > 1 or index._codes.shape[1:] != (index.bits // 8,):
+            raise ValueError(f"the files in {path} do not fit together: {_AGAIN}")
         index._removed = np.zeros(rows, bool)
         if "removed" in files:
             removed = folder.load_array(files["removed"], np.int64)
@@ -159,7 +162,6 @@ class HammingIndex:
             index._removed[removed] = True
         index._files, index._changed = content["files"], set()
         index._recall = content.get("recall")
-        lengths = {len(index._codes), len(index._ids), len(index._items), rows}
         if "engine" in files and "distinct" not in files and write:
             # Of an older version, over rows instead of distinct codes: the next commit builds it.
             index._outdated, index._changed = True, {"engine", "distinct"}
@@ -167,8 +169,6 @@ class HammingIndex:
             engine = faiss_kinds.read(index.kind, files["engine"], not write)
             built, table = content["built_rows"], files.get("distinct")
             index._approximate = ApproximateSearch.read(index.kind, engine, table, rows, built)
-        if len(lengths) > 1 or index._codes.shape[1:] != (index.bits // 8,):
-            raise ValueError(f"the files in {path} do not fit together: {_AGAIN}")
         index._forget()
         return index
 

@@ -121,7 +121,8 @@ def judge(target, folder: Path, watch: Watch, errors: Path, most: float) -> dict
         verdict, said, at = "refused", str(error), _at(error)
         if type(error) is not ValueError:
             verdict, kind = "fault", f"leaked {type(error).__name__}"
-        elif not said.strip() or not any(n in said for n in (folder.name, *_names(folder))):
+        # A list may name images anywhere.
+        elif not any(n in said for n in ("image /", folder.name, *_names(folder))):
             verdict, kind = "fault", "names no file"
         elif any(isinstance(e, MemoryError) for e in _chain(error)):
             verdict, kind = "fault", "memory"
