@@ -94,9 +94,10 @@ def run_postgres(codes, items, query) -> None:
             with server.connect() as connection:
                 connection.execute("VACUUM sized")
                 parts = connection.execute(
-                    "SELECT a.amname, sum(pg_relation_size(i.indexrelid)) FROM pg_index i "
-                    "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-                    "WHERE i.indrelid = 'sized'::regclass GROUP BY 1 ORDER BY 1"
+                    "SELECT t.relname || ' ' || a.amname, sum(pg_relation_size(i.indexrelid)) "
+                    "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+                    "JOIN pg_am a ON a.oid = c.relam JOIN pg_class t ON t.oid = i.indrelid "
+                    "WHERE t.relname IN ('sized', 'dsprh_codes_sized') GROUP BY 1 ORDER BY 1"
                 ).fetchall()
             stats = open_index(place).stats()
             indexes = {f"index {name}": int(value) for name, value in parts}

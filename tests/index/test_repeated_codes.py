@@ -62,7 +62,7 @@ def assert_own_items_found(codes: np.ndarray, kind: str, most_equal: int = 10) -
     lambda: shuffled(equal(200), random_codes(5000)),
     lambda: shuffled(near(4000, 3), random_codes(300)),
     lambda: shuffled(near(4000, 3, 128), random_codes(300, 128)),
-    lambda: random_codes(6000, 16),
+    lambda: random_codes(3000, 16),
     lambda: np.repeat(random_codes(1, 8), 3000, axis=0),
 ], ids=["20000-equal", "12000-titles", "40-of-each", "200-equal", "near-64", "near-128", "16-bits",
         "all-equal"])  # fmt: skip
@@ -105,7 +105,7 @@ def test_results_fill_with_all_items_of_a_code(kind):
     assert (index.search(equal(1), 10).distances[0, 0]) > 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["flat", *APPROXIMATE])
 def test_random_changes(kind, seed, tmp_path, monkeypatch):
     monkeypatch.setattr(faiss_kinds, "SMALLEST", 60)
@@ -118,18 +118,18 @@ def test_random_changes(kind, seed, tmp_path, monkeypatch):
         return HammingIndex.load(tmp_path / "index", write=True)
 
     index = HammingIndex.create(tmp_path / "index", 64, "abc", kind)
-    random_walk(index, reopen, rng, steps=12, rows=120, exact=kind == "flat")
+    random_walk(index, reopen, rng, steps=10, rows=70, exact=kind == "flat")
 
 
-def test_memory_falls_where_codes_repeat(kind, tmp_path):
+def test_memory_falls_where_codes_repeat(tmp_path):
     sizes = {}
-    for name, codes in (("repeated", np.repeat(random_codes(1500), 10, axis=0)),
-                        ("different", random_codes(15_000))):  # fmt: skip
-        index = HammingIndex(64, kind)
+    for name, codes in (("repeated", np.repeat(random_codes(1100), 3, axis=0)),
+                        ("different", random_codes(3300))):  # fmt: skip
+        index = HammingIndex(64, "hnsw")
         index.add(codes)
         index.save(tmp_path / name)
         sizes[name] = index.stats()["bytes of engine"] + index.stats()["bytes of distinct"]
-    assert sizes["repeated"] < sizes["different"] / (2 if kind == "hnsw" else 1)
+    assert sizes["repeated"] < sizes["different"] / 2
 
 
 class TestFormerFormat:
