@@ -2,7 +2,7 @@
 
     python benchmarks/index_speed.py --items=1000000 --bits=128
 
-Random codes, which are the worst case of any search. Both search the same codes in turn, round by
+Random codes; `index_repeats.py` has harder ones. Both search the same codes in turn, round by
 round, so that a busy machine slows both; the figure that counts is the ratio, the median over
 rounds. Targets: at most 1.10 times FAISS's time, a load of 10^6 items within 1 s with all checksums
 compared, and at most 64 bytes per item for ids and items tables, beside paths and codes.
