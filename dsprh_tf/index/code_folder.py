@@ -317,7 +317,10 @@ def _problem(about: dict) -> str | None:
     bits, skipped, files = about["bits"], about["skipped"], about["files"]
     if type(bits) is not int or bits < 8 or bits % 8:
         return f"bits is {str(bits)[:40]}"
-    if not isinstance(about["fingerprint"], str) or about["modality"] not in ("image", "text"):
+    fingerprint = about["fingerprint"]
+    # JSON can spell half a character, which cannot be written again.
+    written = isinstance(fingerprint, str) and fingerprint.encode("utf-8", "replace").decode()
+    if written != fingerprint or about["modality"] not in ("image", "text"):
         return "fingerprint or modality is something else"
     if not isinstance(skipped, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("problem"), str) for entry in skipped

@@ -101,6 +101,7 @@ def _check(content: dict) -> None:
     if content["kind"] not in KINDS:
         raise ValueError(f"kind is {content['kind'][:40]!r}, expected one of {', '.join(KINDS)}")
     check_bits(content["bits"])
+    str(content["fingerprint"]).encode("utf-8")  # half a character cannot be written again
     for kind, entry in content["files"].items():
         match = _NAMES.fullmatch(entry["name"])
         whole = type(entry["size"]) is int and isinstance(entry["sha256"], str)
