@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from dsprh_tf.evaluation.encode_pairs import near_map
+from dsprh_tf.evaluation.encode_pairs import Side, near_map
 from dsprh_tf.evaluation.results import Results, read_results, results_record, write_results
 from dsprh_tf.evaluation.retrieval import Encoded, evaluate_directions, evaluate_own_items
 from dsprh_tf.methods import baselines
@@ -153,9 +153,8 @@ class BaselineRun:
         query, database = encode(split.query), encode(split.database)
         if labels is None:
             results = evaluate_own_items(query, database)
-            results["neighbour_map"] = near_map(
-                encode, data.source, split.query, split.database, lambda items: images, s.seed
-            )
+            sides = Side(split.query, query.take), Side(split.database, database.take)
+            results["neighbour_map"] = near_map(*sides, data.source, lambda items: images, s.seed)
         else:
             results = evaluate_directions(query, database)
         return results_record(self.baseline, s.bits, s.dataset, s.seed, results)

@@ -16,7 +16,7 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import read_json, write_json
 from dsprh_tf.data.images import image_bytes
 from dsprh_tf.data.splits import Split
-from dsprh_tf.evaluation.encode_pairs import PairEncoder, near_map, validation_map
+from dsprh_tf.evaluation.encode_pairs import PairEncoder, Side, near_map, validation_map
 from dsprh_tf.evaluation.results import Results, results_record, write_results
 from dsprh_tf.evaluation.retrieval import evaluate_directions, evaluate_own_items
 from dsprh_tf.methods.base import image_rate
@@ -304,9 +304,8 @@ class Run:
         database = encode(split.database, "encoding database")
         if query.labels is None:
             results = evaluate_own_items(query, database, ties)
-            results["neighbour_map"] = near_map(
-                encode, self.data.source, split.query, split.database, features, s.seed
-            )
+            sides = Side(split.query, query.take), Side(split.database, database.take)
+            results["neighbour_map"] = near_map(*sides, self.data.source, features, s.seed)
         else:
             results = evaluate_directions(query, database, ties=ties)
         score = None

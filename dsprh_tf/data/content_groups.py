@@ -6,18 +6,15 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dsprh_tf.data import mat_files
 from dsprh_tf.data.files import file_sha256
 from dsprh_tf.data.images import load_image
+from dsprh_tf.data.threads import by_threads
 
-_THREADS = 8
-_AT_ONCE = 64  # files per task
 _BLOCK = 4096  # bytes; headers at the beginning are equal in many files, so none is read there
 _DIGEST = 16  # bytes
 
@@ -43,7 +40,7 @@ def equal_files(paths: Iterable[str]) -> np.ndarray:
     marks: dict[str, tuple[Hashable, ...]] = dict.fromkeys(names, ())
     left = names
     for marks_of in (_sizes, _blocks, _contents):
-        for name, value in zip(left, _by_threads(marks_of, left)):
+        for name, value in zip(left, by_threads(marks_of, left, "comparing images", "file")):
             marks[name] += (value,)
         counts = Counter(marks[name] for name in left)
         left = [name for name in left if counts[marks[name]] > 1]
@@ -62,19 +59,6 @@ def first_rows(marks: Sequence[Hashable]) -> np.ndarray:
     """The first row with the same mark, for each row: int64 [N]."""
     first: dict[Hashable, int] = {}
     return np.array([first.setdefault(mark, row) for row, mark in enumerate(marks)], np.int64)
-
-
-def _by_threads(
-    marks_of: Callable[[Sequence[str]], list[Hashable]], paths: Sequence[str]
-) -> list[Hashable]:
-    tasks = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
-    found: list[Hashable] = []
-    bar = tqdm(total=len(paths), desc="comparing images", unit="file", delay=2, leave=False)
-    with ThreadPoolExecutor(_THREADS) as pool, bar:
-        for marks in pool.map(marks_of, tasks):
-            found += marks
-            bar.update(len(marks))
-    return found
 
 
 def _sizes(paths: Sequence[str]) -> list[Hashable]:

@@ -12,17 +12,15 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dsprh_tf.data import image_kinds, image_reader, mat_files
-from dsprh_tf.data.image_reader import MAX_PIXELS, MAX_SIDE  # noqa: F401 - for others
+from dsprh_tf.data.image_reader import MAX_PIXELS
+from dsprh_tf.data.threads import by_threads
 
-_THREADS = 8
 _QUALITY = 82  # of JPEG files made here
 PROBLEM_FIX = "restore the file, or leave it out with --on_bad_image=skip"
 
@@ -204,18 +202,11 @@ def check_images(
     """
     if on_bad not in ("error", "skip"):
         raise ValueError(f"on_bad_image is {on_bad!r}, expected 'error' or 'skip'")
-    labels = [None] * len(paths) if where is None else where
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(
-            tqdm(
-                pool.map(_check, paths, labels),
-                total=len(paths),
-                desc="checking images",
-                unit="file",
-                delay=2,  # seconds: short checks pass without a bar
-                leave=False,
-            )
-        )
+
+    def check(block: Sequence[int]) -> list[tuple[str | None, bool]]:
+        return [_check(paths[row], None if where is None else where[row]) for row in block]
+
+    found = by_threads(check, range(len(paths)), "checking images", "file")
     problems = [problem for problem, _ in found if problem is not None]
     if problems and on_bad == "error":
         more = f" ({len(problems) - 1:,} more files are bad)" if len(problems) > 1 else ""

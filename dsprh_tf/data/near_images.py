@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dsprh_tf import codes
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.images import load_small
 from dsprh_tf.data.splits import Split
+from dsprh_tf.data.threads import by_threads
 
 # An image is seen as 16 rows of 17 grey values. Its code says of each but the last whether its
 # right neighbour is brighter: 256 bits. Two images look alike when both values below hold. Of
@@ -29,8 +28,6 @@ LIMIT = 25_000
 _WIDTH, _HEIGHT = 17, 16
 _BITS = _HEIGHT * (_WIDTH - 1)
 _SIDE = 32  # pixels that an image is reduced to first: JPEG decoders do that at little cost
-_THREADS = 8
-_AT_ONCE = 64  # images per task
 _BLOCK = 512  # queries whose distances are in memory at once
 
 
@@ -79,13 +76,11 @@ def near_notes(dataset: PairDataset, split: Split, limit: int = LIMIT) -> list[s
 
 def grey_grids(paths: Sequence[str]) -> np.ndarray:
     """Each image as a few grey values: uint8 [N, 272], 0 where it cannot be read."""
-    tasks = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
-    found: list[np.ndarray] = []
-    bar = tqdm(total=len(paths), desc="looking for copies", unit="image", delay=2, leave=False)
-    with ThreadPoolExecutor(_THREADS) as pool, bar:
-        for grids in pool.map(lambda task: [_grey_grid(path) for path in task], tasks):
-            found += grids
-            bar.update(len(grids))
+
+    def grids_of(block: Sequence[str]) -> list[np.ndarray]:
+        return [_grey_grid(path) for path in block]
+
+    found = by_threads(grids_of, paths, "looking for copies", "image")
     return np.array(found, np.uint8).reshape(len(paths), _HEIGHT * _WIDTH)
 
 

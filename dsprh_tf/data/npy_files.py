@@ -6,7 +6,6 @@ header declares, whatever the file holds; and arrays of objects are pickles, whi
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import warnings
@@ -16,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from dsprh_tf.data.arrays.stored import explained
 from dsprh_tf.data.files import require_regular
 
 _PACKED = 200  # most bytes that one byte of an archive may stand for, beyond `_SMALL`
@@ -43,22 +43,14 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_npy(path: str | os.PathLike) -> np.ndarray:
-    """The array of a .npy file.
+def map_npy(path: str | os.PathLike) -> np.ndarray:
+    """The array of a .npy file, memory-mapped for reading.
 
     Raises:
         ValueError: it is missing, no file, of another kind, truncated, or holds Python objects.
     """
     require_regular(path)
-    with _explained(path), open(path, "rb") as stream:
-        header = _header(stream, os.fstat(stream.fileno()).st_size)
-        return _read(header, stream)
-
-
-def map_npy(path: str | os.PathLike) -> np.ndarray:
-    """As `read_npy`, memory-mapped for reading."""
-    require_regular(path)
-    with _explained(path), open(path, "rb") as stream:
+    with explained(os.fspath(path)), open(path, "rb") as stream:
         header = _header(stream, os.fstat(stream.fileno()).st_size)
         if not header.nbytes:
             return _read(header, stream)
@@ -67,9 +59,9 @@ def map_npy(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name, in the file's order; raises as `read_npy`."""
+    """The arrays of an .npz file by name, in the file's order; raises as `map_npy`."""
     require_regular(path)
-    with _explained(path), open(path, "rb") as raw, zipfile.ZipFile(raw) as archive:
+    with explained(os.fspath(path)), open(path, "rb") as raw, zipfile.ZipFile(raw) as archive:
         return dict(_members(archive))
 
 
@@ -148,13 +140,3 @@ def _read(header: Header, stream: IO[bytes]) -> np.ndarray:
         at += count
     order: Any = "F" if header.fortran else "C"
     return content.view(header.dtype).reshape(header.shape, order=order)
-
-
-@contextlib.contextmanager
-def _explained(path) -> Iterator[None]:
-    """Turns whatever NumPy and zipfile raise into a `ValueError` that names the file."""
-    try:
-        yield
-    except Exception as error:
-        cause = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{path} cannot be read ({cause})") from error

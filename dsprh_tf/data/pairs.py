@@ -191,7 +191,8 @@ class _Pairs:
         """uint8 [N, L], the labels' names and notes; None where no row has a label."""
         found = read_labels(self.label_cells, lambda i: self.where(self._row_numbers[i]))
         if not found.names:
-            return None, (), [*found.notes, "no labels: training works, evaluation needs them"]
+            note = "no labels: training works, and results tell how queries find their own texts"
+            return None, (), [*found.notes, note]
         column = {name: index for index, name in enumerate(found.names)}
         labels = np.zeros((len(self.rows), len(column)), np.uint8)
         for pair, names in zip(self._pair_of_row, found.lists):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -60,11 +61,22 @@ class PairEncoder:
         )
 
 
+class Side(NamedTuple):
+    """The pairs of one side of `near_map`.
+
+    Attributes:
+        items: int64 [n], their indices.
+        encoded: positions among them, int64 [m] -> their codes or embeddings.
+    """
+
+    items: np.ndarray
+    encoded: Callable[[np.ndarray], Encoded]
+
+
 def near_map(
-    encode: Callable[[np.ndarray], Encoded],
+    query: Side,
+    database: Side,
     source: PairSource,
-    queries: np.ndarray,
-    database: np.ndarray,
     image_features: Callable[[np.ndarray], np.ndarray],
     seed: int,
 ) -> float:
@@ -74,21 +86,27 @@ def near_map(
     search at most 5,000.
 
     Args:
-        encode: encodes the pairs at some indices.
+        query: the pairs that search.
+        database: the pairs that are searched.
         source: has their texts' features.
-        queries: int64 indices.
-        database: int64 indices.
         image_features: items -> [N, D_I] with their features by the untouched backbone filled in.
         seed: of the draw of pairs.
     """
     rng = np.random.default_rng(seed)
-    drawn = (queries, _QUERIES), (database, _DATABASE)
-    parts = [np.sort(rng.permutation(items)[:most]) for items, most in drawn]
+    sides = (query, _QUERIES), (database, _DATABASE)
+    drawn = [np.sort(rng.permutation(len(side.items))[:most]) for side, most in sides]
+    parts = [side.items[rows] for (side, _), rows in zip(sides, drawn)]
     images = image_features(np.concatenate(parts))
-    query, others = ((images[rows], source.text_features(rows)) for rows in parts)
-    return neighbour_map(encode(parts[0]), encode(parts[1]), nearest_by_features(query, others))
+    searching, searched = ((images[rows], source.text_features(rows)) for rows in parts)
+    near = nearest_by_features(searching, searched)
+    return neighbour_map(query.encoded(drawn[0]), database.encoded(drawn[1]), near)
 
 
 def validation_map(encode: PairEncoder, split: Split, image_features, seed: int) -> float:
     """`near_map` of validation pairs that search training pairs; no labels, no test queries."""
-    return near_map(encode, encode.source, split.validation, split.train, image_features, seed)
+
+    def side(items: np.ndarray) -> Side:
+        return Side(items, lambda rows: encode(items[rows]))
+
+    query, database = side(split.validation), side(split.train)
+    return near_map(query, database, encode.source, image_features, seed)

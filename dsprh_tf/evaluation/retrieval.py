@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ CROSS_MODAL = DIRECTIONS[:2]
 """The two directions between modalities."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Encoded:
     """Codes or embeddings of both modalities of the same items, with their labels.
 
@@ -34,6 +35,12 @@ class Encoded:
     labels: np.ndarray | None
     image_within: np.ndarray | None = None
     text_within: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Encoded:
+        """Some of the items: int64 [m], their rows."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        taken: dict[str, Any] = {name: v if v is None else v[rows] for name, v in values}
+        return dataclasses.replace(self, **taken)
 
     def side(self, modality: str, within: bool = False) -> np.ndarray:
         """Codes or embeddings of one modality.

@@ -16,7 +16,7 @@ from dsprh_tf.data.files import text_encoding
 from dsprh_tf.data.images import MAX_PIXELS, checked_bytes
 from dsprh_tf.data.manifest import Manifest
 from dsprh_tf.index.interface import Index
-from dsprh_tf.index.items import is_id
+from dsprh_tf.index.items import id_of
 from dsprh_tf.index.location import check_encoders
 
 KINDS = ("text", "image", "like")
@@ -76,7 +76,7 @@ def read_queries(
             )
         for value in values[found[0]]:
             if found[0] == "like":
-                check_id(value, f"{where}: like is {value!r}")
+                value = str(id_of(value, f"{where}: like is {value!r}"))
             elif found[0] == "image":
                 value = os.path.join(path.parent, cells.file_name(path.parent, value))
             queries.append(Query(found[0], value))
@@ -98,12 +98,6 @@ def _text_queries(path: Path, note: Callable[[str], None]) -> list[Query]:
                 f"{cells.MAX_TEXT:,}; shorten it"
             )
     return [Query("text", text) for text in lines if text.strip()]
-
-
-def check_id(value: str, given: str) -> None:
-    """Refuses a value that is not the id of an item; `given` is the subject of the error line."""
-    if not is_id(value):
-        raise ValueError(f"{given}, expected the id of an item, a whole number below 2^63")
 
 
 class Encoded(NamedTuple):

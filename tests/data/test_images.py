@@ -6,7 +6,8 @@ import pytest
 from helpers import png_header
 from PIL import Image
 
-from dsprh_tf.data.images import MAX_SIDE, check_images, checked_bytes, image_bytes, load_image
+from dsprh_tf.data.image_reader import MAX_SIDE
+from dsprh_tf.data.images import check_images, checked_bytes, image_bytes, load_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

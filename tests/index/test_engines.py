@@ -102,6 +102,24 @@ def build(place, codes, items, kind="flat"):
     return index
 
 
+def at_once(write, values):
+    """Calls `write` with each value, each in a thread of its own; none may fail."""
+    errors = []
+
+    def call(value):
+        try:
+            write(value)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
 def let_go(index):
     """An index in a folder has one writer at a time."""
     if hasattr(index, "_lock"):
@@ -683,22 +701,12 @@ class TestPostgres:
         place = new_place(servers("pgvector"))
         create_index(place, 64, "abc")
         codes, items = random_codes(3000, 64), image_items(3000)
-        errors = []
 
         def write(order):
-            try:
-                index = open_index(place, write=True)
-                index.add(codes[order], items.take(pa.array(order)))
-            except Exception as error:
-                errors.append(error)
+            index = open_index(place, write=True)
+            index.add(codes[order], items.take(pa.array(order)))
 
-        orders = [np.arange(3000), np.arange(3000)[::-1], np.arange(1000, 2000)]
-        threads = [threading.Thread(target=write, args=(order,)) for order in orders]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
+        at_once(write, [np.arange(3000), np.arange(3000)[::-1], np.arange(1000, 2000)])
         index = open_index(place)
         np.testing.assert_array_equal(index.ids_where(), 10 * np.arange(3000))
         np.testing.assert_array_equal(index.codes_of(10 * np.arange(3000)), codes)
@@ -782,26 +790,17 @@ class TestPostgres:
         place = new_place(server)
         codes = random_codes(40, 64)
         build(place, codes, 1000 + np.arange(40), "hnsw")
-        errors = []
 
         def write(number):
-            try:
-                index = open_index(place, write=True)
-                rng = np.random.default_rng(number)
-                for _ in range(12):
-                    ids = 10 * rng.permutation(30) + number
-                    index.add(codes[rng.integers(0, 40, 30)], ids)
-                    index.remove(ids[: rng.integers(31)])
-                    index.commit()
-            except Exception as error:
-                errors.append(error)
+            index = open_index(place, write=True)
+            rng = np.random.default_rng(number)
+            for _ in range(12):
+                ids = 10 * rng.permutation(30) + number
+                index.add(codes[rng.integers(0, 40, 30)], ids)
+                index.remove(ids[: rng.integers(31)])
+                index.commit()
 
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
+        at_once(write, range(4))
         index = open_index(place)
         name = index._names[-1]
         with server.connect() as other:

@@ -11,10 +11,10 @@ from helpers import png_header
 from index_helpers import HashEncoder, image_items, random_codes, write_image
 
 from dsprh_tf.index.hamming import HammingIndex
+from dsprh_tf.index.items import id_of
 from dsprh_tf.index.queries import (
     Encoded,
     Query,
-    check_id,
     encode_image,
     encode_queries,
     query_codes,
@@ -184,6 +184,6 @@ def test_files(tmp_path):
 
 
 def test_ids():
-    check_id("12", "--like=12")
+    assert id_of("12", "--like=12") == 12
     with pytest.raises(ValueError, match="--like=x, expected the id of an item"):
-        check_id("x", "--like=x")
+        id_of("x", "--like=x")

@@ -83,18 +83,13 @@ def understand(array: np.ndarray, name: str, where: Callable[[int], str]) -> Lab
     elif array.ndim == 1:
         read = _classes(array, name, where)
     else:
-        read = _multi_hot(array, name, where)
+        read = multi_hot(array, name, where)
     empty = int(np.sum(~read.matrix.any(axis=1))) if count else 0
     if empty:
         read.notes.append(
             f"{empty:,} of {count:,} pairs have no label, so nothing is relevant to them"
         )
     return read
-
-
-def multi_hot(array: np.ndarray, name: str, where: Callable[[int], str]) -> LabelMatrix:
-    """Columns of 0 and 1 (or -1 and 1), of labels or of tags; arguments as in `understand`."""
-    return _multi_hot(array, name, where)
 
 
 def _names(array: np.ndarray, where: Callable[[int], str]) -> LabelMatrix:
@@ -140,7 +135,17 @@ def _classes(array: np.ndarray, name: str, where: Callable[[int], str]) -> Label
     return LabelMatrix(matrix, names, [note + (", -1 as no label" if none else "")])
 
 
-def _multi_hot(array: np.ndarray, name: str, where: Callable[[int], str]) -> LabelMatrix:
+def multi_hot(array: np.ndarray, name: str, where: Callable[[int], str]) -> LabelMatrix:
+    """Columns of 0 and 1 (or -1 and 1), of labels or of tags.
+
+    Args:
+        array: [N, K] of numbers.
+        name: as in `understand`.
+        where: as in `understand`.
+
+    Raises:
+        ValueError: it holds something else.
+    """
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{where(0)} is of type {array.dtype}, expected numbers 0 and 1; {_FIX}")
     names = tuple(map(str, range(array.shape[1])))
