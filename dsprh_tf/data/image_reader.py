@@ -167,11 +167,7 @@ def _whole(file: BinaryIO, max_pixels: int) -> BinaryIO:
     """
     if not _starts_with(file, structure.JPEG_MARK) or structure.has_end(file):
         return file
-    content = content_of(file)
-    if (
-        content.endswith(structure.END_OF_IMAGE[:1]) and len(content) > 3
-    ):  # the first half of the marker
-        content = content[:-1]
+    content = structure.without_filling(content_of(file))
     first = None
     for tail in structure.TAILS:
         ended = io.BytesIO(content + tail + structure.END_OF_IMAGE)

@@ -41,6 +41,10 @@ SEQUENTIAL = (0xC0, 0xC1, 0xC3)  # frames in which a scan holds its components e
 _CODES = bytes(range(0xA5, 0xE5))
 TAILS = (b"", bytes(64), _CODES + b"".join(bytes([0xFF, 0xD0 + i]) + _CODES for i in range(8)))
 
+# A download that broke off can keep its full length, filled with zeros or FF. A longer run of these
+# at the end of a JPEG is no data: a scan's last bits are ones, and FF in it is followed by 00.
+LONGEST_RUN = 4
+
 
 def orientation(file: BinaryIO) -> int:
     """The EXIF orientation of a JPEG, PNG or WebP file, 1 to 8; 1 for any other.
@@ -110,6 +114,17 @@ def has_end(file: BinaryIO) -> bool:
     scan = _jpeg_segment(file, "scan")
     # In the data of a scan FF is followed by 00; further up there may be a thumbnail's marker.
     return scan > 0 and END_OF_IMAGE in _read(file, scan, size)
+
+
+def without_filling(content: bytes) -> bytes:
+    """A JPEG without an end marker, less what fills the place of its end.
+
+    Zeros and FF would be read as the data that are missing. One FF is the half of the marker.
+    """
+    data = content.rstrip(b"\0\xff")
+    if len(content) - len(data) > LONGEST_RUN:
+        return data
+    return content.removesuffix(END_OF_IMAGE[:1])
 
 
 def has_all_scans(file: BinaryIO) -> bool:

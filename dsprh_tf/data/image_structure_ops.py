@@ -115,6 +115,15 @@ def has_end(content: tf.Tensor) -> tf.Tensor:
     return tf.cond(ends(content), lambda: True, search)
 
 
+def without_filling(content: tf.Tensor) -> tf.Tensor:
+    """`image_structure.without_filling` of a JPEG (scalar string), scalar string."""
+    raw = tf.cast(tf.io.decode_raw(content, tf.uint8), tf.int32)
+    size = tf.size(raw)
+    end = 1 + tf.reduce_max(tf.where((raw > 0) & (raw < 255), tf.range(size), -1))
+    half = tf.cast(tf.equal(raw[-1], 255), tf.int32)
+    return _part(content, 0, tf.where(size - end > structure.LONGEST_RUN, end, size - half))
+
+
 def has_all_scans(content: tf.Tensor) -> tf.Tensor:
     """`image_structure.has_all_scans` of a JPEG (scalar string), bool scalar."""
     frame, scan = _jpeg_segment(content, "frame"), _jpeg_segment(content, "scan")

@@ -35,11 +35,7 @@ def _decode_open_jpeg(content: tf.Tensor) -> tf.Tensor:
 
     Nothing is missing if the pixels are the same whatever follows.
     """
-    size = tf.strings.length(content)
-    half = tf.equal(tf.strings.substr(content, size - 1, 1), structure.END_OF_IMAGE[:1]) & (
-        size > 3
-    )
-    content = tf.strings.substr(content, 0, size - tf.cast(half, tf.int32))
+    content = ops.without_filling(content)
     tails = [tail + structure.END_OF_IMAGE for tail in structure.TAILS]
     first, *others = [_decode_jpeg(tf.strings.join([content, tail])) for tail in tails]
     same = [tf.reduce_all(tf.equal(first, other)) for other in others]
@@ -86,7 +82,8 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
     dropped), the first frame of GIF, and BMP without a palette are read too. The orientation is
     applied as `image_structure` defines it.
 
-    A JPEG without an end marker is read if nothing else is missing.
+    A JPEG without an end marker is read if nothing else is missing; zeros or FF in the place of its
+    end are no data.
 
     Args:
         image_bytes: scalar string, the content of an image file.

@@ -252,7 +252,9 @@ ENDED = {
 
 
 @pytest.mark.parametrize("name", ENDED)
-@pytest.mark.parametrize("tail", [b"", b"\xff", b"\0" * 100, b"a camera's own data" * 9])
+@pytest.mark.parametrize(
+    "tail", [b"", b"\xff", b"\0" * 3, b"\0" * 100, b"\xff" * 100, b"a camera's own data" * 9]
+)
 def test_a_jpeg_may_lack_its_end_marker(name, tail, tmp_path, read_twice):
     content = ENDED[name]
     found = read_twice(without_end(content) + tail)
@@ -287,6 +289,19 @@ def test_no_cut_is_taken_for_whole(name):
     for cut in range(2, len(jpeg_segments(whole)[1])):
         with pytest.raises(Exception, match="truncated|broken|no JPEG|cannot identify"):
             image_reader.read(io.BytesIO(whole[:-cut]))
+
+
+@pytest.mark.parametrize("name", ["baseline", "progressive", "restart markers"])
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\xff\0"])
+def test_a_jpeg_that_was_filled_up_is_bad_on_both_sides(name, filling):
+    """A download that broke off often keeps the length of the whole, or is padded to a block."""
+    whole = without_end(ENDED[name])
+    scan = len(jpeg_segments(whole)[1])
+    for cut in (2, 7, scan // 3, scan - 9):
+        content = whole[:-cut] + filling * max(5, cut + 2)
+        assert read_by_graph(content) is None, cut
+        with pytest.raises(ValueError, match="it (is truncated|cannot be read)"):
+            checked_bytes(content, "it")
 
 
 def test_a_progressive_jpeg_without_its_last_scans_is_bad():

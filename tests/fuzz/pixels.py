@@ -180,6 +180,9 @@ def changed(rng: random.Random, kind: str, content: bytes) -> bytes:
         return content[: -rng.randint(1, 40)]
     if chance < 0.1:
         return content[: rng.randrange(len(content))]
+    if chance < 0.12:
+        cut = rng.randint(1, 40)
+        return content[:-cut] + rng.choice((b"\0", b"\xff", b"\xff\0")) * rng.randint(1, cut + 9)
     return content + rng.randbytes(rng.randint(1, 40)) if chance < 0.14 else content
 
 
