@@ -185,7 +185,12 @@ class Run:
         with strategy.scope():
             model = self._compiled(strategy)
             checkpoints = Checkpoints(
-                model, chief.path, s.max_to_keep, not worker, self.folder.drop_previous
+                model,
+                chief.path,
+                s.max_to_keep,
+                not worker,
+                self.folder.drop_previous,
+                each=workers > 1,
             )
         if workers > 1 and self.data.has_images:
             # All workers must read a strategy's variables together, but each has its own cache.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dsprh_tf.data import unicode_table
+from dsprh_tf.data import unicode_table, word_forms
 from dsprh_tf.data.files import read_json, write_json
 from dsprh_tf.data.unicode_words import spaced_tags, spaced_words
 
@@ -65,19 +65,27 @@ class BagOfWords:
             tags with spaces between, which may hold punctuation ("c++"): see
             `unicode_words.spaced_words` and `spaced_tags`. Vocabularies of earlier versions have
             Keras' "lower_and_strip_punctuation" or "lower".
+        forms: other forms of words, which count in their columns: form -> word. Only with
+            "words" or "tags".
 
     Attributes:
         vocabulary: the D_T words, composed (NFC).
+        forms: as given, composed.
         size: D_T.
         notes: printable lines on what `fit` found.
         layer: what an export must track, with the lookup table.
 
     Raises:
         ValueError: no word; a word that occurs twice; a word that no text can contain (because of
-            a space, or of punctuation, which splits words).
+            a space, or of punctuation, which splits words); a form of what is no word.
     """
 
-    def __init__(self, vocabulary: Sequence[str], standardize: str = "words"):
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        standardize: str = "words",
+        forms: Mapping[str, str] | None = None,
+    ):
         if standardize not in STANDARDIZE:
             raise ValueError(f"standardize is {standardize!r}, expected one of {STANDARDIZE}")
         if not len(vocabulary):
@@ -93,9 +101,11 @@ class BagOfWords:
             raise ValueError(
                 f"vocabulary word {twice!r} occurs twice (case is folded); drop one of them"
             )
-        self.layer = (_KerasColumns if standardize in OLD_RULES else _Columns)(
-            self.vocabulary, standardize
-        )
+        self.forms = _checked_forms(forms or {}, self.vocabulary, standardize)
+        if standardize in OLD_RULES:
+            self.layer = _KerasColumns(self.vocabulary, standardize)
+        else:
+            self.layer = _Columns(self.vocabulary, standardize, self.forms)
         # The column of each word, in the vector of that word alone.
         own = self._blocks(self.vocabulary, lambda block, at: np.diagonal(block, offset=at))
         lost = np.flatnonzero(np.concatenate(list(own)) == 0)
@@ -112,6 +122,7 @@ class BagOfWords:
         min_pairs: int = 5,
         stop_words: bool | None = None,
         max_words: int | None = None,
+        plurals: bool = False,
     ) -> BagOfWords:
         """The bag of words of a corpus: words in at least `min_pairs` texts.
 
@@ -121,6 +132,9 @@ class BagOfWords:
             stop_words: whether English function words are left out; None if the texts are English,
                 which `ENGLISH_SHARE` decides.
             max_words: keep only so many of the most frequent words.
+            plurals: whether an English plural counts as its singular, where the texts are English;
+                the two occur in as many texts as either does. Plurals and singulars that are in no
+                text are known, too.
 
         Returns:
             Words by descending document frequency, then by the alphabet.
@@ -134,6 +148,10 @@ class BagOfWords:
         told = stop_words is not None
         stop_words = stop_words if told else english >= ENGLISH_SHARE
         left_out = STOP_WORDS if stop_words else frozenset()
+        forms, seen = {}, pairs.keys() - left_out
+        if plurals and english >= ENGLISH_SHARE:
+            forms = word_forms.folded(seen)
+            _, pairs, _ = _count(texts, forms)
         counted = [
             (-n, word) for word, n in pairs.items() if n >= min_pairs and word not in left_out
         ]
@@ -144,7 +162,11 @@ class BagOfWords:
                 f"{' once stop words are left out' if stop_words else ''}; give more texts or "
                 "lower min_pairs"
             )
-        bag = cls(vocabulary)
+        if plurals and english >= ENGLISH_SHARE:
+            kept = set(vocabulary)
+            forms = {form: word for form, word in forms.items() if word in kept}
+            forms.update(word_forms.unseen(vocabulary, seen))
+        bag = cls(vocabulary, forms=forms)
         notes = []
         if not told:
             said = "left out" if stop_words else "kept: the texts are not English"
@@ -184,19 +206,25 @@ class BagOfWords:
         """
         fix = "write it again with BagOfWords.save"
         content = read_json(path, fix)
-        if not isinstance(content, dict) or set(content) != {"standardize", "vocabulary"}:
+        keys = {"standardize", "vocabulary"}
+        if not isinstance(content, dict) or not keys <= set(content) <= {*keys, "forms"}:
             raise ValueError(f"{path} is not a saved vocabulary; {fix}")
-        words = content["vocabulary"]
+        words, forms = content["vocabulary"], content.get("forms", {})
+        if not isinstance(forms, dict) or not all(isinstance(w, str) for w in forms.values()):
+            raise ValueError(f"{path} is not a saved vocabulary, its forms are no words; {fix}")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{path} is not a saved vocabulary, its words are no strings; {fix}")
         try:
-            return cls(words, content["standardize"])
+            return cls(words, content["standardize"], forms)
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}; {fix}") from error
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the vocabulary as JSON, atomically."""
-        write_json(path, {"standardize": self.standardize, "vocabulary": list(self.vocabulary)})
+        content: dict = {"standardize": self.standardize, "vocabulary": list(self.vocabulary)}
+        if self.forms:
+            content["forms"] = self.forms
+        write_json(path, content)
 
     @property
     def size(self) -> int:
@@ -256,11 +284,13 @@ def as_strings(texts: Sequence[str]) -> tf.Tensor:
 class _Columns(tf.Module):
     """Texts to the columns of their words, by a rule of `RULES`."""
 
-    def __init__(self, vocabulary: Sequence[str], standardize: str):
+    def __init__(self, vocabulary: Sequence[str], standardize: str, forms: Mapping[str, str]):
         super().__init__()
         self._rule, self._size = RULES[standardize], len(vocabulary)
-        words = tf.constant([unicodedata.normalize("NFD", word) for word in vocabulary])
-        columns = tf.range(self._size, dtype=tf.int64)
+        column = {word: index for index, word in enumerate(vocabulary)}
+        column.update({form: column[word] for form, word in forms.items()})
+        words = tf.constant([unicodedata.normalize("NFD", word) for word in column])
+        columns = tf.constant(list(column.values()), tf.int64)
         # Unknown words count in a column behind the last, which is not made.
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(words, columns), self._size
@@ -301,8 +331,25 @@ def _fold(words: list[str], standardize: str) -> list[str]:
     return [" ".join(found) for found in split_words(words, "tags")]
 
 
-def _count(texts) -> tuple[Counter, Counter, int]:
-    """Of each word how often it occurs and in how many texts; texts with words in pairs."""
+def _checked_forms(forms: Mapping[str, str], vocabulary, standardize: str) -> dict[str, str]:
+    """Forms and words, composed; refuses what the table of columns cannot hold."""
+    if forms and standardize in OLD_RULES:
+        raise ValueError(f"forms of words need a rule of {tuple(RULES)}, received {standardize!r}")
+    known, as_read = set(vocabulary), _fold(list(forms), standardize)
+    for (form, word), read in zip(forms.items(), as_read):
+        if word not in known or form in known or read != form:
+            raise ValueError(
+                f"{form!r} is given as a form of {word!r}, expected a word in lower case that is "
+                "not in the vocabulary, and one that is"
+            )
+    return dict(forms)
+
+
+def _count(texts, forms: Mapping[str, str] | None = None) -> tuple[Counter, Counter, int]:
+    """Of each word how often it occurs and in how many texts; texts with words in pairs.
+
+    Words are counted as those of `forms` that they are forms of.
+    """
     count: Counter[str] = Counter()
     pairs: Counter[str] = Counter()
     in_pairs = 0
@@ -312,12 +359,15 @@ def _count(texts) -> tuple[Counter, Counter, int]:
         unique = [word.decode("utf-8") for word in unique]
         names = [unicodedata.normalize("NFC", word) for word in unique]
         row = words.value_rowids().numpy()
+        paired = [unicode_table.kind_of(word[0]) == unicode_table.PAIRED for word in unique]
+        in_pairs += len(np.unique(row[np.array(paired, bool)[number]]))
+        if forms:
+            names, again = np.unique([forms.get(n, n) for n in names], return_inverse=True)
+            names, number = names.tolist(), again.reshape(-1)[number]
         # A word counts once for each text that it is in.
         once = np.unique(row * len(names) + number) % max(len(names), 1)
         for counter, numbers in ((count, number), (pairs, once)):
             counter.update(dict(zip(names, np.bincount(numbers, minlength=len(names)).tolist())))
-        paired = [unicode_table.kind_of(word[0]) == unicode_table.PAIRED for word in unique]
-        in_pairs += len(np.unique(row[np.array(paired, bool)[number]]))
     return count, pairs, in_pairs
 
 

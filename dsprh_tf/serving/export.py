@@ -237,6 +237,8 @@ def _fingerprint(variables: dict, bag_of_words) -> str:
         digest.update("\n".join(bag_of_words.vocabulary).encode("utf-8"))
         if bag_of_words.standardize not in OLD_RULES:
             digest.update(f"\n{bag_of_words.standardize}".encode())
+        if bag_of_words.forms:
+            digest.update(f"\n{sorted(bag_of_words.forms.items())}".encode())
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last epochs, and the best one."""
+"""Checkpoints of a run: the last epoch, and the best one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,21 +18,30 @@ from dsprh_tf import compat
 from dsprh_tf.data.files import require_regular
 
 _STATE_BYTES = 2**20  # of the file that names the last checkpoint
+_LONG = 0.2  # seconds; saving that takes less is done after every epoch
+_APART = 9  # times as long as saving takes, epochs are trained before the next one is saved
 
 
 class Checkpoints:
-    """Everything that a run needs to go on, saved each epoch; the best epoch's weights kept apart.
+    """Everything that a run needs to go on; the best epoch's weights are kept apart.
 
     A frozen backbone is left out: it is made again from the run's settings. The best epoch is kept
     without the states of the optimizers, which only going on needs: a third of the size with AdamW.
+    Of a finished run nothing but the weights that count is kept.
+
+    After each epoch a run is saved, but where this takes long: then so seldom that it takes a tenth
+    of the time at most. Until then the best weights are kept in memory. An interrupted run repeats
+    the epochs that were not saved, with the same result.
 
     Args:
         model: compiled `CrossModalHashing`.
         run_dir: the run folder, of the chief for all workers of a cluster.
-        max_to_keep: number of epochs to keep.
+        max_to_keep: number of epochs to keep; if it is more than one, also of a finished run.
         chief: False for the other workers of a cluster: they must take part in saving, into a
             temporary folder, and resume from the chief's.
         saved: called each time that an epoch has been saved.
+        each: save after each epoch however long it takes, as the workers of a cluster must, which
+            do so together.
 
     Raises:
         ValueError: the folder holds checkpoints, and what says which is the last one is damaged.
@@ -44,6 +54,7 @@ class Checkpoints:
         max_to_keep: int = 1,
         chief: bool = True,
         saved: Callable[[], None] | None = None,
+        each: bool = False,
     ):
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_score = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
@@ -53,6 +64,10 @@ class Checkpoints:
         }  # fmt: skip
         parts = {**model_parts(model), **counters}
         self._weights = tf.train.Checkpoint(**parts)
+        self._counters = tf.train.Checkpoint(**counters)
+        self._variables = tf.nest.flatten(parts)
+        self._best_values: list | None = None  # those of the best epoch, until they are saved
+        self._each, self._seconds, self._last_saved = each, 0.0, time.monotonic()
         training = getattr(model, "optimizer", None) is not None
         if training:
             compat.build_optimizer(model.optimizer, model.image_variables)
@@ -66,8 +81,9 @@ class Checkpoints:
         if not chief:
             self._temporary = tempfile.TemporaryDirectory(prefix="dsprh_worker_")
             folder = Path(self._temporary.name)
+        self._folder, self._max_to_keep = folder / "checkpoints", max_to_keep
         self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(folder / "checkpoints"), max_to_keep
+            self._checkpoint, str(self._folder), max_to_keep
         )
         self._best = tf.train.CheckpointManager(self._weights, str(folder / "best"), 1)
         if training:  # alone in the folder: remove what a kill in the middle of saving left
@@ -81,10 +97,20 @@ class Checkpoints:
         """Path of the last whole checkpoint."""
         return newest(self._read_from / "checkpoints")
 
-    def resume(self) -> int:
-        """Restores the last checkpoint, if any; returns the epoch to go on with."""
-        if self.latest:
-            self._restore(self._checkpoint, self.latest)
+    def resume(self, epochs: int | None = None) -> int:
+        """Restores the last checkpoint, if any and not of the last epoch.
+
+        Args:
+            epochs: of the whole run; of one that is finished, nothing need be restored.
+
+        Returns:
+            The epoch to go on with; `epochs` for a finished run.
+        """
+        latest = self.latest
+        if latest and epochs is not None and int(latest.rsplit("-", 1)[1]) >= epochs:
+            return epochs
+        if latest:
+            self._restore(self._checkpoint, latest)
         return int(self.epoch.numpy())
 
     def restore_selected(self) -> int:
@@ -111,31 +137,61 @@ class Checkpoints:
                 "file, or train again with --overwrite"
             ) from error
 
-    def save(self, finished_epoch: int, score: float | None) -> None:
-        """Saves after an epoch (from 0); also as the best one if its score beats all before.
+    def save(self, finished_epoch: int, score: float | None, last: bool = False) -> None:
+        """Takes note of an epoch (from 0), as the best one if its score beats all before.
+
+        Args:
+            finished_epoch: its number.
+            score: of the epoch, or None where none is selected.
+            last: whether the run ends with it.
 
         Raises:
             ValueError: the disk is full or not writable; what was saved before is intact.
         """
         self.epoch.assign(finished_epoch + 1)
-        best = score is not None and score > float(self.best_score.numpy())
-        if best:
+        if score is not None and score > float(self.best_score.numpy()):
             self.best_score.assign(score)
             self.best_epoch.assign(finished_epoch)
-        last = self.latest or "none"
+            self._best_values = [variable.numpy() for variable in self._variables]
+        began = time.monotonic()
+        soon = self._seconds > _LONG and began - self._last_saved < _APART * self._seconds
+        if soon and not (last or self._each):
+            return
+        newest_before = self.latest or "none"
         try:
             # Best first: a kill between the two repeats the epoch and saves it once more.
-            if best:
-                self._best.save(checkpoint_number=finished_epoch + 1)
-            self._manager.save(checkpoint_number=finished_epoch + 1)
+            self._save_best()
+            if last and self._max_to_keep == 1:
+                kept = self._weights if self._best.latest_checkpoint is None else self._counters
+                manager = tf.train.CheckpointManager(kept, str(self._folder), 1)
+            else:
+                manager = self._manager
+            manager.save(checkpoint_number=finished_epoch + 1)
         except (tf.errors.OpError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the checkpoint of epoch {finished_epoch + 1} could not be written ({reason}): "
-                f"free some disk space and start again to resume; the last good one is {last}"
+                "free some disk space and start again to resume; the last good one is "
+                f"{newest_before}"
             ) from error
+        self._last_saved = time.monotonic()
+        self._seconds = self._last_saved - began
         if self._saved is not None:
             self._saved()
+
+    def _save_best(self) -> None:
+        """Saves the weights of the best epoch, if they are newer than those on disk."""
+        if self._best_values is None:
+            return
+        now = [variable.numpy() for variable in self._variables]
+        try:
+            for variable, value in zip(self._variables, self._best_values):
+                variable.assign(value)
+            self._best.save(checkpoint_number=int(self.epoch.numpy()))
+        finally:
+            for variable, value in zip(self._variables, now):
+                variable.assign(value)
+        self._best_values = None
 
 
 def model_parts(model) -> dict:

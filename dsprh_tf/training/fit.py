@@ -75,12 +75,13 @@ class _ProgressBar(keras.callbacks.Callback):
 
 
 class _SaveEpoch(keras.callbacks.Callback):
-    def __init__(self, checkpoints: Checkpoints):
+    def __init__(self, checkpoints: Checkpoints, epochs: int):
         super().__init__()
-        self._checkpoints = checkpoints
+        self._checkpoints, self._epochs = checkpoints, epochs
 
     def on_epoch_end(self, epoch, logs=None):
-        self._checkpoints.save(epoch, logs.get("selection_score"))
+        last = epoch + 1 == self._epochs
+        self._checkpoints.save(epoch, logs.get("selection_score"), last)
 
 
 def fit(
@@ -117,7 +118,7 @@ def fit(
     Raises:
         ValueError: a loss that is not finite, a checkpoint that cannot be written.
     """
-    first = checkpoints.resume()
+    first = checkpoints.resume(epochs)
     if first >= epochs:
         return first
     strategy = (
@@ -140,7 +141,7 @@ def fit(
     progress = _ProgressBar(epochs, steps, first, together)
     callbacks = [_StopOnNonFinite(checkpoints), progress]
     callbacks += [monitor] if monitor is not None else []
-    callbacks.append(_SaveEpoch(checkpoints))
+    callbacks.append(_SaveEpoch(checkpoints, epochs))
     try:
         model.fit(
             batches,

@@ -153,6 +153,37 @@ class TestSelection:
         keys = [name for name, _ in tf.train.list_variables(str(tmp_path / "best" / "ckpt-1"))]
         assert keys and not any("optimizer" in key for key in keys)
 
+    def test_where_saving_takes_long_epochs_wait(self, tiny_backbone, tmp_path, monkeypatch):
+        """The best of them is kept in memory until then."""
+        monkeypatch.setattr("dsprh_tf.training.checkpoints._LONG", -1)
+        monkeypatch.setattr("dsprh_tf.training.checkpoints._APART", 1e9)
+        model = make_model(tiny_backbone())
+        checkpoints = self.save(model, tmp_path, [0.1, 0.9, 0.5])
+        assert checkpoints.latest.endswith("ckpt-1")
+        assert Checkpoints(model, tmp_path).restore_selected() == 1
+        checkpoints.epoch.assign(3)
+        model.epoch_variable.assign(3.0)
+        checkpoints.save(3, 0.3, last=True)
+        assert model.epoch_variable.numpy() == 3
+        assert Checkpoints(model, tmp_path).restore_selected() == 2
+        assert model.epoch_variable.numpy() == 1
+
+    @pytest.mark.parametrize("scores", [[0.9, 0.1], [None, None]])
+    def test_a_finished_run_keeps_the_weights_that_count(self, tiny_backbone, tmp_path, scores):
+        model = make_model(tiny_backbone())
+        checkpoints = self.save(model, tmp_path, scores)
+        checkpoints.save(2, scores[1], last=True)
+        names = {
+            path.parent.name: [n for n, _ in tf.train.list_variables(str(path.with_suffix("")))]
+            for path in tmp_path.glob("*/*.index")
+        }
+        with_weights = [kind for kind, keys in names.items() if any("text" in k for k in keys)]
+        assert with_weights == (["best"] if scores[0] else ["checkpoints"])
+        assert not any("optimizer" in key for keys in names.values() for key in keys)
+        again = Checkpoints(model, tmp_path)
+        assert again.resume(3) == 3
+        assert again.restore_selected() == (1 if scores[0] else 3)
+
     def test_what_a_kill_while_saving_left_is_removed(self, tiny_backbone, tmp_path):
         model = make_model(tiny_backbone())
         self.save(model, tmp_path, [0.9])
