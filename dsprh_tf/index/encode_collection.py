@@ -273,12 +273,12 @@ def _encode_texts(encoder, batch: list[_Row]) -> list[_Row]:
             row.fail(
                 f"text {row.content[:60]!r} has no word of the vocabulary; give it other words"
             )
-    _encode(encoder, [row for row in batch if row.problem is None])
+    _encode(encoder, [row for row in batch if row.problem is None], unknown="allow")
     return batch
 
 
-def _encode(encoder, rows: list[_Row]) -> None:
-    codes = encoder.encode([row.content for row in rows], max(1, len(rows)))
+def _encode(encoder, rows: list[_Row], **options) -> None:
+    codes = encoder.encode([row.content for row in rows], max(1, len(rows)), **options)
     for row, code in zip(rows, codes):
         row.code = code.tobytes()
 

@@ -194,7 +194,7 @@ def encode_queries(
         if unknown := encoder.unknown_words(text):
             note(text, unknown)
     if known:
-        found.codes[found.good] = encoder.encode(known)
+        found.codes[found.good] = encoder.encode(known, unknown="allow")  # checked above
     return found
 
 

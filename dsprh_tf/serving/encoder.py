@@ -20,6 +20,8 @@ WORDS = "vocabulary.json"
 EXTRA = "assets.extra"
 _AGAIN = "write the export again with `dsprh export`"
 
+_SHOWN, _SHOWN_TEXT = 5, 60  # texts that an error names, and their characters
+_CHECKED = 512  # texts at once: each takes the whole vocabulary in memory
 _SUGGESTED = 5  # unknown words of a text: each costs a comparison with the whole vocabulary
 
 
@@ -70,21 +72,28 @@ class Encoder:
         self.vocabulary, self._rule = _read_words(path / EXTRA / WORDS)
         self._near = suggestions(self.vocabulary)
 
-    def encode(self, items, batch_size: int = 32) -> np.ndarray:
+    def encode(self, items, batch_size: int = 32, unknown: str = "error") -> np.ndarray:
         """Packed codes of images, texts or features.
 
         Args:
             items: list of encoded image files (bytes), list of texts (str), or float32 [n, size]
                 for an export of a features model.
             batch_size: items per step.
+            unknown: what becomes of a text without a known word: "error" refuses it, "allow" gives
+                it the code that all such texts share, which is near nothing that was asked for.
 
         Returns:
             uint8 [n, bits / 8].
 
         Raises:
-            ValueError: an item is of the wrong type or cannot be decoded; says which.
+            ValueError: an item is of the wrong type or cannot be decoded, a vector is not finite,
+                or a text has no known word; says which.
         """
+        if unknown not in ("error", "allow"):
+            raise ValueError(f"unknown is {unknown!r}, expected 'error' or 'allow'")
         items = self._checked(items)
+        if unknown == "error" and self._input == "text":
+            self._refuse_unknown(items)
         parts = [np.zeros([0, self.bits // 8], np.uint8)]
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
@@ -147,6 +156,24 @@ class Encoder:
                     f"{self.info['vocabulary_size']:,} words; {describe(self.unknown_words(text))}"
                 )
 
+    def _refuse_unknown(self, texts: list[str]) -> None:
+        """Raises a `ValueError` that names the texts without a known word, if there are any."""
+        rows: list[int] = []
+        for start in range(0, len(texts), _CHECKED):
+            known = self.known_words(texts[start : start + _CHECKED])
+            rows += (start + np.flatnonzero(known == 0)).tolist()
+        if not rows:
+            return
+        named = [f"{texts[row][:_SHOWN_TEXT]!r} (item {row})" for row in rows[:_SHOWN]]
+        more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+        has = "has" if len(rows) == 1 else "have"
+        raise ValueError(
+            f"{', '.join(named)}{more} {has} no word of the vocabulary of "
+            f"{self.info['vocabulary_size']:,} words "
+            f"({describe(self.unknown_words(texts[rows[0]]))}): give other words or leave such "
+            "texts out; unknown='allow' gives all of them the same code"
+        )
+
     def _split(self, text: str) -> dict[str, str]:
         """Words of a text -> the same as a vocabulary has them."""
         if self._rule in RULES:
@@ -157,11 +184,18 @@ class Encoder:
     def _checked(self, items):
         if self._input == "features":
             size = self._encode.structured_input_signature[1]["features"].shape[1]
-            features = np.asarray(items, np.float32)
+            with np.errstate(over="ignore"):
+                features = np.asarray(items, np.float32)
             if features.ndim != 2 or features.shape[1] != size:
                 raise ValueError(
                     f"the {self.kind} encoder takes features [n, {size}], "
                     f"received shape {list(features.shape)}"
+                )
+            finite = np.isfinite(features).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"row {int(np.argmin(finite))} (counted from 0) of the features holds NaN, "
+                    "infinity or a number beyond float32; drop or repair it"
                 )
             return features
         wanted = bytes if self._input == "image_bytes" else str

@@ -151,7 +151,7 @@ class Searcher:
             unknown = [{"word": word, "near": near} for word, near in words.items()]
             if not self._text.known_words([question.value])[0]:
                 return self._reply(unknown=unknown, message="No word of this is known.")
-            code = self._text.encode([question.value])
+            code = self._text.encode([question.value], unknown="allow")  # checked above
         elif question.kind == "like":
             own = self._rows([_number(question.value)])[0]
             query["item"] = self._with_codes([_as_result(own)])[0]
@@ -251,7 +251,7 @@ class Searcher:
         self.encode_image(blank.getvalue())
         text = next(iter(self._text.vocabulary), "a")
         self._text.unknown_words(text)
-        self._text.encode([text])
+        self._text.encode([text], unknown="allow")
         self.browse(Where(), 1)
 
     def _rows(self, ids) -> list[dict]:

@@ -31,7 +31,7 @@ class Encoder(HashEncoder):
         super().__init__()
         self.kind = kind
 
-    def encode(self, items, batch_size=32):
+    def encode(self, items, batch_size=32, unknown="error"):
         return super().encode(items, max(batch_size, len(items)))
 
     def check_words(self, texts):
