@@ -16,11 +16,12 @@ code (embedding) of its plain features there. `cca_itq` has one code for all dir
 
 Where both encoders of an embedding share a space already (CLIP, SigLIP), `shared_space` leaves CCA
 out: `float` compares the embeddings, `lsh` rotates them, both with one code in all directions, and
-`cca_itq` becomes PCA + ITQ of both modalities' embeddings. Only there is `sign` defined: one bit per
-dimension, so the code is as long as the embedding, and nothing is fitted, centred or rotated. With
-fewer or more bits it would be `lsh`, which is the sign of a random rotation, and centred. The two
-differ where embeddings have a mean far from zero, as CLIP's have: such a dimension has the same
-sign in nearly every item, and its bit tells nothing.
+`cca_itq` becomes PCA + ITQ of both modalities' embeddings.
+
+Only there is `sign` defined: one bit per dimension, so the code is as long as the embedding, and
+nothing is fitted, centred or rotated. With fewer or more bits it would be `lsh`, the signs of a
+random rotation, which is centred, too. That matters where embeddings have a mean far from zero, as
+CLIP's have: such a dimension has the same sign in nearly every item, and its bit tells nothing.
 
 All rows are divided by their l2 norm first, then centred by their modality's training mean (but
 for features compared by cosine, which are taken as they are).

@@ -35,6 +35,7 @@ class Encoder:
             `fingerprint` is the same.
         vocabulary: the words that a text encoder knows; () for others, and for exports that were
             written before it was part of them.
+        width: length of the vectors that an encoder of features takes; None for others.
 
     Args:
         export_dir: folder written by `export_encoders`.
@@ -69,6 +70,8 @@ class Encoder:
             ) from error
         if width not in (None, self.bits // 8):
             raise ValueError(f"{path} makes codes of {8 * width} bits, not {self.bits}: {_AGAIN}")
+        takes = self._encode.structured_input_signature[1][self._input]
+        self.width: int | None = takes.shape[1] if self._input == "features" else None
         self.vocabulary, self._rule = _read_words(path / EXTRA / WORDS)
         self._near = suggestions(self.vocabulary)
 
@@ -183,12 +186,11 @@ class Encoder:
 
     def _checked(self, items):
         if self._input == "features":
-            size = self._encode.structured_input_signature[1]["features"].shape[1]
             with np.errstate(over="ignore"):
                 features = np.asarray(items, np.float32)
-            if features.ndim != 2 or features.shape[1] != size:
+            if features.ndim != 2 or features.shape[1] != self.width:
                 raise ValueError(
-                    f"the {self.kind} encoder takes features [n, {size}], "
+                    f"the {self.kind} encoder takes features [n, {self.width}], "
                     f"received shape {list(features.shape)}"
                 )
             finite = np.isfinite(features).all(axis=1)
@@ -221,23 +223,29 @@ class Encoder:
             raise ValueError(f"item {row} cannot be encoded: {reason}") from error
 
 
-def load_encoder(export_dir, kind: str) -> Encoder:
-    """Exported encoder of images or texts, as a search needs it.
+def load_encoder(export_dir, kind: str, vectors: bool = False) -> Encoder:
+    """Exported encoder of images or texts, or of their vectors, as a search needs it.
 
     Args:
         export_dir: folder written by `export_encoders`.
         kind: "image" or "text".
+        vectors: whether it is to take precomputed features instead of images and texts.
 
     Raises:
-        ValueError: no folder was given, there is no such encoder, or it takes precomputed features.
+        ValueError: no folder was given, there is no such encoder, or it takes something else.
     """
     if not export_dir:
         raise ValueError("needs --export_dir=FOLDER, written by `dsprh export`")
     encoder = Encoder(export_dir, kind)
-    if encoder.info["image_size" if kind == "image" else "vocabulary_size"] is None:
+    if vectors and encoder.width is None:
         raise ValueError(
-            f"the {kind} encoder in {export_dir} takes precomputed features, not {kind}s: export a "
-            "run on images and texts"
+            f"the {kind} encoder in {export_dir} takes {kind}s, not vectors: give {kind}s, or "
+            "export a run with --dataset=features"
+        )
+    if not vectors and encoder.width is not None:
+        raise ValueError(
+            f"the {kind} encoder in {export_dir} takes precomputed features, not {kind}s: give "
+            "vectors (encode: --features, search: --vector), or export a run on images and texts"
         )
     return encoder
 

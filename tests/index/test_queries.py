@@ -26,6 +26,7 @@ class Encoder(HashEncoder):
     """An exported encoder as far as queries need it; the words "known" and "good" are known."""
 
     info = {"fingerprint": "abc"}
+    width = None
 
     def __init__(self, kind):
         super().__init__()
