@@ -210,9 +210,9 @@ class TestEncode:
 class TestSearch:
     def test_answers_are_those_of_the_codes(self, embedded):
         folder, _ = embedded
-        query, out = folder / "q.npy", search(embedded, f"--vector={embedded[0]}/q.npy", "--side=text",
-                                              "--json", "--top=5", "--tag=group2").out  # fmt: skip
-        answers = json.loads(out)
+        query = folder / "q.npy"
+        flags = [f"--vector={query}", "--side=text", "--json", "--top=5", "--tag=group2"]
+        answers = json.loads(search(embedded, *flags).out)
         assert [a["query"] for a in answers] == [{"vector": f"{query} row {i}"} for i in range(3)]
         codes = Encoder(folder / "savedmodels/clip", "text").encode(np.load(query))
         index = dsprh_tf.HammingIndex.load(folder / "indexes/clip")
@@ -252,13 +252,13 @@ class TestSearch:
     def test_what_cannot_be_searched_by_is_one_line(self, embedded, tmp_path):
         np.save(tmp_path / "q.npy", np.ones((2, 300)))
         query = f"--vector={tmp_path}/q.npy"
-        assert "q.npy is 2 x 300, expected text vectors of 512" in search(
-            embedded, query, "--side=text").line  # fmt: skip
-        assert (
-            "--vector and --side=image or --side=text go together" in search(embedded, query).line
-        )
-        assert "go together" in search(embedded, "--side=text", "--like=1004").line
-        assert "takes precomputed features, not texts" in search(embedded, "--text=a dog").line
+        for flags, message in (
+            ([query, "--side=text"], "q.npy is 2 x 300, expected text vectors of 512"),
+            ([query], "--vector and --side=image or --side=text go together"),
+            (["--side=text", "--like=1004"], "go together"),
+            (["--text=a dog"], "takes precomputed features, not texts"),
+        ):
+            assert message in search(embedded, *flags).line
         shutil.copytree(embedded[0] / "savedmodels/clip", tmp_path / "other")
         (path,) = (tmp_path / "other/text_encoder").glob("*/assets.extra/encoder.json")
         path.write_text(path.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
