@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -40,7 +39,7 @@ class _Row:
     size: int = 0
     modified: int | None = None
     sha256: bytes | None = None
-    content: bytes | str | np.ndarray = b""
+    content: bytes | str = b""
     several: bool = False
     remark: str | None = None
     code: bytes | None = None
@@ -115,15 +114,11 @@ def encode_source(
     todo = [item for item in source.items if not writer.has(item)]
     start = time.perf_counter()
     with DecoderLines(live=True) as lines:
-        read: Callable[[Item], _Row]
-        encode: Callable[[list[_Row]], list[_Row]]
+        encode: Callable[[list[_Row]], list[_Row]] = _ImageEncoding(encoder, lines)
         if isinstance(source, VectorSource):
-            read = functools.partial(_read_vector, source.vectors)
-            encode = functools.partial(_encode_vectors, encoder)
-        elif source.modality == "image":
-            read, encode = _read_image, _ImageEncoding(encoder, lines)
-        else:
-            read, encode = _read_text, functools.partial(_encode_texts, encoder)
+            encode = functools.partial(_encode_vectors, encoder, source.vectors)
+        elif source.modality == "text":
+            encode = functools.partial(_encode_texts, encoder)
         bar = tqdm(total=len(todo), desc="encoding", unit=source.content, smoothing=0.1)
         reading, encoding = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(_ENCODERS)
         part: list[_Row] = []
@@ -139,7 +134,12 @@ def encode_source(
             written = time.monotonic()
 
         try:
-            rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
+            rows: Iterator[_Row]
+            if isinstance(source, VectorSource):  # which are read by batches
+                rows = map(functools.partial(_vector_row, source.vectors), todo)
+            else:
+                read = _read_image if source.modality == "image" else _read_text
+                rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
             batches = _ahead(encoding, encode, _batched(rows, batch_size), _ENCODERS + 1)
             for batch in batches:
                 bad = next((row for row in batch if row.problem), None)
@@ -218,9 +218,8 @@ def _read_text(item: Item) -> _Row:
     return _Row(item, len(content), None, hashlib.sha256(content).digest(), item.content)
 
 
-def _read_vector(vectors: Vectors, item: Item) -> _Row:
-    vector = vectors.rows(item.row, item.row + 1)[0]
-    return _Row(item, vector.nbytes, None, item.sha256, vector)
+def _vector_row(vectors: Vectors, item: Item) -> _Row:
+    return _Row(item, 4 * vectors.width, None, item.sha256)
 
 
 class _ImageEncoding:
@@ -291,10 +290,10 @@ def _encode_texts(encoder, batch: list[_Row]) -> list[_Row]:
     return batch
 
 
-def _encode_vectors(encoder, batch: list[_Row]) -> list[_Row]:
-    _encode(encoder, batch)
-    for row in batch:
-        row.content = b""
+def _encode_vectors(encoder, vectors: Vectors, batch: list[_Row]) -> list[_Row]:
+    codes = encoder.encode(vectors.take([row.item.row for row in batch]), len(batch))
+    for row, code in zip(batch, codes):
+        row.code = code.tobytes()
     return batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -141,16 +141,16 @@ class Vectors:
         else:
             self._values = array.read(np.float32).reshape(shape)
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Some of the vectors, float32 [stop - start, width]; too large numbers are infinite."""
+    def take(self, rows: slice | Sequence[int]) -> np.ndarray:
+        """Some of the vectors, float32 [n, width]; numbers beyond float32 are infinite."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.array(self._values[start:stop], np.float32)
+            return np.array(self._values[rows], np.float32)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All vectors, a moderate number at a time: the first row, and float32 [n, width]."""
         step = max(1, _BLOCK_BYTES // (4 * self.width))
         for start in range(0, self.count, step):
-            yield start, self.rows(start, min(start + step, self.count))
+            yield start, self.take(slice(start, start + step))
 
     def problem(self, row: int) -> str:
         """An error line on a vector that is not finite."""

@@ -36,8 +36,8 @@ def test_kinds_of_files(tmp_path, name, write, monkeypatch):
     write(tmp_path / name)
     found = Vectors(tmp_path / name, "image", 5)
     assert (found.count, found.width) == (9, 5)
-    np.testing.assert_array_equal(found.rows(2, 4), VALUES[2:4])
-    assert found.rows(2, 4).dtype == np.float32
+    np.testing.assert_array_equal(found.take([2, 3]), VALUES[2:4])
+    assert found.take([2, 3]).dtype == np.float32
     monkeypatch.setattr(vectors, "_BLOCK_BYTES", 4 * 5 * 4)
     starts, blocks = zip(*found.blocks())
     assert starts == (0, 4, 8)
@@ -48,7 +48,7 @@ def test_a_npy_file_stays_on_disk(tmp_path):
     np.save(tmp_path / "v.npy", VALUES.astype(np.float16))
     found = Vectors(tmp_path / "v.npy", "image", 5)
     assert isinstance(found._values, np.memmap)
-    np.testing.assert_array_equal(found.rows(0, 9), VALUES.astype(np.float16))
+    np.testing.assert_array_equal(found.take(slice(9)), VALUES.astype(np.float16))
 
 
 def test_a_name_of_the_other_side_is_told(tmp_path):
@@ -61,7 +61,7 @@ def test_a_name_of_the_other_side_is_told(tmp_path):
 def test_one_vector(tmp_path):
     np.save(tmp_path / "q.npy", VALUES[0])
     np.testing.assert_array_equal(
-        Vectors(tmp_path / "q.npy", "text", 5, single=True).rows(0, 1), VALUES[:1]
+        Vectors(tmp_path / "q.npy", "text", 5, single=True).take([0]), VALUES[:1]
     )
     with pytest.raises(ValueError, match=r"q.npy has shape \[5\] .*expected a numeric matrix"):
         Vectors(tmp_path / "q.npy", "text", 5)
@@ -70,7 +70,7 @@ def test_one_vector(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"v": VALUES[:, :4]}, "is 9 x 4, expected text vectors of 5 numbers, one row .* encode with"),
+        ({"v": VALUES[:, :4]}, "is 9 x 4, expected text vectors of 5 numbers, .*; encode with"),
         ({"v": np.ones((5, 9))}, "is 5 x 9, expected .* it looks transposed: save values.T"),
         ({"v": VALUES[:0]}, "is 0 x 5: there are no vectors in it"),
         ({"v": np.ones((9, 4, 5))}, "shape .*; save one vector for each text, such as the mean"),
