@@ -121,6 +121,9 @@ class TestReadme:
         images, query = (np.load(folder / f) >= 0 for f in ("clip/images.npy", "q.npy"))
         expected = np.sort((query[:, None] != images).sum(axis=2), axis=1)[:, :10]
         np.testing.assert_array_equal(values["found"].distances, expected)
+        (name,) = values["index"].items_of(values["found"].ids[:1, 0])["text"].to_pylist()
+        row = int(name.removeprefix("photo "))
+        assert (query[0] != images[row]).sum() == expected[0, 0]
 
 
 class TestEncode:
