@@ -2,7 +2,7 @@
 
     dsprh encode --export_dir=savedmodels/coco-64 --images=photos --out=codes/photos
     dsprh encode --export_dir=savedmodels/coco-64 --texts=captions.csv --out=codes/captions
-    dsprh encode --export_dir=savedmodels/clip-64 --features=images.npy --side=image \
+    dsprh encode --export_dir=savedmodels/clip-64 --features=images.npy --side=image \\
         --ids=ids.csv --out=codes/images
 
 Writes OUT/codes.npy (packed, uint8), OUT/items.parquet (one row per code: its item) and

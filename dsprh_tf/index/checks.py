@@ -7,6 +7,8 @@ import pyarrow as pa
 
 from dsprh_tf import codes as binary
 
+_BLOCK = 2**16  # rows
+
 
 def checked_codes(name: str, codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes of an index's length, packed: uint8 [n, bits / 8].
@@ -22,7 +24,10 @@ def checked_codes(name: str, codes: np.ndarray, bits: int) -> np.ndarray:
     """
     codes = np.asarray(codes)
     if codes.ndim == 2 and codes.shape[1] == bits and codes.dtype.kind in "biuf":
-        return _packed_signs(name, codes)
+        longer = codes.dtype == np.uint8 and codes.max(initial=0) > 1  # packed ones of 8 bits each
+        if not longer:
+            parts = [codes[i : i + _BLOCK] for i in range(0, max(1, len(codes)), _BLOCK)]
+            return np.concatenate([_packed_signs(name, part) for part in parts])
     codes = binary.check_packed(name, codes)
     if codes.shape[1] * 8 != bits:
         raise ValueError(

@@ -175,11 +175,17 @@ def id_items(ids: Sequence[int] | Sequence[str] | np.ndarray) -> pa.Table:
         )
     texts: list[str | None] = [None] * len(given)
     if given.dtype.kind in "OU":
-        names = [plain_id(value) for value in given.tolist()]
+        # A list as it is: NumPy would spell the numbers of a mixed one as text.
+        values = ids if isinstance(ids, (list, tuple)) else given.tolist()
+        names = [plain_id(v) if isinstance(v, str) else str(as_ids([v])[0]) for v in values]
         if "" in names:
             raise ValueError(f"item {names.index('')} has no id: give every item one of its own")
-        given = np.array([named_id("", name) for name in names], np.int64)
-        texts = [None if str(i) == name else name for i, name in zip(given.tolist(), names)]
+        numbers = [
+            named_id("", name) if isinstance(value, str) else int(name)
+            for name, value in zip(names, values)
+        ]
+        texts = [None if str(i) == name else name for i, name in zip(numbers, names)]
+        given = np.array(numbers, np.int64)
     ids = as_ids(given)
     nothing = [None] * len(ids)
     return pa.table(

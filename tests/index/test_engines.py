@@ -365,6 +365,7 @@ class TestErrors:
             (np.full((2, 64), 0.5), [1, 2], "columns must be 0 and 1, or -1 and 1, received 0.5;"),
             (np.eye(2, 64) - np.eye(2, 64, 9), [1, 2], "-1 and 1, received both 0 and -1; .*pack"),
             (np.full((2, 64), np.nan), [1, 2], "received nan"),
+            (random_codes(2, 512), [1, 2], "codes have 512 bits, the index has 64"),
             (random_codes(2, 64), ["a", ""], "item 1 has no id"),
             (random_codes(2, 64), np.ones((2, 1)), "type ndarray .*expected an Arrow table"),
             (random_codes(2, 64), [1.0, 2.5], "received the id 2.5, expected whole numbers"),

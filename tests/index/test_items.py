@@ -64,7 +64,9 @@ class TestAsItems:
     def test_types_of_ids(self, dtype):
         assert as_items(np.arange(4, dtype=dtype), 4, no_highest)["id"].to_pylist() == [0, 1, 2, 3]
 
-    @pytest.mark.parametrize("kind", [list, np.array, lambda names: np.array(names, object)])
+    @pytest.mark.parametrize(
+        "kind", [list, np.array, lambda names: np.array(names, object), pa.array, pd.Series]
+    )
     def test_names(self, kind):
         """As a manifest's column id has them: whole numbers are ids, others are hashed and kept."""
         table = as_items(kind(["cat.jpg", "12", "0012", "7.0"]), 4, no_highest)
@@ -85,6 +87,9 @@ class TestAsItems:
         ("items", "message"),
         [
             (["1", "", "3"], "item 1 has no id"),
+            (np.array(["a", -5, 1], object), "received the id -5, expected numbers from 0"),
+            (["a", 1.5, 1], "received the id 1.5, expected whole numbers"),
+            (np.array(["a", np.nan, 1], object), "received the id nan|item 1 has no id"),
             (["1", "2", "2"], "id 2 occurs twice"),
             (["a", "b", "a"], "id .* occurs twice"),
             (["1", "2", str(2**63)], "id 9223372036854775808 is too large"),
