@@ -49,7 +49,8 @@ class BaselineRun:
     Args:
         baseline: one of `baselines.BASELINES`.
         run_dir: the run folder; None for runs/BASELINE-DATASET-BITS-SEED.
-        shared_space: image and text features share one space already (CLIP): no CCA.
+        shared_space: image and text features share one space already (CLIP): no CCA; the baseline
+            sign needs it.
         **settings: of `SETTINGS`, such as `dataset`, `data_dir`, `bits` and `seed`.
 
     Attributes:
@@ -71,11 +72,7 @@ class BaselineRun:
         shared_space: bool = False,
         **settings,
     ):
-        if baseline not in baselines.BASELINES:
-            raise ValueError(
-                f"--baseline is {baseline!r}, expected one of "
-                f"{', '.join(sorted(baselines.BASELINES))}"
-            )
+        baselines.check_name(baseline, shared_space)
         for name in settings:
             if name not in SETTINGS:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Encodes a folder of images, or the rows of a manifest, with an exported encoder.
+"""Encodes a folder of images, the rows of a manifest, or vectors, with an exported encoder.
 
     python scripts/encode.py --export_dir=savedmodels/NAME --images=photos --out=codes/photos
 

@@ -21,7 +21,7 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.scenes.draw import write_scenes
 from dsprh_tf.data.text import BagOfWords
 
-TRAINED = {"trained", "exported", "collection", "process"}
+TRAINED = {"trained", "exported", "collection", "embedded", "process"}
 """Fixtures that train a run or start a process."""
 
 

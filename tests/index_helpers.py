@@ -93,7 +93,7 @@ class HashEncoder:
     def __init__(self):
         self.encoded = []
 
-    def encode(self, items, batch_size):
+    def encode(self, items, batch_size, unknown="error"):
         assert batch_size >= len(items)
         contents = [item if isinstance(item, bytes) else item.encode() for item in items]
         for content in contents:

@@ -2,11 +2,14 @@
 
     dsprh baseline --baseline=cca_itq --flagfile=coco.flags --data_dir=DATA
     dsprh baseline --baseline=lsh --shared_space --dataset=features --data_dir=clip.npz --bits=128
+    dsprh baseline --baseline=sign --shared_space --dataset=features --data_dir=clip.npz --bits=512
 
 lsh      signs of a random rotation: what hashing without training gives
 cca_itq  canonical directions of the training pairs, rotated to fit their signs
 float    cosine of the features that are not hashed: what hashing gives up
          (between the modalities in at most as many canonical dimensions as --bits)
+sign     signs of embeddings that share a space (--shared_space), as they are: --bits is their
+         width; for other lengths there is lsh, which rotates and centres them first
 
 Images are the pretrained backbone's features, never fine-tuned; texts are bags of words. The
 training pairs are those of `dsprh train` with the same flags, validation pairs left out, and

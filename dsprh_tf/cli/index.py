@@ -116,7 +116,8 @@ def remove() -> None:
         ids = index.ids_where(Where(modality="image") if _GONE.value else where)
     if _GONE.value:
         paths = index.items_of(ids)["path"].to_pylist()
-        ids = ids[[not os.path.exists(path) for path in paths]]
+        # Of a vector, an image may have no path.
+        ids = ids[[path is not None and not os.path.exists(path) for path in paths]]
     if len(missing) == len(ids) and not _GONE.value and not _MISSING_OK.value:
         what = f"id {listed(ids)}" if given else "--tag and --prefix"
         raise ValueError(

@@ -19,7 +19,7 @@ from dsprh_tf.data.files import require_regular
 PROGRAMS = {
     "train": "trains a model and evaluates it",
     "evaluate": "evaluates a trained run in all directions",
-    "baseline": "evaluates LSH, CCA + ITQ or the features that are not hashed",
+    "baseline": "evaluates LSH, CCA + ITQ, signs or the features that are not hashed",
     "reproduce": "trains all trials of the paper's tables and figures and writes reports",
     "export": "exports both encoders of a run for TensorFlow Serving",
     "encode": "encodes a collection of images or texts",

@@ -1,15 +1,18 @@
-"""Searches an index, or the database of a run, by text, by image, or by an item of the index.
+"""Searches an index, or the database of a run, by text, image, vector, or an item of the index.
 
     dsprh search --index=indexes/photos --export_dir=savedmodels/coco-64 \\
         --text="a dog on the beach" --image=photo.jpg --show=found.png
     dsprh search --index=indexes/photos --like=5142310871543 --json
+    dsprh search --index=indexes/clip --export_dir=savedmodels/clip-64 --vector=q.npy --side=text
     dsprh search --run_dir=runs/dsprh-coco-64-0 --export_dir=savedmodels/coco-64 --text="a dog"
 
-Prints the nearest items of each query with their Hamming distances in bits. --text, --image and
---like may be repeated. --queries names a file of more queries: a .txt with one text per line, or a
-manifest (CSV, Parquet, JSONL) with a column text, image (a path relative to the manifest) or like.
-A query that cannot be answered, such as a text of unknown words, says so in its place; the exit
-code is 3 if none could be answered.
+Prints the nearest items of each query with their Hamming distances in bits. --text, --image, --like
+and --vector may be repeated. --vector names an array of one or more query vectors, for encoders of
+a model that was trained on vectors (--dataset=features); --side says what they are of, image or
+text, and so which encoder takes them. --queries names a file of more queries: a .txt with one text
+per line, or a manifest (CSV, Parquet, JSONL) with a column text, image (a path relative to the
+manifest) or like. A query that cannot be answered, such as a text of unknown words, says so in its
+place; the exit code is 3 if none could be answered.
 
 In the database of a run, a text finds images and an image finds texts; "*" marks those that share a
 label with the query. Without --text and --image, three queries of each kind come from the run's
@@ -18,10 +21,13 @@ query split.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from dsprh_tf.cli.program import Program, quiet_imports
@@ -36,8 +42,15 @@ from dsprh_tf.index.database import without_password
 from dsprh_tf.index.interface import MODALITIES, Where
 from dsprh_tf.index.items import id_of
 from dsprh_tf.index.location import open_index
-from dsprh_tf.index.queries import Query, encode_queries, query_codes, read_queries
+from dsprh_tf.index.queries import (
+    Query,
+    encode_queries,
+    query_codes,
+    query_vectors,
+    read_queries,
+)
 from dsprh_tf.index.sources import path_prefix
+from dsprh_tf.serving.suggestions import describe
 
 FLAGS = flags.FlagValues()
 _INDEX = flags.DEFINE_string(
@@ -56,6 +69,12 @@ _TEXT = flags.DEFINE_multi_string("text", [], "Text to search by.", flag_values=
 _IMAGE = flags.DEFINE_multi_string("image", [], "Image file to search by.", flag_values=FLAGS)
 _LIKE = flags.DEFINE_multi_string(
     "like", [], "Id of an item of the index to search by.", flag_values=FLAGS
+)
+_VECTOR = flags.DEFINE_multi_string(
+    "vector", [], "Array of vectors to search by, one per row.", flag_values=FLAGS
+)
+_SIDE = flags.DEFINE_enum(
+    "side", None, MODALITIES, "What each --vector is of: its encoder.", flag_values=FLAGS
 )
 _QUERIES = flags.DEFINE_string("queries", None, "File of more queries.", flag_values=FLAGS)
 _SEED = flags.DEFINE_integer(
@@ -82,12 +101,12 @@ _VERIFY = flags.DEFINE_boolean(
 TOP = 10
 SHEET_ROWS = 100  # most queries on a contact sheet, which is 20,000 pixels high then
 ONLY_WITH = {
-    "--index": ("like", "queries", "find", "tag", "prefix", "json", "verify"),
+    "--index": ("like", "vector", "side", "queries", "find", "tag", "prefix", "json", "verify"),
     "--run_dir": ("data_dir", "seed"),
 }
 GROUPS = {
     "where": ["index", "run_dir", "export_dir", "data_dir"],
-    "query": ["text", "image", "like", "queries", "seed"],
+    "query": ["text", "image", "like", "vector", "side", "queries", "seed"],
     "results": ["top", "find", "tag", "prefix", "show", "json", "verify"],
 }
 
@@ -112,7 +131,19 @@ def main() -> int:
 
 def search_index() -> int:
     """Searches an index; returns the exit code, 3 if no query could be answered."""
-    queries = asked()
+
+    @functools.lru_cache(None)
+    def encoder_of(kind: str, of_vectors: bool = False):
+        with quiet_imports():  # TensorFlow, which --like does not need
+            from dsprh_tf.serving.encoder import load_encoder
+        return load_encoder(_EXPORT_DIR.value, kind, of_vectors)
+
+    if bool(_VECTOR.value) != bool(_SIDE.value):
+        raise ValueError("--vector and --side=image or --side=text go together: which encoder")
+    vectors: dict[str, np.ndarray] = {}
+    for path in _VECTOR.value:
+        vectors.update(query_vectors(path, _SIDE.value, encoder_of(_SIDE.value, True).width))
+    queries = asked(vectors)
     if len(_TAG.value) > 1:
         raise ValueError(f"got --tag={' --tag='.join(_TAG.value)}, expected one tag per search")
     index = open_index(_INDEX.value, verify=_VERIFY.value)
@@ -125,16 +156,14 @@ def search_index() -> int:
         raise ValueError("no item of the index has this --tag, --prefix and --find")
 
     def encode(kind: str, values: list[str]):
-        with quiet_imports():  # TensorFlow, which --like does not need
-            from dsprh_tf.serving.encoder import load_encoder
-            from dsprh_tf.serving.suggestions import describe
-
         def note(text: str, unknown: dict) -> None:
             print(f"note: {text!r}: {describe(unknown)}", file=sys.stderr)
 
-        encoder = load_encoder(_EXPORT_DIR.value, kind)
-        name = f"the {kind} encoder in {_EXPORT_DIR.value}"
-        return encode_queries(encoder, index, values, note, name)
+        side = _SIDE.value if kind == "vector" else kind
+        encoder = encoder_of(side, kind == "vector")
+        name = f"the {side} encoder in {_EXPORT_DIR.value}"
+        given = [vectors[value] for value in values] if kind == "vector" else values
+        return encode_queries(encoder, index, given, note, name)
 
     encoded = query_codes(index, queries, encode)
     good = encoded.good
@@ -179,17 +208,23 @@ def show(queries: list[Query], found: list[list[dict]], problems: dict[int, str]
         print(f"{query.kind}: {query.value}\n{text}\n")
 
 
-def asked() -> list[Query]:
-    """All queries in the order given, those of the file last."""
+def asked(vectors: Iterable[str] = ()) -> list[Query]:
+    """All queries in the order given, those of the file last.
+
+    Args:
+        vectors: names of query vectors.
+    """
     like = [str(id_of(value, f"--like={value}")) for value in _LIKE.value]
-    given = {"text": _TEXT.value, "image": _IMAGE.value, "like": like}
+    given = {"text": _TEXT.value, "image": _IMAGE.value, "like": like, "vector": vectors}
     queries = [Query(kind, value) for kind, values in given.items() for value in values]
     if _QUERIES.value:
         queries += read_queries(
             _QUERIES.value, lambda line: print(f"note: {line}", file=sys.stderr)
         )
     if not queries:
-        raise ValueError("nothing to search by: give --text, --image, --like or --queries")
+        raise ValueError(
+            "nothing to search by: give --text, --image, --like, --vector or --queries"
+        )
     return queries
 
 
@@ -211,7 +246,7 @@ def draw(index, queries: list[Query], found: list[list[dict]]) -> None:
 
 def sheet_row(index, query: Query, results: list[dict]) -> RetrievalRow:
     """A query and its results as a row of the contact sheet."""
-    item = {"text": query.value} if query.kind == "text" else {"path": query.value}
+    item = {"path" if query.kind == "image" else "text": query.value}
     if query.kind == "like":
         item = index.items_of([int(query.value)]).to_pylist()[0]
     left = as_shown(item)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 from dsprh_tf.data.arrays import label_matrix, names
 from dsprh_tf.data.arrays.containers import list_arrays
 from dsprh_tf.data.arrays.stored import StoredArray, by, check_sizes
+from dsprh_tf.data.arrays.vectors import Matrix, as_matrix
 from dsprh_tf.data.dataset import PairDataset
 
 _LAYOUT = (
@@ -82,34 +82,6 @@ def load_features(path: str | os.PathLike) -> PairDataset:
         raise ValueError(f"{path}: {error}") from error
 
 
-@dataclasses.dataclass
-class _Matrix:
-    """An array as [rows, dimensions], before it is read.
-
-    Attributes:
-        array: as it is stored.
-        shape: without axes of length 1 beyond the second.
-        turned: whether it has its pairs along the second axis.
-    """
-
-    array: StoredArray
-    shape: tuple[int, ...]
-    turned: bool = False
-
-    @property
-    def rows(self) -> int:
-        return self.shape[1 if self.turned else 0]
-
-    @property
-    def columns(self) -> int:
-        return self.shape[0 if self.turned else 1]
-
-    def read(self, out: np.ndarray) -> None:
-        """Reads into float32 [rows, columns]."""
-        view = out.T if self.turned else out
-        self.array.read(out=view.reshape(self.array.shape))
-
-
 class _Part:
     """The arrays of all pairs, or of the part "query", "database" or "train".
 
@@ -123,7 +95,7 @@ class _Part:
     def __init__(self, path: Path, name: str, arrays: dict[str, StoredArray]):
         self.name = name
         self.notes: list[str] = []
-        image, text = (self._vectors(arrays[role]) for role in ("image", "text"))
+        image, text = (as_matrix(arrays[role], self.notes) for role in ("image", "text"))
         if image.rows != text.rows:
             # As many columns may be as many pairs, or vectors of one length, as CLIP's are: the
             # labels tell.
@@ -140,7 +112,7 @@ class _Part:
                 "both were transposed, a column for each pair"
             )
         self.count = image.rows
-        self.matrices: dict[str, tuple[_Matrix, type | None]] = {
+        self.matrices: dict[str, tuple[Matrix, type | None]] = {
             "image": (image, np.float32),
             "text": (text, np.float32),
         }
@@ -153,45 +125,11 @@ class _Part:
                     f"{path}: {array.name} are {list(array.shape)}, expected [{self.count}, L], "
                     "one row for each pair and one 0/1 column for each label"
                 )
-            self.matrices["labels"] = (_Matrix(array, array.shape), None)
+            self.matrices["labels"] = (Matrix(array, array.shape), None)
 
     @property
     def ids(self) -> list[str]:
         return [f"{self.name}-{row}" if self.name else str(row) for row in range(self.count)]
-
-    def _vectors(self, array: StoredArray) -> _Matrix:
-        """An array of one vector for each pair."""
-        if array.problem:
-            array.read()  # says what it is
-        shape = list(array.shape)
-        while len(shape) > 2 and 1 in shape:
-            shape.pop(1 + shape[1:].index(1) if 1 in shape[1:] else 0)
-        if len(shape) != len(array.shape):
-            self.notes.append(f"{array.name} is {by(array.shape)}, read as {by(shape)}")
-        if array.is_text:
-            if array.nbytes() < 2**24:
-                array.read()  # a cell array may hold something else, and says so
-            raise ValueError(
-                f"{array.where} holds strings, expected numbers, one vector for each pair; encode "
-                "texts first, or give them as --dataset=pairs"
-            )
-        if len(shape) == 2:
-            return _Matrix(array, tuple(shape))
-        fix = "save a matrix"
-        if len(shape) == 4 and array.dtype == np.uint8 and 3 in shape:
-            fix = (
-                "these are pictures: give a MATLAB file of them as --dataset=mirflickr25k_mat, or "
-                "save what a network computes from them"
-            )
-        elif len(shape) > 2:
-            fix = (
-                "save one vector for each pair, such as the mean over tokens or places, or the "
-                "class token"
-            )
-        raise ValueError(
-            f"{array.where} has shape {list(array.shape)} and type {array.dtype}, expected a "
-            f"numeric matrix, one row for each pair; {fix}"
-        )
 
 
 def _features(path: Path, parts: list[_Part], role: str) -> np.ndarray:

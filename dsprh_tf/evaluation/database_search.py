@@ -128,7 +128,8 @@ def search_database(
     found = {}
     for kind in dict.fromkeys(query.kind for query in queries):
         values = [query.value for query in queries if query.kind == kind]
-        own = encoders[kind].encode([image_bytes(v) for v in values] if kind == "image" else values)
+        contents = [image_bytes(v) for v in values] if kind == "image" else values
+        own = encoders[kind].encode(contents, unknown="allow")  # `check_queries` has refused them
         distances = codes.hamming_distance(own, _encode(dataset, database, encoders[_FOUND[kind]]))
         found[kind] = iter(distances)
     return [_answer(dataset, database, query, next(found[query.kind]), top) for query in queries]
@@ -168,7 +169,8 @@ def _encode(dataset: PairDataset, database: np.ndarray, encoder) -> np.ndarray:
     parts = []
     for start in tqdm(range(0, len(items), _BATCH), f"encoding {encoder.kind}s", unit="batch"):
         batch = items[start : start + _BATCH]
-        parts.append(encoder.encode([image_bytes(x) if images else str(x) for x in batch]))
+        contents = [image_bytes(x) if images else str(x) for x in batch]
+        parts.append(encoder.encode(contents, unknown="allow"))
     return np.concatenate(parts)
 
 

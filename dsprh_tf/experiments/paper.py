@@ -44,8 +44,8 @@ DATASETS = {
 }
 """The paper's data sets: their names here and in the published tables."""
 
-NAMES = (*BASELINES, *methods.METHODS)
-"""The methods and baselines that can be compared, in the order of the rows."""
+NAMES = (*(n for n, kind in BASELINES.items() if not kind.only_shared), *methods.METHODS)
+"""The methods and baselines that can be compared on any data, in the order of the rows."""
 
 
 class Row(NamedTuple):

@@ -31,8 +31,9 @@ def answer(
             the query asks for items like it), or None; () for none at all.
 
     Returns:
-        For each query up to k of {"id", "distance" in bits, "modality", "path" or "text", "tags",
-        "gone": whether it is an image that is no longer on disk}.
+        For each query up to k of {"id", "distance" in bits, "modality", "path" or "text" (None if
+        only the id is known), "tags", "gone": whether it is an image that is no longer on disk},
+        and "caption" of an image that has a path and a text.
 
     Raises:
         ValueError: as `Index.search`.
@@ -53,8 +54,8 @@ def answer(
 
 def as_result(item: dict, distance: int | None = None) -> dict:
     """An item of an index in the form of `answer`; without a distance if there was no query."""
-    content = "path" if item["modality"] == "image" else "text"
-    return {
+    content = "text" if item["path"] is None else "path"  # of a vector, an image may have none
+    result = {
         "id": item["id"],
         "distance": distance,
         "modality": item["modality"],
@@ -62,6 +63,8 @@ def as_result(item: dict, distance: int | None = None) -> dict:
         "tags": item["tags"] or [],
         "gone": content == "path" and not os.path.exists(item["path"]),
     }
+    captioned = content == "path" and item["text"]
+    return {**result, "caption": item["text"]} if captioned else result
 
 
 def as_shown(item: dict) -> dict:
@@ -91,6 +94,7 @@ def format_table(results: list[dict]) -> str:
     for result in results:
         content = result.get("path") or result.get("text") or ""
         gone = "  (gone from disk)" if result["gone"] else ""
+        content += f"  {result['caption']}" if result.get("caption") else ""
         tags = f"  [{', '.join(result['tags'])}]" if result["tags"] else ""
         lines.append(f"  {result['distance']:>8}  {result['id']:>{width}}  {content}{tags}{gone}")
     return "\n".join(lines)

@@ -7,18 +7,27 @@ import pyarrow as pa
 
 from dsprh_tf import codes as binary
 
+_BLOCK = 2**16  # rows
+
 
 def checked_codes(name: str, codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes of an index's length.
+    """Codes of an index's length, packed: uint8 [n, bits / 8].
 
     Args:
         name: the subject of the error line.
-        codes: uint8 [n, bits / 8].
+        codes: uint8 [n, bits / 8]; or [n, bits] of any type of 0 and 1, or of -1 and 1. The width
+            tells which it is.
         bits: code length of the index.
 
     Raises:
-        ValueError: the codes are of another type or length.
+        ValueError: the codes are of another type or length, or other numbers.
     """
+    codes = np.asarray(codes)
+    if codes.ndim == 2 and codes.shape[1] == bits and codes.dtype.kind in "biuf":
+        longer = codes.dtype == np.uint8 and codes.max(initial=0) > 1  # packed ones of 8 bits each
+        if not longer:
+            parts = [codes[i : i + _BLOCK] for i in range(0, max(1, len(codes)), _BLOCK)]
+            return np.concatenate([_packed_signs(name, part) for part in parts])
     codes = binary.check_packed(name, codes)
     if codes.shape[1] * 8 != bits:
         raise ValueError(
@@ -26,6 +35,19 @@ def checked_codes(name: str, codes: np.ndarray, bits: int) -> np.ndarray:
             "the encoders that the index was built with"
         )
     return codes
+
+
+def _packed_signs(name: str, signs: np.ndarray) -> np.ndarray:
+    """The codes of an array of 0 and 1, or of -1 and 1, packed."""
+    is_set = signs == 1
+    if not ((is_set | (signs == 0)).all() or (is_set | (signs == -1)).all()):
+        odd = signs[~(is_set | (signs == 0) | (signs == -1))]
+        found = f"received {odd[0]!s:.20}" if len(odd) else "received both 0 and -1"
+        raise ValueError(
+            f"{name} of {signs.shape[1]} columns must be 0 and 1, or -1 and 1, {found}; the signs "
+            "of real numbers are codes.pack(numbers), or numbers >= 0"
+        )
+    return np.packbits(is_set, axis=1)
 
 
 def check_kind(kind: str, kinds: tuple[str, ...], engine: str = "") -> None:

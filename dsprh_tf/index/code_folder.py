@@ -12,6 +12,7 @@ are merged in `.merging/` and moved into place; a run that finds an unfinished m
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -137,11 +138,9 @@ class CodeWriter:
         elif (self._parts / "about.json").exists():
             self._compare(read_json(self._parts / "about.json", "give --overwrite"))
         self._known = {}
-        for table in self._tables(["id", "path", "text", "size", "modified", "tags"]):
-            names = pc.coalesce(table["path"], table["text"])
-            for number, *state in zip(*(c.to_pylist() for c in (
-                table["id"], names, table["size"], table["modified"], table["tags"]
-            ))):  # fmt: skip
+        columns = ["id", "path", "text", "size", "modified", "sha256", "tags"]
+        for table in self._tables(columns):
+            for number, *state in zip(*(table[name].to_pylist() for name in columns)):
                 self._known[number] = _state(*state)
         # Once all that is there could be read: damaged parts are left as they are.
         self._parts.mkdir(exist_ok=True)
@@ -152,13 +151,17 @@ class CodeWriter:
         known = self._known.get(item.id)
         if known is None:
             return False
+        path, text, digest = item.content or None, item.caption, item.sha256
         if self.about["modality"] == "text":
-            return known == _state(item.content, len(item.content.encode("utf-8")), None, item.tags)
+            path, text = None, path
+            digest = digest or hashlib.sha256(item.content.encode("utf-8")).digest()
+        if digest is not None:
+            return known == _state(path, text, None, None, digest, item.tags)
         try:
             stat = os.stat(item.content)
         except OSError:
             return False
-        return known == _state(item.content, stat.st_size, stat.st_mtime_ns, item.tags)
+        return known == _state(path, text, stat.st_size, stat.st_mtime_ns, None, item.tags)
 
     def write_part(self, rows: pa.Table) -> None:
         """Writes some more items to disk: rows of `part_schema`."""
@@ -353,6 +356,7 @@ def _read_table(path: Path, names: list[str], schema: pa.Schema, rows: int | Non
     return table
 
 
-def _state(content: str, size: int, modified: int | None, tags) -> int:
-    """A hash of all that tells whether an item has changed."""
-    return hash((content, size, modified, tuple(tags or ())))
+def _state(path, text, size, modified: int | None, sha256: bytes | None, tags) -> int:
+    """A hash of all that tells whether an item has changed; of a file not what is in it."""
+    stamp = (path, text, size, modified) if modified is not None else (path, text, sha256)
+    return hash((*stamp, tuple(tags or ())))

@@ -253,7 +253,7 @@ class Database(abc.ABC):
         """Adds items, which replace those with the same ids; repeating it changes nothing.
 
         Args:
-            codes: uint8 [n, bits / 8].
+            codes: as for `HammingIndex.add`.
             items: as for `HammingIndex.add`; give ids where several processes write, as None
                 numbers the items after those that are there now.
 

@@ -16,12 +16,14 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import pyarrow as pa
 from tqdm import tqdm
 
+from dsprh_tf.data.arrays.vectors import Vectors
 from dsprh_tf.data.decoder_lines import DecoderLines
 from dsprh_tf.data.images import PROBLEM_FIX, png_bytes, problem_line, served_image
 from dsprh_tf.index.code_folder import CodeWriter, part_schema
 from dsprh_tf.index.sources import Item, Source
+from dsprh_tf.index.vector_source import VectorSource
 
-BATCH = {"image": 32, "text": 512}
+BATCH = {"image": 32, "text": 512, "vector": 1024}
 _READERS = 4
 _ENCODERS = 2  # one decodes while the other is in the network
 _READ_AHEAD = 4  # batches of files in memory
@@ -90,9 +92,9 @@ def encode_source(
 
     Args:
         source: the items.
-        encoder: a `serving.encoder.Encoder` of the source's modality.
+        encoder: a `serving.encoder.Encoder` of the source's modality; of vectors for those.
         writer: writer of the codes.
-        batch_size: items per batch; 32 images or 512 texts by default.
+        batch_size: items per batch; 32 images, 512 texts or 1,024 vectors by default.
         part_size: most items between two writes.
         on_bad: "error" ends at the first item that cannot be encoded, "skip" leaves it out.
 
@@ -100,7 +102,7 @@ def encode_source(
         ValueError: an item is bad under "error", or the sizes are; the items before it stay
             encoded.
     """
-    batch_size = batch_size or BATCH[source.modality]
+    batch_size = batch_size or BATCH[source.content]
     if batch_size < 1 or part_size < batch_size:
         raise ValueError(
             f"batch_size is {batch_size} and part_size is {part_size}, expected at least 1 and a "
@@ -110,12 +112,14 @@ def encode_source(
         raise ValueError(f"on_bad is {on_bad!r}, expected 'error' or 'skip'")
     part_size -= part_size % batch_size
     todo = [item for item in source.items if not writer.has(item)]
-    read = _read_image if source.modality == "image" else _read_text
     start = time.perf_counter()
     with DecoderLines(live=True) as lines:
-        images = _ImageEncoding(encoder, lines)
-        encode = images if source.modality == "image" else functools.partial(_encode_texts, encoder)
-        bar = tqdm(total=len(todo), desc="encoding", unit=source.modality, smoothing=0.1)
+        encode: Callable[[list[_Row]], list[_Row]] = _ImageEncoding(encoder, lines)
+        if isinstance(source, VectorSource):
+            encode = functools.partial(_encode_vectors, encoder, source.vectors)
+        elif source.modality == "text":
+            encode = functools.partial(_encode_texts, encoder)
+        bar = tqdm(total=len(todo), desc="encoding", unit=source.content, smoothing=0.1)
         reading, encoding = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(_ENCODERS)
         part: list[_Row] = []
         encoded, several, damaged, written = 0, 0, [], time.monotonic()
@@ -130,7 +134,12 @@ def encode_source(
             written = time.monotonic()
 
         try:
-            rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
+            rows: Iterator[_Row]
+            if isinstance(source, VectorSource):  # which are read by batches
+                rows = map(functools.partial(_vector_row, source.vectors), todo)
+            else:
+                read = _read_image if source.modality == "image" else _read_text
+                rows = _ahead(reading, read, todo, _READ_AHEAD * batch_size)
             batches = _ahead(encoding, encode, _batched(rows, batch_size), _ENCODERS + 1)
             for batch in batches:
                 bad = next((row for row in batch if row.problem), None)
@@ -209,6 +218,10 @@ def _read_text(item: Item) -> _Row:
     return _Row(item, len(content), None, hashlib.sha256(content).digest(), item.content)
 
 
+def _vector_row(vectors: Vectors, item: Item) -> _Row:
+    return _Row(item, 4 * vectors.width, None, item.sha256)
+
+
 class _ImageEncoding:
     """Encodes batches of images, in several threads; notes which of them are damaged.
 
@@ -273,24 +286,31 @@ def _encode_texts(encoder, batch: list[_Row]) -> list[_Row]:
             row.fail(
                 f"text {row.content[:60]!r} has no word of the vocabulary; give it other words"
             )
-    _encode(encoder, [row for row in batch if row.problem is None])
+    _encode(encoder, [row for row in batch if row.problem is None], unknown="allow")
     return batch
 
 
-def _encode(encoder, rows: list[_Row]) -> None:
-    codes = encoder.encode([row.content for row in rows], max(1, len(rows)))
+def _encode_vectors(encoder, vectors: Vectors, batch: list[_Row]) -> list[_Row]:
+    codes = encoder.encode(vectors.take([row.item.row for row in batch]), len(batch))
+    for row, code in zip(batch, codes):
+        row.code = code.tobytes()
+    return batch
+
+
+def _encode(encoder, rows: list[_Row], **options) -> None:
+    codes = encoder.encode([row.content for row in rows], max(1, len(rows)), **options)
     for row, code in zip(rows, codes):
         row.code = code.tobytes()
 
 
 def _table(rows: list[_Row], modality: str, bits: int) -> pa.Table:
-    names = [row.item.content.encode("utf-8", "replace").decode() for row in rows]
-    nothing = [None] * len(rows)
+    names = [row.item.content.encode("utf-8", "replace").decode() or None for row in rows]
+    captions = [row.item.caption for row in rows]
     columns = {
         "id": [row.item.id for row in rows],
         "modality": [modality] * len(rows),
-        "path": names if modality == "image" else nothing,
-        "text": names if modality == "text" else nothing,
+        "path": names if modality == "image" else [None] * len(rows),
+        "text": names if modality == "text" else captions,
         "size": [row.size for row in rows],
         "sha256": [row.sha256 for row in rows],
         "tags": [list(row.item.tags) for row in rows],

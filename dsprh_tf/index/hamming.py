@@ -244,9 +244,10 @@ class HammingIndex:
         """Adds items, which replace those with the same ids; repeating it changes nothing.
 
         Args:
-            codes: uint8 [n, bits / 8].
+            codes: uint8 [n, bits / 8]; or [n, bits] of 0 and 1, or of -1 and 1.
             items: a table with n rows of `items.SCHEMA`; or n ids, whole numbers from 0 to
-                2^63 - 1, which may be floats below 2^53; or None, which numbers the items after
+                2^63 - 1, which may be floats below 2^53; or n names, each of which becomes an id
+                (`items.stable_id`) and the item's text; or None, which numbers the items after
                 the highest id, from 0 on.
 
         Raises:
@@ -332,7 +333,7 @@ class HammingIndex:
         """The k nearest items of each query.
 
         Args:
-            query: uint8 [queries, bits / 8].
+            query: uint8 [queries, bits / 8]; or [queries, bits] of 0 and 1, or of -1 and 1.
             k: results per query.
             where: filter of the items to search.
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 MODALITIES = ("image", "text")
-ItemsLike = Union[pa.Table, np.ndarray, Sequence[int], None]
-"""The `items` of `Index.add`: an items table, ids, or None."""
+ItemsLike = Union[pa.Table, np.ndarray, Sequence[int], Sequence[str], None]
+"""The `items` of `Index.add`: an items table, ids or names, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,9 @@ class Index(Protocol):
     def add(self, codes: np.ndarray, items: ItemsLike = None) -> Changes:
         """Adds items, which replace those with the same ids; repeating it changes nothing.
 
-        `items` is an items table, an array of ids, or None for the ids after the highest one.
+        `codes` are packed, uint8 [n, bits / 8], or [n, bits] of 0 and 1, or of -1 and 1. `items`
+        is an items table, ids or names, or None for the ids after the highest one; a name becomes
+        an id by `items.stable_id`, and `items_of(ids)["text"]` has it.
         """
 
     def remove(self, ids) -> int:
@@ -110,7 +112,7 @@ class Index(Protocol):
         """Returns when all changes would survive the end of the process, or of the engine."""
 
     def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
-        """The k nearest items of each query."""
+        """The k nearest items of each query, which are codes as `add` takes them."""
 
     def any(self, where: Where = EVERYTHING) -> bool:
         """Whether there is an item that a filter admits; cheaper than to count them."""

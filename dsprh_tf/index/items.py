@@ -29,7 +29,10 @@ SCHEMA = pa.schema(
 )
 """Columns of every items table: `modality` is "image", "text", or "" if only the id is known;
 `path` is of an image and `text` of a text, the other one null; `size` in bytes and `sha256` are of
-the image file or of the text in UTF-8; `tags` may be empty."""
+the image file or of the text in UTF-8; `tags` may be empty. Of an item that was encoded from a
+vector, path and text are null unless they were given, an image's caption is its `text`, and `size`
+and `sha256` are the vector's (float32, little-endian). An id that was a name is the `text` where
+there is no other."""
 
 WRITING = {"compression": "zstd"}
 GROUP_ROWS = 8192  # of a row group: so many are decoded to show one item
@@ -46,11 +49,28 @@ def stable_id(modality: str, name: str) -> int:
     10^8 and 5 % among 10^9: give whole numbers of your own to collections of that size.
 
     Args:
-        modality: "image" or "text".
+        modality: "image", "text", or "" if it is not known.
         name: the path, the text, or an id that is not a number.
     """
     digest = hashlib.sha256(f"{modality}\0{name}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def named_id(modality: str, name: str) -> int:
+    """The id of an item that was given a name: the whole number that it is, or else a hash of it.
+
+    Args:
+        modality: as of `stable_id`.
+        name: the name; "0017" is none of the whole numbers.
+
+    Raises:
+        ValueError: the number is too large.
+    """
+    if not name.isdecimal() or len(name) > 19 or str(int(name)) != name:
+        return stable_id(modality, name)
+    if int(name) >= _END:
+        raise ValueError(f"id {name} is too large, expected below 2^63")
+    return int(name)
 
 
 def is_id(value: str) -> bool:
@@ -102,9 +122,11 @@ def as_ids(ids) -> np.ndarray:
     elif kind_of == "f":
         wrong = ~(np.abs(given) < _EXACT) | (given != np.rint(given))  # of NaN the first
     if wrong.any():
+        bad = f"{given[wrong][0]!s:.40}"
+        name = f"; the id of a name is stable_id('', {bad!r})" if kind_of not in "iuf" else ""
         raise ValueError(
-            f"received the id {given[wrong][0]!s:.40}, expected whole numbers below 2^63, and as "
-            "floats below 2^53, which are exact"
+            f"received the id {bad}, expected whole numbers below 2^63, and as floats below 2^53, "
+            f"which are exact{name}"
         )
     return given.astype(np.int64)
 
@@ -133,31 +155,45 @@ def text_items(texts: Sequence[str], ids=None, tags=None) -> pa.Table:
     )
 
 
-def id_items(ids: Sequence[int] | np.ndarray) -> pa.Table:
+def id_items(ids: Sequence[int] | Sequence[str] | np.ndarray) -> pa.Table:
     """The items table of items of which only the ids are known.
 
     Args:
-        ids: n whole numbers from 0 to 2^63 - 1; see `as_ids`.
+        ids: n whole numbers from 0 to 2^63 - 1, see `as_ids`; or names, see `named_id`, which are
+            the texts of the items, then. Numbers may be spelled as text.
 
     Raises:
         ValueError: the ids are something else.
     """
     kind_of = type(ids).__name__
-    ids = np.asarray(ids)
-    if (ids.dtype.kind not in "iufO" and ids.size) or ids.ndim != 1:
+    given = np.asarray(ids)
+    if (given.dtype.kind not in "iufOU" and given.size) or given.ndim != 1:
         raise ValueError(
-            f"received items of type {kind_of} ({ids.dtype} {list(ids.shape)}), expected an Arrow "
-            f"table with the columns {', '.join(SCHEMA.names)}, an array of ids (one whole number "
-            "per code), or None to number the items"
+            f"received items of type {kind_of} ({given.dtype} {list(given.shape)}), expected an "
+            f"Arrow table with the columns {', '.join(SCHEMA.names)}, an array of ids (one whole "
+            "number or name per code), or None to number the items"
         )
-    ids = as_ids(ids)
+    texts: list[str | None] = [None] * len(given)
+    if given.dtype.kind in "OU":
+        # A list as it is: NumPy would spell the numbers of a mixed one as text.
+        values = ids if isinstance(ids, (list, tuple)) else given.tolist()
+        names = [plain_id(v) if isinstance(v, str) else str(as_ids([v])[0]) for v in values]
+        if "" in names:
+            raise ValueError(f"item {names.index('')} has no id: give every item one of its own")
+        numbers = [
+            named_id("", name) if isinstance(value, str) else int(name)
+            for name, value in zip(names, values)
+        ]
+        texts = [None if str(i) == name else name for i, name in zip(numbers, names)]
+        given = np.array(numbers, np.int64)
+    ids = as_ids(given)
     nothing = [None] * len(ids)
     return pa.table(
         {
             "id": ids,
             "modality": [""] * len(ids),
             "path": nothing,
-            "text": nothing,
+            "text": texts,
             "size": nothing,
             "sha256": nothing,
             "tags": [[]] * len(ids),
@@ -170,7 +206,7 @@ def as_items(items: ItemsLike, rows: int, highest: Callable[[], int]) -> pa.Tabl
     """The items table of what `Index.add` was given.
 
     Args:
-        items: an items table, an array of ids, or None for the ids after the highest one.
+        items: an items table, ids or names, or None for the ids after the highest one.
         rows: number of codes.
         highest: returns the highest id of the index, -1 if it is empty; called where it is needed.
 

@@ -1,4 +1,4 @@
-"""Queries to an index: texts, image files, and items of the index itself."""
+"""Queries to an index: texts, image files, vectors, and items of the index itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsprh_tf.data import cells, columns
+from dsprh_tf.data.arrays.vectors import Vectors
 from dsprh_tf.data.decoder_lines import DecoderLines
 from dsprh_tf.data.files import text_encoding
 from dsprh_tf.data.images import MAX_PIXELS, checked_bytes
@@ -19,15 +20,17 @@ from dsprh_tf.index.interface import Index
 from dsprh_tf.index.items import id_of
 from dsprh_tf.index.location import check_encoders
 
-KINDS = ("text", "image", "like")
+_BATCH = 1024  # vectors
+KINDS = ("text", "image", "like", "vector")
 
 
 class Query(NamedTuple):
     """One query to an index.
 
     Attributes:
-        kind: "text", "image" or "like".
-        value: the text, the path of an image, or the id of an item of the index.
+        kind: "text", "image", "like" or "vector".
+        value: the text, the path of an image, the id of an item of the index, or the name of a
+            vector (`query_vectors`).
     """
 
     kind: str
@@ -85,6 +88,26 @@ def read_queries(
     return queries
 
 
+def query_vectors(path: str | os.PathLike, side: str, width: int) -> dict[str, np.ndarray]:
+    """The vectors of an array by name, "PATH row 0", or "PATH" of a single one: float32 [width].
+
+    Args:
+        path: an array in a file, see `Vectors`; [width] is one vector.
+        side: "image" or "text": what they are vectors of.
+        width: length of the vectors that the encoder takes.
+
+    Raises:
+        ValueError: the file is missing or broken, or its vectors are of another width.
+    """
+    vectors = Vectors(path, side, width, single=True)
+    several = vectors.count > 1
+    return {
+        f"{path} row {start + row}" if several else f"{path}": vector
+        for start, block in vectors.blocks()
+        for row, vector in enumerate(block)
+    }
+
+
 def _text_queries(path: Path, note: Callable[[str], None]) -> list[Query]:
     encoding, line = text_encoding(path)
     if line:
@@ -125,7 +148,8 @@ def query_codes(
     Args:
         index: the index to search; it has the codes of its own items.
         queries: the queries.
-        encode: (kind, values) -> codes of texts or of image files; called once per kind.
+        encode: (kind, values) -> codes of texts, image files or named vectors; called once per
+            kind.
 
     Raises:
         ValueError: as `encode`.
@@ -161,17 +185,17 @@ def _each(values: Sequence[str], bits: int, encode: Callable[[str], np.ndarray])
 def encode_queries(
     encoder,
     index: Index,
-    values: Sequence[str],
+    values: Sequence,
     note: Callable[[str, dict[str, list[str]]], None],
     name: str | None = None,
 ) -> Encoded:
-    """Codes of texts or image files to search an index by.
+    """Codes of texts, image files or vectors to search an index by.
 
     Args:
         encoder: a `serving.encoder.Encoder`, of the model that the index was built with.
         index: the index to search.
-        values: texts, or paths of images. A text without a known word and a broken image have no
-            code but a problem.
+        values: texts, paths of images, or vectors, as the encoder takes them. A text without a
+            known word, a broken image and a vector that is not finite have no code but a problem.
         note: called with each text that has unknown words beside known ones, and with what
             `Encoder.unknown_words` found.
         name: the encoder's name for errors; "the text encoder" or "the image encoder" by default.
@@ -181,6 +205,8 @@ def encode_queries(
     """
     name = name or f"the {encoder.kind} encoder"
     check_encoders(name, index, encoder.bits, encoder.info["fingerprint"])
+    if encoder.width is not None:
+        return _vector_codes(encoder, np.array(values, np.float32))
     if encoder.kind == "image":
         return _each(values, index.bits, lambda path: _file_code(encoder, path))
 
@@ -194,7 +220,17 @@ def encode_queries(
         if unknown := encoder.unknown_words(text):
             note(text, unknown)
     if known:
-        found.codes[found.good] = encoder.encode(known)
+        found.codes[found.good] = encoder.encode(known, unknown="allow")  # checked above
+    return found
+
+
+def _vector_codes(encoder, vectors: np.ndarray) -> Encoded:
+    finite = np.isfinite(vectors).all(axis=1)
+    found = Encoded(np.zeros((len(vectors), encoder.bits // 8), np.uint8), {
+        int(at): "the vector holds NaN, infinity or a number beyond float32"
+        for at in np.flatnonzero(~finite)
+    })  # fmt: skip
+    found.codes[finite] = encoder.encode(vectors[finite], _BATCH)
     return found
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dsprh_tf.data import cells, columns
 from dsprh_tf.data.label_lists import Flags, read_labels
 from dsprh_tf.data.manifest import Manifest
 from dsprh_tf.index.image_folder import ImageFolder
-from dsprh_tf.index.items import stable_id
+from dsprh_tf.index.items import named_id, stable_id
 
 
 class Item(NamedTuple):
@@ -18,21 +18,26 @@ class Item(NamedTuple):
 
     Attributes:
         id: a whole number of its own.
-        content: the path of an image, or a text.
+        content: the path of an image, or a text; of a vector "" if there is none.
         tags: of the manifest's column tags, or else labels.
-        row: the row of the manifest, 0 for an image of a folder.
+        row: the row of the manifest, 0 for an image of a folder; of a vector its row, from 0.
+        caption: the text of an image of which there is a vector.
+        sha256: of a vector; None for files and texts.
     """
 
     id: int
     content: str
     tags: tuple[str, ...] = ()
     row: int = 0
+    caption: str | None = None
+    sha256: bytes | None = None
 
 
 class Source:
     """Items of one modality, in a fixed order.
 
     Attributes:
+        content: what is encoded: "image", "text" or "vector".
         modality: "image" or "text".
         path: the absolute path of the folder or the manifest.
         items: the items of this shard.
@@ -53,7 +58,7 @@ class Source:
     """
 
     def __init__(self, path: str | os.PathLike, modality: str, shard: tuple[int, int] = (0, 1)):
-        self.modality = modality
+        self.modality = self.content = modality
         self.path = os.path.abspath(path)
         self.notes: list[str] = []
         if os.path.isdir(path) and modality == "image":
@@ -68,6 +73,10 @@ class Source:
             raise ValueError(
                 f"{path} has no {modality}s" + (f" ({'; '.join(self.notes)})" if self.notes else "")
             )
+        self.share(items, shard)
+
+    def share(self, items: Sequence[Item], shard: tuple[int, int]) -> None:
+        """Keeps the items of a shard."""
         part, parts = shard
         self.items = [item for item in items if item.id % parts == part]
         if parts > 1:
@@ -109,8 +118,9 @@ class Source:
             if name and len(contents) > 1:  # the id of a row cannot be that of each text
                 name, unnamed = "", unnamed + 1
             for content in contents:
-                items.append(Item(self._id(name, content, row), content, (), row))
-                tags.append(_tags(record))
+                where = f"{self.path} row {row}"
+                items.append(Item(self.id_of(name, content, where), content, (), row))
+                tags.append(tags_of(record))
         found = read_labels(tags, lambda i: f"{self.path} row {items[i].row}")
         self.notes += manifest.notes
         self.notes += [f"tags: {note}" for note in found.notes]
@@ -121,14 +131,16 @@ class Source:
             )
         return [item._replace(tags=tags) for item, tags in zip(items, found.lists)]
 
-    def _id(self, name: str, content: str, row: int) -> int:
-        if not name:
-            return stable_id(self.modality, content)
-        if not name.isdecimal() or len(name) > 19 or str(int(name)) != name:
-            return stable_id(self.modality, name)  # "0017" is a name, not a number
-        if int(name) >= 2**63:
-            raise ValueError(f"{self.path} row {row}: id {name} is too large, expected below 2^63")
-        return int(name)
+    def id_of(self, name: str, content: str, where: str) -> int:
+        """The id of an item that has a name, or else none but its content.
+
+        Raises:
+            ValueError: the name is a number that is too large; `where` begins the error line.
+        """
+        try:
+            return named_id(self.modality, name) if name else stable_id(self.modality, content)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
     def _unique(self, found: Iterable[Item]) -> list[Item]:
         """The items; of those with the same id and content one, with the tags of all."""
@@ -152,7 +164,7 @@ class Source:
         return list(items.values())
 
 
-def _tags(record: dict[str, Any]) -> Any:
+def tags_of(record: dict[str, Any]) -> Any:
     """The cell of tags of a row, or else that of labels."""
     labels = record.get("labels", "")
     if "tags" not in record:

@@ -5,6 +5,7 @@
 | `lsh` | signs of a random rotation | rotated canonical space | rotated features |
 | `cca_itq` | a shallow learned hash | canonical space, ITQ rotation | the same code |
 | `float` | the price of hashing: cosine | canonical space | the features |
+| `sign` | signs of embeddings as they are | the embeddings | the same code |
 
 Image and text features have different widths and meanings, so they are compared in a common
 space: the first `bits` canonical directions of the training pairs (`canonical_directions`). With
@@ -16,6 +17,11 @@ code (embedding) of its plain features there. `cca_itq` has one code for all dir
 Where both encoders of an embedding share a space already (CLIP, SigLIP), `shared_space` leaves CCA
 out: `float` compares the embeddings, `lsh` rotates them, both with one code in all directions, and
 `cca_itq` becomes PCA + ITQ of both modalities' embeddings.
+
+Only there is `sign` defined: one bit per dimension, so the code is as long as the embedding, and
+nothing is fitted, centred or rotated. With fewer or more bits it would be `lsh`, the signs of a
+random rotation, which is centred, too. That matters where embeddings have a mean far from zero, as
+CLIP's have: such a dimension has the same sign in nearly every item, and its bit tells nothing.
 
 All rows are divided by their l2 norm first, then centred by their modality's training mean (but
 for features compared by cosine, which are taken as they are).
@@ -157,7 +163,8 @@ def fit(
         text_features: `[n, D_T]`, row i the partner of image i.
         bits: Code length; of `float`, the largest number of dimensions.
         seed: Of random rotations.
-        shared_space: Whether image and text features share one space (CLIP): CCA is left out.
+        shared_space: Whether image and text features share one space (CLIP): CCA is left out;
+            `sign` needs it.
 
     Returns:
         The fitted baseline.
@@ -165,10 +172,9 @@ def fit(
     Raises:
         ValueError: an unknown name; bits that are no multiple of 8 or too many; features that are
             no pairs of rows, not finite, all alike, or without any correlation; with
-            `shared_space`, different widths.
+            `shared_space`, different widths; with `sign`, other bits than dimensions.
     """
-    if name not in BASELINES:
-        raise ValueError(f"baseline is {name!r}, expected one of {', '.join(sorted(BASELINES))}")
+    check_name(name, shared_space)
     codes.check_bits(bits)
     image, text = np.asarray(image_features), np.asarray(text_features)
     if image.ndim != 2 or text.ndim != 2 or len(image) != len(text) or len(image) < 2:
@@ -191,6 +197,17 @@ def fit(
                     "numbers: mend or drop that pair"
                 )
     return BASELINES[name].fit(image, text, bits, seed, shared_space)
+
+
+def check_name(name: str, shared_space: bool) -> None:
+    """Refuses an unknown baseline, and one of a shared space where there is none."""
+    if name not in BASELINES:
+        raise ValueError(f"baseline is {name!r}, expected one of {', '.join(sorted(BASELINES))}")
+    if BASELINES[name].only_shared and not shared_space:
+        raise ValueError(
+            f"the baseline {name} compares image and text embeddings as they are: give "
+            "--shared_space if they share a space (CLIP), or take lsh"
+        )
 
 
 def _lsh(image, text, bits, seed, shared_space) -> Baseline:
@@ -228,17 +245,41 @@ def _float(image, text, bits, seed, shared_space) -> Baseline:
     return Baseline(False, *canonical_space(image, text, bits), Projection(), Projection())
 
 
+def _sign(image, text, bits, seed, shared_space) -> Baseline:
+    width = image.shape[1]
+    if bits != width:
+        raise ValueError(
+            f"sign makes one bit per dimension and the embeddings have {width}, received {bits} "
+            f"bits: give --bits={width}, or take the baseline lsh, the sign of a random rotation"
+        )
+    for kind, features in (("image", image), ("text", text)):
+        if not ((features.min(axis=0) < 0) & (features.max(axis=0) >= 0)).any():
+            raise ValueError(
+                f"each dimension of the {kind} embeddings has one sign in all training pairs, so "
+                "all codes would be the same: take the baseline lsh, which centres them"
+            )
+    return Baseline(True, Projection(), Projection())
+
+
 class BaselineKind(NamedTuple):
-    """A baseline that can be fitted: its title in tables, and the function that fits it."""
+    """A baseline that can be fitted.
+
+    Attributes:
+        title: its name in tables.
+        fit: the function that fits it.
+        only_shared: whether it is defined in a shared space alone.
+    """
 
     title: str
     fit: Callable[..., Baseline]
+    only_shared: bool = False
 
 
 BASELINES = {
     "lsh": BaselineKind("LSH", _lsh),
     "cca_itq": BaselineKind("CCA + ITQ", _cca_itq),
     "float": BaselineKind("not hashed (cosine)", _float),
+    "sign": BaselineKind("sign of the embedding", _sign, only_shared=True),
 }
 """The baselines by name, in the order of the tables."""
 

@@ -20,6 +20,8 @@ WORDS = "vocabulary.json"
 EXTRA = "assets.extra"
 _AGAIN = "write the export again with `dsprh export`"
 
+_SHOWN, _SHOWN_TEXT = 5, 60  # texts that an error names, and their characters
+_CHECKED = 512  # texts at once: each takes the whole vocabulary in memory
 _SUGGESTED = 5  # unknown words of a text: each costs a comparison with the whole vocabulary
 
 
@@ -33,6 +35,7 @@ class Encoder:
             `fingerprint` is the same.
         vocabulary: the words that a text encoder knows; () for others, and for exports that were
             written before it was part of them.
+        width: length of the vectors that an encoder of features takes; None for others.
 
     Args:
         export_dir: folder written by `export_encoders`.
@@ -67,24 +70,33 @@ class Encoder:
             ) from error
         if width not in (None, self.bits // 8):
             raise ValueError(f"{path} makes codes of {8 * width} bits, not {self.bits}: {_AGAIN}")
+        takes = self._encode.structured_input_signature[1][self._input]
+        self.width: int | None = takes.shape[1] if self._input == "features" else None
         self.vocabulary, self._rule = _read_words(path / EXTRA / WORDS)
         self._near = suggestions(self.vocabulary)
 
-    def encode(self, items, batch_size: int = 32) -> np.ndarray:
+    def encode(self, items, batch_size: int = 32, unknown: str = "error") -> np.ndarray:
         """Packed codes of images, texts or features.
 
         Args:
             items: list of encoded image files (bytes), list of texts (str), or float32 [n, size]
                 for an export of a features model.
             batch_size: items per step.
+            unknown: what becomes of a text without a known word: "error" refuses it, "allow" gives
+                it the code that all such texts share, which is near nothing that was asked for.
 
         Returns:
             uint8 [n, bits / 8].
 
         Raises:
-            ValueError: an item is of the wrong type or cannot be decoded; says which.
+            ValueError: an item is of the wrong type or cannot be decoded, a vector is not finite,
+                or a text has no known word; says which.
         """
+        if unknown not in ("error", "allow"):
+            raise ValueError(f"unknown is {unknown!r}, expected 'error' or 'allow'")
         items = self._checked(items)
+        if unknown == "error" and self._input == "text":
+            self._refuse_unknown(items)
         parts = [np.zeros([0, self.bits // 8], np.uint8)]
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
@@ -147,6 +159,24 @@ class Encoder:
                     f"{self.info['vocabulary_size']:,} words; {describe(self.unknown_words(text))}"
                 )
 
+    def _refuse_unknown(self, texts: list[str]) -> None:
+        """Raises a `ValueError` that names the texts without a known word, if there are any."""
+        rows: list[int] = []
+        for start in range(0, len(texts), _CHECKED):
+            known = self.known_words(texts[start : start + _CHECKED])
+            rows += (start + np.flatnonzero(known == 0)).tolist()
+        if not rows:
+            return
+        named = [f"{texts[row][:_SHOWN_TEXT]!r} (item {row})" for row in rows[:_SHOWN]]
+        more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+        has = "has" if len(rows) == 1 else "have"
+        raise ValueError(
+            f"{', '.join(named)}{more} {has} no word of the vocabulary of "
+            f"{self.info['vocabulary_size']:,} words "
+            f"({describe(self.unknown_words(texts[rows[0]]))}): give other words or leave such "
+            "texts out; unknown='allow' gives all of them the same code"
+        )
+
     def _split(self, text: str) -> dict[str, str]:
         """Words of a text -> the same as a vocabulary has them."""
         if self._rule in RULES:
@@ -156,12 +186,18 @@ class Encoder:
 
     def _checked(self, items):
         if self._input == "features":
-            size = self._encode.structured_input_signature[1]["features"].shape[1]
-            features = np.asarray(items, np.float32)
-            if features.ndim != 2 or features.shape[1] != size:
+            with np.errstate(over="ignore"):
+                features = np.asarray(items, np.float32)
+            if features.ndim != 2 or features.shape[1] != self.width:
                 raise ValueError(
-                    f"the {self.kind} encoder takes features [n, {size}], "
+                    f"the {self.kind} encoder takes features [n, {self.width}], "
                     f"received shape {list(features.shape)}"
+                )
+            finite = np.isfinite(features).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"row {int(np.argmin(finite))} (counted from 0) of the features holds NaN, "
+                    "infinity or a number beyond float32; drop or repair it"
                 )
             return features
         wanted = bytes if self._input == "image_bytes" else str
@@ -187,23 +223,29 @@ class Encoder:
             raise ValueError(f"item {row} cannot be encoded: {reason}") from error
 
 
-def load_encoder(export_dir, kind: str) -> Encoder:
-    """Exported encoder of images or texts, as a search needs it.
+def load_encoder(export_dir, kind: str, vectors: bool = False) -> Encoder:
+    """Exported encoder of images or texts, or of their vectors, as a search needs it.
 
     Args:
         export_dir: folder written by `export_encoders`.
         kind: "image" or "text".
+        vectors: whether it is to take precomputed features instead of images and texts.
 
     Raises:
-        ValueError: no folder was given, there is no such encoder, or it takes precomputed features.
+        ValueError: no folder was given, there is no such encoder, or it takes something else.
     """
     if not export_dir:
         raise ValueError("needs --export_dir=FOLDER, written by `dsprh export`")
     encoder = Encoder(export_dir, kind)
-    if encoder.info["image_size" if kind == "image" else "vocabulary_size"] is None:
+    if vectors and encoder.width is None:
         raise ValueError(
-            f"the {kind} encoder in {export_dir} takes precomputed features, not {kind}s: export a "
-            "run on images and texts"
+            f"the {kind} encoder in {export_dir} takes {kind}s, not vectors: give {kind}s, or "
+            "export a run with --dataset=features"
+        )
+    if not vectors and encoder.width is not None:
+        raise ValueError(
+            f"the {kind} encoder in {export_dir} takes precomputed features, not {kind}s: give "
+            "vectors (encode: --features, search: --vector), or export a run on images and texts"
         )
     return encoder
 

@@ -97,7 +97,7 @@ def weigh(items: list[dict]) -> dict:
         {"items": number of items, "files": number of images that are on disk, "gone": of those
         that are not, "bytes": of all files}.
     """
-    images = [item for item in items if item["modality"] == "image"]
+    images = [item for item in items if item["modality"] == "image" and item["path"]]
     there = [item for item in images if os.path.exists(item["path"])]
     return {
         "items": len(items),
@@ -118,7 +118,7 @@ def as_zip(items: list[dict]) -> Iterator[bytes]:
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         for item in items:
             name, note = "", ""
-            if item["modality"] == "image":
+            if item["modality"] == "image" and item["path"]:
                 try:
                     with open_indexed(item["path"], item["size"], item["sha256"]) as file:
                         name = _new_name(os.path.basename(item["path"]), names)

@@ -126,7 +126,7 @@ class Searcher:
         total = sum(map(len, orders))
         message = None if total else self._nothing(where)
         rows = self._rows([orders[part][rank] for part, rank in places])
-        results = self._with_codes([_as_result(row) for row in rows])
+        results = self._with_codes([as_result(row) for row in rows])
         return self._reply(results, message=message, total=total, offset=offset, seed=seed)
 
     def search(self, question: Question) -> dict:
@@ -151,10 +151,10 @@ class Searcher:
             unknown = [{"word": word, "near": near} for word, near in words.items()]
             if not self._text.known_words([question.value])[0]:
                 return self._reply(unknown=unknown, message="No word of this is known.")
-            code = self._text.encode([question.value])
+            code = self._text.encode([question.value], unknown="allow")  # checked above
         elif question.kind == "like":
             own = self._rows([_number(question.value)])[0]
-            query["item"] = self._with_codes([_as_result(own)])[0]
+            query["item"] = self._with_codes([as_result(own)])[0]
             code = self._index.codes_of([own["id"]])
         else:
             code = self._code(question.value)
@@ -183,7 +183,7 @@ class Searcher:
         # An approximate search may find fewer than there are.
         pairs = [found[place] for place in places if place in found]
         rows = self._rows([name for name, _ in pairs])
-        return [_as_result(row, near) for row, (_, near) in zip(rows, pairs)], sum(sizes)
+        return [as_result(row, near) for row, (_, near) in zip(rows, pairs)], sum(sizes)
 
     def _ranked(
         self, code: np.ndarray, where: Where, own: dict | None, start: int, end: int
@@ -232,7 +232,7 @@ class Searcher:
             LookupError: no image has the id.
         """
         found = self._rows([_number(item)])[0]
-        if found["modality"] != "image":
+        if found["modality"] != "image" or found["path"] is None:
             raise LookupError(f"item {item} is not an image")
         return found
 
@@ -251,7 +251,7 @@ class Searcher:
         self.encode_image(blank.getvalue())
         text = next(iter(self._text.vocabulary), "a")
         self._text.unknown_words(text)
-        self._text.encode([text])
+        self._text.encode([text], unknown="allow")
         self.browse(Where(), 1)
 
     def _rows(self, ids) -> list[dict]:
@@ -301,12 +301,6 @@ def _number(item: str) -> int:
     if not is_id(item):
         raise LookupError(f"no item has the id {item[:40]!r}, expected a whole number")
     return int(item)
-
-
-def _as_result(row: dict, distance: int | None = None) -> dict:
-    """As `answers.as_result`, with the caption of an image if the index has one."""
-    result = as_result(row, distance)
-    return {**result, "caption": row["text"]} if result.get("path") and row["text"] else result
 
 
 def _admits(where: Where, row: dict) -> bool:

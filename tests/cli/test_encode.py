@@ -112,7 +112,9 @@ def test_broken_images(program, exported, encoded, scenes_dir, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "needs --out=FOLDER, and either --images=FOLDER or --texts=MANIFEST"),
+        ([], "needs --out=FOLDER, and either --images=FOLDER or --texts=MANIFEST or --features"),
+        (["--features=a.npy", "--out=b"], "--features needs --side=image or --side=text"),
+        (["--texts=a", "--out=b", "--side=text"], "got --side without --features, where it has no"),
         (["--images=a", "--texts=b", "--out=c"], "either --images=FOLDER or --texts"),
         (["--images=a", "--out=c", "--shard=2/2"], "--shard=2/2, expected i/n with 0 <= i < n"),
         (["--images=a", "--out=c", "--shard=1"], "--shard=1, expected i/n"),
@@ -125,6 +127,13 @@ def test_flags(program, flags, message):
     line = program("encode", *flags).line
     assert line.startswith("encode: ")
     assert message in line
+
+
+def test_vectors_for_encoders_of_texts(program, exported, tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((2, 4)))
+    line = program("encode", f"--export_dir={exported}", f"--features={tmp_path}/v.npy",
+                   "--side=text", f"--out={tmp_path}/codes").line  # fmt: skip
+    assert "takes texts, not vectors: give texts, or export a run with --dataset=features" in line
 
 
 def test_other_encoders(program, exported, scenes_dir, encoded, tmp_path):

@@ -193,7 +193,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ([], "nothing to search by: give --text, --image, --like or --queries"),
+            ([], "nothing to search by: give --text, --image, --like, --vector or --queries"),
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
             (["--text=dog", "--tag=nosuchtag"], "no item of the index has this --tag"),
             (["--text=dog", "--tag=a", "--tag=b"], "got --tag=a --tag=b, expected one tag per"),

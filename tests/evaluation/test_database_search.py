@@ -37,7 +37,7 @@ class Encoder:
             "vocabulary_size": None if features else 3,
         }
 
-    def encode(self, items):
+    def encode(self, items, unknown="error"):
         return self.codes[[self.row_of[item] for item in items]]
 
     def check_words(self, texts):

@@ -155,7 +155,7 @@ class TestResumed:
         fourth = Path(Source(album, "image").items[12].content).read_bytes()
 
         class Dying(HashEncoder):
-            def encode(self, items, batch_size):
+            def encode(self, items, batch_size, unknown="error"):
                 if fourth in items:
                     raise end
                 return super().encode(items, batch_size)
@@ -261,7 +261,7 @@ class TestImages:
     class Complaining(HashEncoder):
         """As libjpeg does within TensorFlow: it says nothing of the file."""
 
-        def encode(self, items, batch_size):
+        def encode(self, items, batch_size, unknown="error"):
             for item in items:
                 if b"damaged" in item:
                     os.write(2, b"Corrupt JPEG data: premature end of data segment\n")

@@ -36,7 +36,7 @@ from index_helpers import (
 from dsprh_tf.index import database
 from dsprh_tf.index.answers import answer
 from dsprh_tf.index.interface import Changes, Where
-from dsprh_tf.index.items import SCHEMA, text_items
+from dsprh_tf.index.items import SCHEMA, stable_id, text_items
 from dsprh_tf.index.location import check_encoders, create_index, open_index
 from dsprh_tf.web.searcher import Question, Searcher
 
@@ -284,6 +284,32 @@ class TestChanges:
         with pytest.raises(ValueError, match="id 5 is of modality unknown in .* and image among"):
             index.add(codes[:1], image_items(1).set_column(0, "id", pa.array([5])))
 
+    def test_codes_and_names_in_two_lines(self, place):
+        """Signs or bits of any type instead of packed codes, and names instead of numbers."""
+        codes = random_codes(20, 64)
+        bits = np.unpackbits(codes, axis=1)
+        names = [f"photo {i}.jpg" for i in range(20)]
+        index = create_index(place, 64, "abc")
+        assert index.add(bits, names) == Changes(20, 0, 0)
+        signs = 2.0 * bits - 1
+        for other in (codes, bits.astype(bool), signs, signs.astype(np.int8), bits.astype(float)):
+            assert index.add(other, names) == Changes(0, 0, 20)
+        index.commit()
+        for query in (codes[3:5], bits[3:5], signs[3:5], signs[3:5] > 0):
+            found = index.search(query, 2)
+            assert found.distances[:, 0].tolist() == [0, 0]
+            assert index.items_of(found.ids[:, 0])["text"].to_pylist() == names[3:5]
+        np.testing.assert_array_equal(index.codes_of([stable_id("", names[7])]), codes[7:8])
+        for ask in (index.codes_of, index.contains, index.remove):
+            with pytest.raises(ValueError, match=r"id of a name is stable_id\('', 'photo 1.jpg'\)"):
+                ask(names[1:2])
+        with pytest.raises(ValueError, match="must be 0 and 1, or -1 and 1, received 0.25; the"):
+            index.search(signs[:1] / 4 + 0.5)
+        for byte, bit in ((0, 0), (255, 1)):  # all 0 or all 1 are bits of either kind
+            same = index.search(np.full((1, 8), byte, np.uint8), 20)
+            found = index.search(np.full((1, 64), bit, np.uint8), 20)
+            np.testing.assert_array_equal(found.ids, same.ids)
+
     def test_overwrite(self, place):
         let_go(build(place, random_codes(5, 64), image_items(5)))
         with pytest.raises(ValueError, match="holds an index already: add to it, give another"):
@@ -335,7 +361,12 @@ class TestErrors:
             (random_codes(2, 32), image_items(2), "codes have 32 bits, the index has 64"),
             (random_codes(2, 64).astype(int), image_items(2), "must be packed codes"),
             (random_codes(2, 64)[0], None, r"must be packed codes, .*received uint8 \[8\]"),
-            (np.ones((2, 64)), [1, 2], r"must be packed codes, .*received float64 \[2, 64\]"),
+            (np.ones((2, 63)), [1, 2], r"must be packed codes, .*received float64 \[2, 63\]"),
+            (np.full((2, 64), 0.5), [1, 2], "columns must be 0 and 1, or -1 and 1, received 0.5;"),
+            (np.eye(2, 64) - np.eye(2, 64, 9), [1, 2], "-1 and 1, received both 0 and -1; .*pack"),
+            (np.full((2, 64), np.nan), [1, 2], "received nan"),
+            (random_codes(2, 512), [1, 2], "codes have 512 bits, the index has 64"),
+            (random_codes(2, 64), ["a", ""], "item 1 has no id"),
             (random_codes(2, 64), np.ones((2, 1)), "type ndarray .*expected an Arrow table"),
             (random_codes(2, 64), [1.0, 2.5], "received the id 2.5, expected whole numbers"),
             (random_codes(2, 64), [1, -5], "received the id -5, expected numbers from 0"),
@@ -467,7 +498,7 @@ class WordEncoder:
     def unknown_words(self, text):
         return {} if text.isdecimal() else {text: ["7"]}
 
-    def encode(self, texts):
+    def encode(self, texts, unknown="error"):
         return self._codes[[int(text) for text in texts]]
 
 

@@ -64,6 +64,17 @@ class TestAsItems:
     def test_types_of_ids(self, dtype):
         assert as_items(np.arange(4, dtype=dtype), 4, no_highest)["id"].to_pylist() == [0, 1, 2, 3]
 
+    @pytest.mark.parametrize(
+        "kind", [list, np.array, lambda names: np.array(names, object), pa.array, pd.Series]
+    )
+    def test_names(self, kind):
+        """As a manifest's column id has them: whole numbers are ids, others are hashed and kept."""
+        table = as_items(kind(["cat.jpg", "12", "0012", "7.0"]), 4, no_highest)
+        expected = [stable_id("", "cat.jpg"), 12, stable_id("", "0012"), 7]
+        assert table["id"].to_pylist() == expected
+        assert table["text"].to_pylist() == ["cat.jpg", None, "0012", None]
+        assert set(table["modality"].to_pylist()) == {""}
+
     def test_none(self):
         assert as_items(None, 3, lambda: -1)["id"].to_pylist() == [0, 1, 2]
         assert as_items(None, 2, lambda: 41)["id"].to_pylist() == [42, 43]
@@ -75,14 +86,20 @@ class TestAsItems:
     @pytest.mark.parametrize(
         ("items", "message"),
         [
-            (["1", "2", "3"], r"type list \(<U1 \[3\]\), expected an Arrow table .*ids .*None"),
+            (["1", "", "3"], "item 1 has no id"),
+            (np.array(["a", -5, 1], object), "received the id -5, expected numbers from 0"),
+            (["a", 1.5, 1], "received the id 1.5, expected whole numbers"),
+            (np.array(["a", np.nan, 1], object), "received the id nan|item 1 has no id"),
+            (["1", "2", "2"], "id 2 occurs twice"),
+            (["a", "b", "a"], "id .* occurs twice"),
+            (["1", "2", str(2**63)], "id 9223372036854775808 is too large"),
+            ([b"1", b"2", b"3"], r"type list \(.S1 \[3\]\), expected an Arrow table .*ids .*None"),
             ([0, 1.5, 2], "received the id 1.5, expected whole numbers below 2.63, and as floats"),
             (np.array([0, np.nan, 2]), "received the id nan, expected whole numbers"),
             ([0.0, 1.0, 2.0**53], "received the id 9007199254740992.0, expected whole .*exact"),
             (image_items(3).set_column(0, "id", pa.array([-1, 0, 1])), "received the id -1"),
             (np.zeros((3, 1), int), r"of type ndarray \(int64 \[3, 1\]\), expected"),
             (np.zeros(3, bool), r"of type ndarray \(bool \[3\]\), expected"),
-            (["a", "b", "c"], r"of type list \(<U1 \[3\]\), expected"),
             ("abc", r"of type str \(<U3 \[\]\), expected"),
             (7, r"of type int \(int64 \[\]\), expected"),
             ({"id": [1, 2, 3]}, r"of type dict \(object \[\]\), expected"),

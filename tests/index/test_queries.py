@@ -26,12 +26,13 @@ class Encoder(HashEncoder):
     """An exported encoder as far as queries need it; the words "known" and "good" are known."""
 
     info = {"fingerprint": "abc"}
+    width = None
 
     def __init__(self, kind):
         super().__init__()
         self.kind = kind
 
-    def encode(self, items, batch_size=32):
+    def encode(self, items, batch_size=32, unknown="error"):
         return super().encode(items, max(batch_size, len(items)))
 
     def check_words(self, texts):

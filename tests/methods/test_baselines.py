@@ -164,7 +164,10 @@ class TestITQ:
         assert np.abs(first - other).max() > 0.1
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+GENERAL = sorted(name for name, kind in BASELINES.items() if not kind.only_shared)
+
+
+@pytest.mark.parametrize("name", GENERAL)
 class TestEveryBaseline:
     def test_held_out_partners_find_each_other(self, name):
         image, text, _ = linked_pairs(0)
@@ -251,6 +254,33 @@ def test_cca_itq_rotates_the_float_embedding():
         for name in ("float", "cca_itq")
     )
     np.testing.assert_allclose(values @ values.T, embeddings @ embeddings.T, atol=1e-4)
+
+
+class TestSign:
+    def test_codes_are_the_signs_and_nothing_is_fitted(self):
+        image, text, labels = linked_pairs(text=24)
+        image[0, :3] = 0, -0.0, -1e-30
+        fitted = baselines.fit("sign", image, text, 24, seed=0, shared_space=True)
+        encoded = fitted.encoded(image, text, labels)
+        np.testing.assert_array_equal(encoded.image_codes, np.packbits(image >= 0, axis=1))
+        np.testing.assert_array_equal(encoded.text_codes, np.packbits(text >= 0, axis=1))
+        assert encoded.image_within is None and encoded.text_within is None
+        assert codes.unpack(encoded.image_codes)[0, :3].tolist() == [1, 1, -1]
+
+    def test_what_has_no_signs_of_its_own_is_refused(self):
+        image, text, _ = linked_pairs(text=24)
+        for changed, message in (
+            ({"bits": 16}, "embeddings have 24, received 16 bits: give --bits=24, or .* lsh"),
+            ({"bits": 32}, "embeddings have 24, received 32 bits"),
+            ({"shared_space": False}, "give --shared_space if they share a space"),
+            ({"text_features": linked_pairs()[1]}, "24 dimensions and text features 20"),
+            ({"image_features": abs(image)}, "image embeddings has one sign in all training pairs"),
+            ({"text_features": -abs(text) - 1}, "text embeddings has one sign in all"),
+        ):  # fmt: skip
+            call = {"image_features": image, "text_features": text, "bits": 24, **changed}
+            with pytest.raises(ValueError, match=message) as error:
+                baselines.fit("sign", **{"seed": 0, "shared_space": True, **call})
+            assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +376,8 @@ class TestRun:
     @pytest.mark.parametrize(
         ("name", "settings", "message"),
         [
-            ("pca", {}, "--baseline is 'pca', expected one of cca_itq, float, lsh"),
+            ("pca", {}, "baseline is 'pca', expected one of cca_itq, float, lsh, sign"),
+            ("sign", {}, "the baseline sign compares .* as they are: give --shared_space"),
             ("lsh", {"epochs": 3}, "epochs does not count for a baseline, expected some of bits,"),
             ("lsh", {"beta": 3}, "beta does not count for a baseline"),
             ("lsh", {"bits": 12}, "bits must be a positive multiple of 8"),
@@ -360,7 +391,7 @@ class TestRun:
 
 
 class TestProgram:
-    @pytest.mark.parametrize("name", sorted(BASELINES))
+    @pytest.mark.parametrize("name", GENERAL)
     def test_features_end_to_end(self, program, vectors, tmp_path, name):
         flags = [f"--baseline={name}", *vector_flags(vectors, tmp_path / "run")]
         # It could not be trained on vectors: what a flag file says of training does not count.
@@ -428,6 +459,13 @@ class TestProgram:
         outcome = program("baseline", *flags)
         assert outcome.code == 0, outcome.err
         assert json.loads((tmp_path / "run" / "flags.json").read_text())["shared_space"] is True
+
+    def test_sign(self, program, vectors, tmp_path):
+        flags = vector_flags(vectors, tmp_path / "run", "--shared_space", "--baseline=sign")
+        assert "give --bits=24" in program("baseline", *flags).line
+        outcome = program("baseline", *flags, "--bits=24")
+        assert outcome.code == 0, outcome.err
+        assert read_results(tmp_path / "run" / "results.json")["bits"] == 24
 
     def test_images_and_texts(self, program, small_flags, tmp_path):
         """The frozen backbone's features, from the cache that a trained run would use."""

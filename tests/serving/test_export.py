@@ -344,6 +344,11 @@ def test_features_model(tmp_path):
     )
     with pytest.raises(ValueError, match=r"features \[n, 7\], received shape \[5, 3\]"):
         image.encode(features[:, :3])
+    features[[2, 4], 1] = np.nan, np.inf
+    with pytest.raises(ValueError, match="row 2 .* holds NaN, infinity or a number beyond float32"):
+        image.encode(features)
+    with pytest.raises(ValueError, match=r"row 1 .* a number beyond float32"):
+        image.encode(np.array([[1.0] * 7, [1e300] * 7]))
     with pytest.raises(ValueError, match="has no vocabulary"):
         text.known_words(["dog"])
 
@@ -356,7 +361,8 @@ def test_encoder(small, exported):
     expected = codes.pack(image_hash(model, IMAGES))
     np.testing.assert_array_equal(image.encode(IMAGES, batch_size=2), expected)
     np.testing.assert_array_equal(
-        text.encode(TEXTS, batch_size=3), codes.pack(model.encode_text(bag(TEXTS)).numpy())
+        text.encode(TEXTS, batch_size=3, unknown="allow"),
+        codes.pack(model.encode_text(bag(TEXTS)).numpy()),
     )
     assert image.encode([]).shape == (0, BITS // 8)
     np.testing.assert_array_equal(text.known_words(TEXTS), [2, 3, 0, 0, 1])
@@ -403,10 +409,34 @@ def test_words_are_those_of_the_graph(exported, text, known, unknown):
     encoder = Encoder(exported[0], "text")
     assert encoder.known_words([text]) == [known]
     assert encoder.unknown_words(text) == unknown
-    assert encoder.encode([text]).shape == (1, BITS // 8)
-    if not known:
+    assert encoder.encode([text], unknown="allow").shape == (1, BITS // 8)
+    if known:
+        assert encoder.encode([text]).shape == (1, BITS // 8)
+    else:
+        with pytest.raises(ValueError, match="has no word of the vocabulary of 5 words"):
+            encoder.encode([text])
         with pytest.raises(ValueError, match="has no word of the vocabulary of 5 words; unknown: "):
             encoder.check_words([text])
+
+
+def test_texts_of_unknown_words_get_no_code_in_silence(exported):
+    """All of them have one code: a search for one finds what it finds for any other."""
+    encoder = Encoder(exported[0], "text")
+    texts = ["dog", "giraffe", "dog giraffe", "zebra", ""]
+    with pytest.raises(ValueError) as caught:
+        encoder.encode(texts)
+    line = str(caught.value)
+    assert line.startswith("'giraffe' (item 1), 'zebra' (item 3), '' (item 4) have no word of the")
+    assert "unknown: giraffe" in line and "unknown='allow'" in line and "\n" not in line
+    codes = encoder.encode(texts, unknown="allow")
+    np.testing.assert_array_equal(codes[[3, 4]], codes[[1, 1]])
+    np.testing.assert_array_equal(codes[[0, 2]], encoder.encode(["dog", "dog giraffe"]))
+    assert encoder.encode([]).shape == (0, BITS // 8)
+    many = ["dog"] * 600 + [f"xx{i}" for i in range(30)]
+    with pytest.raises(ValueError, match=r"'xx0' \(item 600\), .* and 25 more have no word"):
+        encoder.encode(many)
+    with pytest.raises(ValueError, match="unknown is 'skip', expected 'error' or 'allow'"):
+        encoder.encode(["dog"], unknown="skip")
 
 
 def test_the_rule_of_words_is_part_of_the_fingerprint(small):
@@ -428,7 +458,7 @@ def test_whole_model_with_covariance_branches(tmp_path):
     image, text = (Encoder(tmp_path, kind) for kind in KINDS)
     np.testing.assert_array_equal(image.encode(IMAGES), codes.pack(image_hash(model, IMAGES)))
     np.testing.assert_array_equal(
-        text.encode(TEXTS), codes.pack(model.encode_text(bag(TEXTS)).numpy())
+        text.encode(TEXTS, unknown="allow"), codes.pack(model.encode_text(bag(TEXTS)).numpy())
     )
 
 
