@@ -24,7 +24,7 @@ from dsprh_tf.model import CrossModalHashing
 from dsprh_tf.run_data import RunData, precision
 from dsprh_tf.run_folder import RunFolder
 from dsprh_tf.serving.export import export_encoders
-from dsprh_tf.settings import Effective, effective_settings, recorded_settings
+from dsprh_tf.settings import Effective, effective_settings, home_of, recorded_settings
 from dsprh_tf.training.checkpoints import Checkpoints
 from dsprh_tf.training.devices import make_strategy, shard_of
 from dsprh_tf.training.fit import fit
@@ -40,8 +40,8 @@ class Run:
     its last epoch.
 
     Args:
-        run_dir: the run folder; None for runs/METHOD-DATASET-BITS-SEED. Without any settings,
-            the existing run in this folder.
+        run_dir: the run folder; None for runs/METHOD-DATASET-BITS-SEED in `settings.home_of`.
+            Without any settings, the existing run in this folder.
         **settings: fields of `RunSettings` and of the method's `Settings`, such as `method`,
             `dataset`, `data_dir` and `bits`. `dsprh train --help` lists them all.
 
@@ -70,9 +70,8 @@ class Run:
             settings["run_dir"] = os.fspath(run_dir)
         effective = effective_settings(settings)
         if effective.values["run_dir"] is None:
-            effective.values["run_dir"] = "runs/{method}-{dataset}-{bits}-{seed}".format(
-                **effective.values
-            )
+            name = "{method}-{dataset}-{bits}-{seed}".format(**effective.values)
+            effective.values["run_dir"] = os.fspath(home_of(effective.values) / "runs" / name)
         self._begin(effective, effective.values["run_dir"], opened=False)
 
     @classmethod
@@ -292,9 +291,14 @@ class Run:
             The record of `results.json`, a dict that prints as a table.
 
         Raises:
-            ValueError: the run is not trained.
+            ValueError: the run is not trained, or it has no test queries.
         """
         s = self.settings
+        if not len(self.data.split.query):
+            raise ValueError(
+                f"{self.folder.path} has no test queries (--queries=0, all pairs train): there is "
+                "nothing to evaluate; export it, or train a run with queries"
+            )
         model = self.restore()
         everything = np.concatenate([self.data.split.query, self.data.split.database])
         self.data.source.cache = None

@@ -31,6 +31,19 @@ tag), but texts of a wrong column or in several languages, or too few for `min_w
 out most."""
 
 
+MOST_QUERIES = 2000
+"""Test queries of your own data, unless told otherwise; enough for any method to be compared."""
+
+
+def least_pairs(texts: int) -> int:
+    """The number of training texts that a word must occur in, unless told otherwise.
+
+    A rarer word is learned from too few images; of few texts most words are rare, and a query
+    that has none of the known ones is not answered at all (README, "How many captions").
+    """
+    return 2 if texts < 2000 else 3 if texts < 5000 else 5
+
+
 class RunData:
     """Data set, split, bag of words, batches and backbone of a run; each made when it is needed.
 
@@ -83,7 +96,10 @@ class RunData:
     def _new_split(self) -> Split:
         """A split drawn now; prints what is told of it."""
         s = self.settings
-        split = splits.make_split(self.dataset, s.queries, s.train_pairs, s.validation, s.seed)
+        pairs = len(self.dataset)
+        queries = min(MOST_QUERIES, max(1, pairs // 10)) if s.queries is None else s.queries
+        train = pairs if s.train_pairs is None else s.train_pairs
+        split = splits.make_split(self.dataset, queries, train, s.validation, s.seed)
         self._say(split)
         for note in near_images.near_notes(self.dataset, split):
             print(f"data: {note}")
@@ -115,10 +131,15 @@ class RunData:
             words = BagOfWords.of_tags(dataset.vocabulary)
         else:
             texts = dataset.texts[self._drawn.train]
-            words = BagOfWords.fit(texts, s.min_word_pairs, max_words=s.max_words)
+            least = self._least_pairs(len(texts))
+            words = BagOfWords.fit(texts, least, max_words=s.max_words, plurals=s.fold_plurals)
         for note in words.notes:
             print(f"data: {note}")
         return words
+
+    def _least_pairs(self, texts: int) -> int:
+        given = self.settings.min_word_pairs
+        return least_pairs(texts) if given is None else given
 
     @cached_property
     def split(self) -> Split:
@@ -146,7 +167,7 @@ class RunData:
         known = f"the {self.words.size:,} known words"
         lower = ""
         if dataset.vocabulary is None:
-            known += f" are in at least {s.min_word_pairs} training texts"
+            known += f" are in at least {self._least_pairs(len(self._drawn.train))} training texts"
             lower = ", or lower --min_word_pairs"
         if s.on_bad_text == "error":
             raise ValueError(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from dsprh_tf.backbones.architectures import check_backbone
+from dsprh_tf.backbones.found_weights import DEFAULT_BACKBONE, default_weights
 from dsprh_tf.codes import check_bits
 from dsprh_tf.data.sources import LOADERS
-from dsprh_tf.methods import METHODS, PAPER
+from dsprh_tf.methods import BEST, METHODS, PAPER
 from dsprh_tf.methods.base import Method, checked, setting
 from dsprh_tf.training.optimizers import OPTIMIZERS
 
@@ -33,7 +35,9 @@ these are."""
 class RunSettings:
     """The settings of every run, in addition to those of its method."""
 
-    dataset: str = setting("pairs", "Kind of data.", sorted(LOADERS))
+    dataset: str = setting(
+        "pairs", "Kind of data; pairs and features are your own.", sorted(LOADERS)
+    )
     data_dir: str | None = setting(
         None, "Folder of the data (for pairs also a manifest, for features a file)."
     )
@@ -44,8 +48,17 @@ class RunSettings:
         "half; error: stop at one.",
         ON_BAD,
     )
-    queries: int = setting(2000, "Test queries, if the data comes without a split.", low=1)
-    train_pairs: int = setting(5000, "Training pairs, if the data comes without a split.", low=1)
+    queries: int | None = setting(
+        2000,
+        "Test queries, if the data comes without a split; auto: a tenth, 2,000 at most; 0: none, "
+        "all pairs train.",
+        low=0,
+    )
+    train_pairs: int | None = setting(
+        5000,
+        "Training pairs, if the data comes without a split; auto: all that are no queries.",
+        low=1,
+    )
     on_missing_labels: str = setting(
         "error",
         "As --on_bad_image, for a training pair without labels (supervised methods).",
@@ -54,7 +67,13 @@ class RunSettings:
     validation: float = setting(
         0.05, "Training pairs held out for validation: a share if below 1, else a number.", low=0
     )
-    min_word_pairs: int = setting(5, "Keep words in at least this many training texts.", low=1)
+    min_word_pairs: int | None = setting(
+        5,
+        "Keep words in at least this many training texts; auto: 2 below 2,000 of them, 3 below "
+        "5,000, else 5.",
+        low=1,
+    )
+    fold_plurals: bool = setting(False, "English plurals and singulars are one word.")
     max_words: int | None = setting(None, "Keep only this many words, the most frequent.", low=1)
     scenes_count: int = setting(2000, "Images to draw for --dataset=scenes.", low=1)
     accept_odd_data: bool = setting(
@@ -101,10 +120,14 @@ class RunSettings:
 
     seed: int = setting(0, "Seed of the split, initial weights, batch order and crops.", low=0)
     run_dir: str | None = setting(
-        None, "Run folder; default runs/METHOD-DATASET-BITS-SEED. Given again: resumes."
+        None,
+        "Run folder; default runs/METHOD-DATASET-BITS-SEED, in the folder that DSPRH_HOME names or "
+        "else beside your own data. Given again: resumes.",
     )
     overwrite: bool = setting(False, "Empty the run folder first.")
-    cache_dir: str = setting("cache", "Folder of the cached backbone outputs.")
+    cache_dir: str | None = setting(
+        None, "Folder of the cached backbone outputs; default: cache, beside runs."
+    )
     cache_limit_gb: float = setting(
         16.0, "Do not keep the whole database's outputs if larger.", low=0
     )
@@ -115,8 +138,8 @@ class RunSettings:
 GROUPS = {
     "data": (
         "dataset", "data_dir", "on_bad_image", "on_bad_text", "on_missing_labels", "queries",
-        "train_pairs", "validation", "min_word_pairs", "max_words", "scenes_count",
-        "accept_odd_data",
+        "train_pairs", "validation", "min_word_pairs", "fold_plurals", "max_words",
+        "scenes_count", "accept_odd_data",
     ),
     "networks": (
         "method", "bits", "backbone", "backbone_weights", "image_size", "resize",
@@ -133,6 +156,11 @@ GROUPS = {
 }  # fmt: skip
 """Title -> names of `RunSettings`, the order of `--help`."""
 
+# What other data sets have of their own is fixed by what was published on them.
+_YOURS = {"method": BEST, "queries": None, "train_pairs": None, "min_word_pairs": None}
+OWN_DATA: dict[str, dict] = {"pairs": {**_YOURS, "fold_plurals": True}, "features": _YOURS}
+"""Kind of your own data -> settings that replace defaults there, below the method's recipes."""
+
 _NAMES = {field.name: field for field in dataclasses.fields(RunSettings)}
 
 
@@ -142,14 +170,16 @@ class Effective:
 
     Attributes:
         values: every setting of the run and of its method -> its value, in JSON types.
-        reasons: name -> "given", "recipe of METHOD", "recipe of METHOD, frozen backbone" or
-            "recipe of METHOD on DATASET", for each setting that one of these sets.
+        reasons: name -> "given", "your own data", "recipe of METHOD", "recipe of METHOD, frozen
+            backbone" or "recipe of METHOD on DATASET", for each setting that one of these sets.
         defaults: name -> the value without them.
+        notes: printable lines on what was looked for and not found.
     """
 
     values: dict
     reasons: dict
     defaults: dict
+    notes: tuple[str, ...] = ()
 
     @property
     def method(self) -> type[Method]:
@@ -177,7 +207,8 @@ class Effective:
         for reason, settings in self.differences().items():
             shown = ", ".join(f"{name} {as_text(value)}" for name, value in settings.items())
             lines.append(f"settings, {reason}: {shown}")
-        return "\n".join(lines) or f"settings: the defaults of {self.values['method']}"
+        lines = lines or [f"settings: the defaults of {self.values['method']}"]
+        return "\n".join([*lines, *self.notes])
 
     def markdown(self) -> str:
         """Every setting with its value and reason, a table for TensorBoard."""
@@ -197,30 +228,39 @@ def as_text(value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def effective_settings(given: Mapping) -> Effective:
+def effective_settings(
+    given: Mapping, weights: Callable[[], str | None] | None = None
+) -> Effective:
     """The settings of a run, from what the user gave.
 
-    From weak to strong: defaults, then the method's recipes "paper", "frozen" where nothing of the
-    backbone is trained, and that of the data set, then what was given.
+    From weak to strong: defaults, those for your own data (`OWN_DATA`), then the method's recipes
+    "paper", "frozen" where nothing of the backbone is trained, and that of the data set, then what
+    was given. Your own images have a pretrained, frozen backbone where its weights can be had and
+    no other was given.
 
     Args:
         given: name -> value, of `RunSettings` and of the method's settings; "method", "dataset"
             and "freeze_backbone" among them decide what the recipes are.
+        weights: looks for the weights of that backbone; None for `default_weights`.
 
     Raises:
         ValueError: a setting that is unknown or not the method's, or a value that cannot work;
             found before any data is read.
     """
     given = dict(given)
-    name = given.get("method", PAPER)
-    if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(f"--method is {name!r}, expected one of {', '.join(METHODS)}")
-    method = METHODS[name]
-    _refuse_foreign(method, given)
     dataset = given.get("dataset", _NAMES["dataset"].default)
     if not isinstance(dataset, str):
         raise ValueError(f"--dataset is {dataset!r}, expected a name")
-    frozen = is_frozen({**_defaults(method), **given})
+    own = dict(OWN_DATA.get(dataset, {}))
+    name = given.get("method", own.get("method", PAPER))
+    if not isinstance(name, str) or name not in METHODS:
+        raise ValueError(f"--method is {name!r}, expected one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    own["method"] = name
+    _refuse_foreign(method, given)
+    backbone, notes = _own_backbone(given, dataset, weights or default_weights)
+    own.update(backbone)
+    frozen = is_frozen({**_defaults(method), **own, **given})
     occasions = [("paper", f"recipe of {name}")]
     if frozen:
         occasions.append(("frozen", f"recipe of {name}, frozen backbone"))
@@ -228,21 +268,54 @@ def effective_settings(given: Mapping) -> Effective:
     defaults = _defaults(method)
     values, reasons = dict(defaults), {}
     layers = [(reason, method.recipes.get(key, {})) for key, reason in occasions]
-    for reason, settings in [*layers, ("given", given)]:
+    for reason, settings in [("your own data", own), *layers, ("given", given)]:
         for setting_name, value in settings.items():
             values[setting_name] = value
             reasons[setting_name] = reason
+    if values["cache_dir"] is None:
+        values["cache_dir"] = os.fspath(home_of(values) / "cache")
     values = {n: _plain(v) for n, v in values.items()}
     defaults = {n: _plain(v) for n, v in defaults.items()}
     checked(RunSettings(**{n: values[n] for n in _NAMES}))
     check_bits(values["bits"])
-    effective = Effective(values, reasons, defaults)
+    effective = Effective(values, reasons, defaults, notes)
     method(values["bits"], values["seed"], **effective.own())
     if values["augment"] is None or dataset == "features":
         values["augment"] = not frozen and dataset != "features"
     if dataset != "features":
         _check_images(values, frozen)
     return effective
+
+
+def _own_backbone(given: Mapping, dataset: str, weights: Callable) -> tuple[dict, tuple[str, ...]]:
+    """The backbone of your own images if no other is given, and what is to be said of it."""
+    if dataset != "pairs" or "backbone" in given or "backbone_weights" in given:
+        return {}, ()
+    found = weights()
+    if found is None:
+        return {}, (
+            f"warning: no ImageNet weights of {DEFAULT_BACKBONE} could be found or downloaded: a "
+            "random network is trained, which takes long and finds less; give "
+            "--backbone_weights=FILE, or put mobilenet_v2_1.0_224_no_top.h5 into "
+            "$DSPRH_HOME/weights",
+        )
+    settings = {"backbone": DEFAULT_BACKBONE, "backbone_weights": found, "freeze_backbone": True}
+    where = "of keras.applications" if found == "imagenet" else f"in {found}"
+    return settings, (f"backbone: {DEFAULT_BACKBONE} with the ImageNet weights {where}, frozen",)
+
+
+def home_of(values: Mapping) -> Path:
+    """The folder of `runs` and `cache`: DSPRH_HOME, or that of your own data, or the current one.
+
+    Args:
+        values: effective settings, of which "dataset" and "data_dir" count.
+    """
+    home, data_dir = os.environ.get("DSPRH_HOME"), values["data_dir"]
+    if home:
+        return Path(home)
+    if values["dataset"] not in OWN_DATA or not data_dir:
+        return Path()
+    return Path(data_dir) if os.path.isdir(data_dir) else Path(data_dir).parent
 
 
 def recorded_settings(record: Mapping, **changed) -> Effective:

@@ -59,6 +59,8 @@ def small_flags(scenes_dir, tmp_path_factory) -> list:
     """Flags of a training run of seconds; later ones overrule them."""
     return [
         "--dataset=pairs",
+        "--method=dsprh",
+        "--nofold_plurals",
         f"--data_dir={scenes_dir}",
         "--queries=20",
         "--train_pairs=80",

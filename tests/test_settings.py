@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from absl import flags
 from helpers import ROOT
 
 from dsprh_tf import settings
-from dsprh_tf.cli.settings import define_settings, given_settings
+from dsprh_tf.backbones.found_weights import default_weights
+from dsprh_tf.cli.settings import define_settings, given_settings, settings_help
 from dsprh_tf.methods import METHODS
 from dsprh_tf.settings import effective_settings, recorded_settings
 
@@ -16,7 +19,8 @@ from dsprh_tf.settings import effective_settings, recorded_settings
 RUN = {
     "dataset": "pairs", "data_dir": None, "on_bad_image": "error", "on_bad_text": "skip",
     "queries": 2000, "train_pairs": 5000, "on_missing_labels": "error", "validation": 0.05,
-    "min_word_pairs": 5, "max_words": None, "scenes_count": 2000, "method": "dsprh", "bits": 64,
+    "min_word_pairs": 5, "fold_plurals": False, "max_words": None, "scenes_count": 2000,
+    "method": "dsprh", "bits": 64,
     "backbone": "alexnet", "backbone_weights": "none", "image_size": 224, "resize": 256,
     "freeze_backbone": False, "dropout": 0.0, "epochs": 40, "batch_size": 32, "optimizer": "sgd",
     "lr_image": 0.005, "lr_text": 0.005, "lr_schedule": "constant", "momentum": 0.7,
@@ -47,6 +51,7 @@ OWN = {
         "text_hidden": 4096, "decoder_input": "tanh", "alpha": 1.0, "beta": 0.1, "gamma": 0.01,
         "image_weight": 0.5, "second_order": 0.5, "neighbours": 20, "target_deviation": 0.35,
         "diagonal_target": 1.5, "diagonal_weight": 0.1, "symmetry_weight": 0.0, "margin": 0.3,
+        "word_dropout": 0.0,
     },
     "hsidhn": {
         "width": 128, "multi_scale": True, "interaction": True, "hash_dropout": 0.0,
@@ -178,8 +183,10 @@ def test_reasons_say_where_values_come_from():
 
 
 def test_where_things_lie_is_not_shown():
-    shown = effective_settings({"data_dir": "somewhere", "run_dir": "runs/x"}).describe()
-    assert shown == "settings: the defaults of dsprh"
+    shown = effective_settings(
+        {"dataset": "scenes", "data_dir": "somewhere", "run_dir": "runs/x"}
+    ).describe()
+    assert shown == "settings, given: dataset scenes"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +222,7 @@ def test_where_things_lie_is_not_shown():
 )
 def test_what_cannot_work_is_refused_before_any_data_is_read(given, said):
     with pytest.raises(ValueError, match=said):
-        effective_settings(given)
+        effective_settings({"dataset": "scenes", **given})
 
 
 def test_features_are_like_a_frozen_backbone_and_never_augmented():
@@ -234,9 +241,90 @@ def test_runs_of_earlier_versions_recorded_the_settings_of_all_methods():
     assert (found.values["data_dir"], found.values["backbone_weights"]) == ("moved", "none")
 
 
+class TestYourOwnData:
+    def test_images(self):
+        found = effective_settings({"data_dir": "my/manifest.csv"}, lambda: "w.h5")
+        wanted = {
+            "method": "dsprh_plus", "backbone": "MobileNetV2", "freeze_backbone": True,
+            "backbone_weights": "w.h5", "queries": None, "train_pairs": None,
+            "min_word_pairs": None, "fold_plurals": True, "optimizer": "adamw",
+        }  # fmt: skip
+        assert {name: found.values[name] for name in wanted} == wanted
+        assert found.reasons["backbone"] == "your own data"
+        assert "MobileNetV2 with the ImageNet weights in w.h5, frozen" in found.describe()
+
+    def test_without_weights_there_is_a_warning(self):
+        found = effective_settings({}, lambda: None)
+        assert (found.values["backbone"], found.values["freeze_backbone"]) == ("alexnet", False)
+        (line,) = found.notes
+        assert line.startswith("warning: no ImageNet weights") and "--backbone_weights" in line
+
+    @pytest.mark.parametrize("given", [{"backbone": "resnet34"}, {"dataset": "features"}])
+    def test_nothing_is_looked_for_where_it_is_not_wanted(self, given):
+        def never():
+            raise AssertionError
+
+        found = effective_settings(given, never)
+        assert found.notes == ()
+        assert found.values["backbone"] == given.get("backbone", "alexnet")
+
+    def test_published_data_sets_keep_their_meaning(self):
+        found = effective_settings({"dataset": "mirflickr25k"}).values
+        assert (found["method"], found["queries"], found["backbone"]) == ("dsprh", 2000, "alexnet")
+
+    def test_another_method_on_your_own_data(self):
+        found = effective_settings({"method": "dsah"}, lambda: "imagenet").values
+        assert (found["method"], found["backbone"]) == ("dsah", "MobileNetV2")
+
+    def test_home(self, tmp_path, monkeypatch):
+        def home(dataset, data_dir):
+            given = {"dataset": dataset, "data_dir": str(data_dir)}
+            return Path(effective_settings(given, lambda: None).values["cache_dir"]).parent
+
+        monkeypatch.delenv("DSPRH_HOME", raising=False)
+        assert home("pairs", tmp_path) == tmp_path
+        assert home("pairs", tmp_path / "manifest.csv") == tmp_path
+        assert home("features", "vectors.npz") == Path()
+        assert home("coco", tmp_path) == Path()
+        monkeypatch.setenv("DSPRH_HOME", str(tmp_path / "home"))
+        assert home("pairs", tmp_path) == home("coco", tmp_path) == tmp_path / "home"
+
+    def test_weights_in_the_home_come_first(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("DSPRH_HOME", str(tmp_path))
+        (tmp_path / "weights").mkdir()
+        file = tmp_path / "weights" / "mobilenet_v2_1.0_224_no_top.h5"
+        file.touch()
+        default_weights.cache_clear()
+        assert default_weights() == str(file)
+        file.unlink()
+        default_weights.cache_clear()
+        monkeypatch.setattr("keras.utils.get_file", lambda *_, **__: 1 / 0)
+        assert default_weights() is None
+        default_weights.cache_clear()
+
+
+def test_help_shows_the_values_that_a_run_has():
+    values = flags.FlagValues()
+    define_settings(values)
+
+    def shown(*arguments):
+        values.unparse_flags()
+        values(["program", *arguments])
+        return settings_help(values)
+
+    texts, groups = shown()
+    assert texts["method"].endswith("[dsprh_plus]") and texts["optimizer"].endswith("[adamw]")
+    named = [name for names in groups.values() for name in names]
+    assert sorted(named) == sorted(set(named)) == sorted(values)
+    texts, groups = shown("--method=sdeh", "--dataset=coco", "--backbone_weights=nosuch.h5")
+    assert texts["heads"].endswith("[4]") and "heads" in groups["settings of sdeh"]
+    assert texts["backbone_weights"].endswith("[nosuch.h5]")
+
+
 def test_flags_have_the_types_of_the_settings():
     given = {"cov_channels": "3", "beta": "2", "fusion_weights": "1,0,2", "related": "labels"}
-    found = from_flags(*(f"--{n}={v}" for n, v in given.items()), "--nocovariance").values
+    typed = (f"--{n}={v}" for n, v in given.items())
+    found = from_flags("--method=dsprh", *typed, "--nocovariance").values
     assert [found[name] for name in given] == [3, 2.0, [1.0, 0.0, 2.0], "labels"]
     assert found["covariance"] is False
     with pytest.raises(ValueError, match="--fusion_weights is a,b, expected numbers"):

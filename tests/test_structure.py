@@ -52,7 +52,8 @@ ALLOWED = {
     "training.checkpoints": ("compat", "data.files"),
     "training.tensorboard": ("codes", "compat", "evaluation", "metrics"),
     "settings": (
-        "backbones.architectures", "codes", "data.sources", "methods", "training.optimizers",
+        "backbones.architectures", "backbones.found_weights", "codes", "data.sources", "methods",
+        "training.optimizers",
     ),
     "run_folder": ("data.files", "settings"),
     "run_data": ("backbones", "data", "methods", "run_folder"),

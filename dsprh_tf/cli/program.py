@@ -31,6 +31,7 @@ PROGRAMS = {
 }
 
 
+_HELP = ("--help", "-h", "-help", "--helpshort")
 _FLAG_FILE = 2**20  # bytes of a flag file
 _LONGEST_NAME = 100  # characters of a flag's name
 _NESTED = 20  # flag files in flag files
@@ -47,6 +48,10 @@ class Program:
         groups: title -> flag names, the order of `--help`; flags that are not named come last.
         commands: word -> what it does. One of them is then the program's first argument.
         hidden: flags that flag files of other programs may hold, and that `--help` does not list.
+        positional: the flag whose value may also stand alone, as the first argument.
+        about: what `--help` is to show of the other arguments given with it: a function without
+            arguments, called once these are parsed, that returns name -> text of a flag, and the
+            groups.
 
     Attributes:
         typed: names of the flags that stand on the command line itself, not in a flag file.
@@ -60,6 +65,8 @@ class Program:
         groups: Mapping[str, Sequence[str]] | None = None,
         commands: Mapping[str, str] | None = None,
         hidden: Sequence[str] = (),
+        positional: str | None = None,
+        about: Callable[[], tuple[dict, dict]] | None = None,
     ):
         self.doc = doc
         self.typed: frozenset[str] = frozenset()
@@ -68,6 +75,8 @@ class Program:
         self._groups = dict(groups or {})
         self._commands = dict(commands or {})
         self._hidden = frozenset(hidden)
+        self._positional = positional
+        self._about = about
 
     def run(self, name: str, arguments: Sequence[str], called: str) -> int:
         """Parses the arguments and runs the program.
@@ -85,7 +94,10 @@ class Program:
         python_logging.getLogger("tensorflow").setLevel("ERROR")
         arguments, chosen = list(arguments), []
         try:
-            if any(a in ("--help", "-h", "-help", "--helpshort") for a in arguments):
+            rest = [a for a in arguments if a not in _HELP]
+            if len(rest) < len(arguments):
+                if self._about is not None:
+                    self._parse(rest)
                 print(self.help().replace(f"dsprh {name}", called), flush=True)
                 return 0
             if self._commands:
@@ -123,6 +135,9 @@ class Program:
             rest = self._flags([sys.argv[0], *arguments])[1:]
         except RecursionError as error:
             raise ValueError("got a flag with an endless name, expected --flag=value") from error
+        if len(rest) == 1 and self._positional and not self._flags[self._positional].present:
+            self._flags[self._positional].value = rest.pop()
+            self._flags[self._positional].present = 1
         if rest:
             raise ValueError(f"got {rest[0]!r}, expected only --flag=value")
         names = (a.lstrip("-").split("=")[0] for a in arguments if a.startswith("-"))
@@ -132,7 +147,10 @@ class Program:
         """The text of `--help`."""
         named = [name for names in self._groups.values() for name in names]
         rest = [n for n in self._flags if n not in named and n not in self._hidden]
-        sections = dict(self._groups)
+        texts: Mapping[str, str] = {}
+        sections: dict[str, Sequence[str]] = dict(self._groups)
+        if self._about is not None:
+            texts, sections = self._about()
         if rest:
             sections["other" if self._groups else "flags"] = rest
         lines = [self.doc.strip(), ""]
@@ -143,7 +161,7 @@ class Program:
             for name in names:
                 flag = self._flags[name]
                 default = "" if flag.default is None else f" [{flag.default_as_str.strip(chr(39))}]"
-                text = flag.help.split(";\n")[0]  # absl adds how flags are repeated
+                text = texts.get(name, flag.help).split(";\n")[0]  # absl adds how flags repeat
                 lines.append(f"  --{name:20} {text}{default}")
             lines.append("")
         lines.append("Every flag may stand in a file, one per line, given as --flagfile=FILE.")

@@ -9,7 +9,7 @@ from absl import flags
 
 from dsprh_tf.methods.base import kind_of
 from dsprh_tf.run import Run
-from dsprh_tf.settings import GROUPS, RunSettings, as_text, method_fields
+from dsprh_tf.settings import GROUPS, RunSettings, as_text, effective_settings, method_fields
 
 
 def define_settings(flag_values: flags.FlagValues, leave_out=()) -> dict[str, list[str]]:
@@ -27,7 +27,7 @@ def define_settings(flag_values: flags.FlagValues, leave_out=()) -> dict[str, li
     for field in dataclasses.fields(RunSettings):
         if field.name not in leave_out:
             default = "" if field.default is None else f" [{as_text(field.default)}]"
-            _define(flag_values, field, f"{field.metadata['help']}{default}")
+            _define(flag_values, field, _text(field, default))
     groups = {title: [n for n in names if n not in leave_out] for title, names in GROUPS.items()}
     groups["settings of methods, with their defaults"] = []
     for name, fields in method_fields().items():
@@ -36,9 +36,36 @@ def define_settings(flag_values: flags.FlagValues, leave_out=()) -> dict[str, li
         for method, own in fields.items():
             texts.setdefault(as_text(own.default), []).append(method)
         defaults = "; ".join(f"{', '.join(methods)}: {text}" for text, methods in texts.items())
-        _define(flag_values, field, f"{field.metadata['help']} [{defaults}]")
+        _define(flag_values, field, _text(field, f" [{defaults}]"))
         groups["settings of methods, with their defaults"].append(name)
     return groups
+
+
+def settings_help(flag_values: flags.FlagValues) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What `--help` says of each setting for the method and the data that are given with it.
+
+    Args:
+        flag_values: parsed flags.
+
+    Returns:
+        Name -> text with the value that a run would have, and the groups: those of `GROUPS`, the
+        settings of the method, and those that only other methods have, with their defaults.
+    """
+    given = given_settings(flag_values)
+    named = given.get("backbone_weights")
+    if named is not None:  # a file that need not be there yet
+        given["backbone_weights"] = "none"
+    effective = effective_settings(given, weights=lambda: "imagenet")
+    if named is not None:
+        effective.values["backbone_weights"] = named
+    method, fields = effective.method, list(dataclasses.fields(RunSettings))
+    fields += dataclasses.fields(method.Settings)
+    texts = {f.name: _text(f, f" [{as_text(effective.values[f.name])}]") for f in fields}
+    groups = {title: list(names) for title, names in GROUPS.items()}
+    groups[f"settings of {method.name}"] = list(method.setting_names())
+    others = [name for name in method_fields() if name not in texts]
+    groups["settings of other methods, with their defaults"] = others
+    return texts, groups
 
 
 def given_settings(flag_values: flags.FlagValues) -> dict:
@@ -74,9 +101,13 @@ def load_run(flag_values: flags.FlagValues) -> Run:
     return Run.load(*values)
 
 
+def _text(field: dataclasses.Field, shown: str) -> str:
+    text = f"{field.metadata['help']}{shown}"
+    choices = field.metadata["choices"]
+    return f"<{'|'.join(choices)}>: {text}" if choices else text
+
+
 def _define(flag_values: flags.FlagValues, field: dataclasses.Field, text: str) -> None:
-    if field.metadata["choices"]:
-        text = f"<{'|'.join(field.metadata['choices'])}>: {text}"
     kinds: dict[str, Callable] = {
         "bool": flags.DEFINE_boolean,
         "int": flags.DEFINE_integer,

@@ -66,7 +66,7 @@ def split_lines(dataset: PairDataset, split: Split, accept_odd: bool = False) ->
     Raises:
         ValueError: nearly the whole database is relevant to the queries, or less than one item is.
     """
-    if dataset.labels is None or not dataset.labels.size:
+    if dataset.labels is None or not dataset.labels.size or not len(split.query):
         return []
     line = f"{len(split.query):,} queries, {len(split.database):,} pairs in the database"
     _, relevant = relevant_counts(dataset.labels[split.query], dataset.labels[split.database])

@@ -61,7 +61,7 @@ def make_split(
     Args:
         dataset: the pairs. With a `given_split`, `queries` and `train` are ignored; what has the
             image of a query is left out of its database and training pairs.
-        queries: the number of queries.
+        queries: the number of queries; 0 for none.
         train: the number of training pairs, those for validation included; at most the database.
         validation: the fraction of the training pairs to take out for validation, or their
             number if 1 or more; 0 for none.
@@ -79,8 +79,10 @@ def make_split(
         database, drawn, left_out = _without_images_of(query, given, groups, dataset.name)
         notes += left_out
     else:
-        if queries < 1 or train < 1:
-            raise ValueError(f"{queries} queries and {train} training pairs, expected 1 or more")
+        if queries < 0 or train < 1:
+            raise ValueError(
+                f"{queries} queries and {train} training pairs, expected 0 or more and 1 or more"
+            )
         if len(dataset) <= queries:
             raise ValueError(
                 f"{dataset.name} has {len(dataset):,} pairs but {queries:,} queries were asked "
@@ -181,7 +183,7 @@ def _check_parts(path: str | os.PathLike, split: Split, fix: str) -> None:
     for problem, indices in wrong.items():
         if len(indices):
             raise ValueError(f"{path}: {problem}, it was altered; {fix}")
-    for part in ("query", "database", "train"):
+    for part in ("database", "train"):
         if not len(getattr(split, part)):
             raise ValueError(f"{path}: {part} is empty, it was altered; {fix}")
 

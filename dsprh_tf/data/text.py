@@ -167,7 +167,13 @@ class BagOfWords:
             forms = {form: word for form, word in forms.items() if word in kept}
             forms.update(word_forms.unseen(vocabulary, seen))
         bag = cls(vocabulary, forms=forms)
-        notes = []
+        telling = sum(n for word, n in count.items() if word not in left_out)
+        kept = {*vocabulary, *forms}
+        share = sum(count[word] for word in kept) / max(telling, 1)
+        notes = [
+            f"{len(vocabulary):,} words are known, each in at least {min_pairs} of "
+            f"{len(texts):,} training texts; {share:.0%} of the words there are known ones"
+        ]
         if not told:
             said = "left out" if stop_words else "kept: the texts are not English"
             notes.append(
@@ -362,8 +368,8 @@ def _count(texts, forms: Mapping[str, str] | None = None) -> tuple[Counter, Coun
         paired = [unicode_table.kind_of(word[0]) == unicode_table.PAIRED for word in unique]
         in_pairs += len(np.unique(row[np.array(paired, bool)[number]]))
         if forms:
-            names, again = np.unique([forms.get(n, n) for n in names], return_inverse=True)
-            names, number = names.tolist(), again.reshape(-1)[number]
+            joined, again = np.unique([forms.get(n, n) for n in names], return_inverse=True)
+            names, number = joined.tolist(), again.reshape(-1)[number]
         # A word counts once for each text that it is in.
         once = np.unique(row * len(names) + number) % max(len(names), 1)
         for counter, numbers in ((count, number), (pairs, once)):

@@ -12,7 +12,9 @@ _IRREGULAR = {
 }  # fmt: skip
 _IRREGULAR_OF = {singular: plural for plural, singular in _IRREGULAR.items()}
 # Words on s that are no plurals of the word without it.
-_NO_PLURALS = frozenset("news means species series lens glasses goods arms customs pants".split())
+_NO_PLURALS = frozenset(
+    {"arms", "customs", "glasses", "goods", "lens", "means", "news", "pants", "series", "species"}
+)
 _SHORTEST = 3  # letters of a singular; shorter ones ("as", "is") are other words
 
 

@@ -88,13 +88,16 @@ def draw_queries(
 ) -> list[DatabaseQuery]:
     """Random queries of a run's query split: `count` texts, then the images of as many others.
 
+    Those of a run without test queries are drawn from its database.
+
     Args:
         dataset: the data of the run.
         split: the split of the run.
         seed: draws the queries.
         count: number of queries of each kind.
     """
-    drawn = np.random.default_rng(seed).permutation(split.query)[: 2 * count]
+    items = split.query if len(split.query) else split.database
+    drawn = np.random.default_rng(seed).permutation(items)[: 2 * count]
     values = {"text": dataset.texts, "image": dataset.image_paths}
     return [
         DatabaseQuery(kind, str(values[kind][i]), _labels(dataset, i))

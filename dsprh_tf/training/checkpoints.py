@@ -82,9 +82,7 @@ class Checkpoints:
             self._temporary = tempfile.TemporaryDirectory(prefix="dsprh_worker_")
             folder = Path(self._temporary.name)
         self._folder, self._max_to_keep = folder / "checkpoints", max_to_keep
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(self._folder), max_to_keep
-        )
+        self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._folder), max_to_keep)
         self._best = tf.train.CheckpointManager(self._weights, str(folder / "best"), 1)
         if training:  # alone in the folder: remove what a kill in the middle of saving left
             for leftover in folder.glob("*/*_temp"):

@@ -305,12 +305,21 @@ def test_given_split_is_used_as_it_stands():
     assert make_split(dataset(10, given=given), validation=0).train.tolist() == [2, 7]
 
 
+def test_no_queries_all_pairs_train(tmp_path):
+    pairs = dataset(20)
+    split = make_split(pairs, queries=0, train=99, validation=4)
+    assert (len(split.query), len(split.database)) == (0, 20)
+    assert (len(split.train), len(split.validation)) == (16, 4)
+    save_split(tmp_path / "split.json", split, pairs.ids)
+    assert len(load_split(tmp_path / "split.json", pairs).query) == 0
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
         ({"queries": 20}, "toy has 20 pairs but 20 queries were asked for"),
         ({"queries": 2000}, "lower the number of queries"),
-        ({"queries": 0}, "expected 1 or more"),
+        ({"queries": -1}, "expected 0 or more"),
         ({"queries": 5, "validation": 15}, "would take 15 of 15 training pairs"),
         ({"queries": 5, "validation": -1}, "validation is -1"),
     ],

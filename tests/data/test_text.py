@@ -345,20 +345,28 @@ GERMAN = ["Ein Hund läuft über die Wiese", "Zwei Kinder spielen in der See", "
 def test_stop_words_are_those_of_english_texts(texts, kept, note):
     bag = BagOfWords.fit(texts, 1)
     assert set(bag.vocabulary) == kept
-    (said,) = bag.notes
+    _, said = bag.notes
     assert said.startswith(note)
     assert said.endswith("left out" if texts is ENGLISH else "kept: the texts are not English")
+
+
+def test_the_share_of_known_words_is_said():
+    bag = BagOfWords.fit(["the dogs swim", "a dog and the cat", "the cats"], 2, plurals=True)
+    assert bag.notes[0] == (
+        "2 words are known, each in at least 2 of 3 training texts; 80% of the words there are "
+        "known ones"
+    )
 
 
 def test_stop_words_may_be_asked_for():
     assert BagOfWords.fit(["in Berlin"], 1, stop_words=True).vocabulary == ("berlin",)
     assert BagOfWords.fit(["the dog is"], 1, stop_words=False).size == 3
-    assert BagOfWords.fit(["the dog is"], 1, stop_words=False).notes == ()
+    assert len(BagOfWords.fit(["the dog is"], 1, stop_words=False).notes) == 1
 
 
 def test_scripts_without_spaces_are_said():
     texts = ["犬が走る", "東京 tower", "dog", "สุนัข", "강아지"]
-    assert BagOfWords.fit(texts, 1).notes[1:] == (
+    assert BagOfWords.fit(texts, 1).notes[2:] == (
         "3 of 5 training texts are in scripts without spaces and are read as pairs of characters",
     )
 
