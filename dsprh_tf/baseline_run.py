@@ -139,6 +139,7 @@ class BaselineRun:
     def _fit_and_evaluate(self) -> Results:
         s, data = self.settings, RunData(self.settings, self.folder, keep=True)
         labels, split = data.dataset.labels, data.split
+        data.require_queries()
         images = data.image_features(np.concatenate([split.train, split.query, split.database]))
         training = images[split.train], data.source.text_features(split.train)
         fitted = baselines.fit(self.baseline, *training, s.bits, s.seed, self.shared_space)

@@ -1,4 +1,4 @@
-"""Keras layers: strip pooling, iSQRT-COV covariance pooling, fusion, region means, dropouts.
+"""Keras layers: strip pooling, iSQRT-COV covariance pooling, fusion, region means, dropout.
 
 All layers take and return channels-last tensors, round-trip through `get_config`, and keep
 sensitive arithmetic in float32 under a mixed-precision policy.
@@ -412,20 +412,14 @@ class SeededDropout(keras.layers.Layer):
         """Masks the inputs while training."""
         if not training or not self.rate:
             return inputs
-        return self.masked(inputs, self._next_key())
-
-    def masked(self, inputs, key):
-        """The inputs under the mask of a key, int64 [2]."""
-        kept = tf.random.stateless_uniform(tf.shape(inputs), key) >= self.rate
-        return tf.where(kept, inputs / (1.0 - self.rate), tf.zeros_like(inputs))
-
-    def _next_key(self) -> tf.Tensor:
         self.counter.assign_add(1)
         replica = tf.distribute.get_replica_context()
-        return tf.random.experimental.stateless_fold_in(
+        key = tf.random.experimental.stateless_fold_in(
             tf.stack([tf.constant(self.seed, tf.int64), self.counter.read_value()]),
             replica.replica_id_in_sync_group if replica else 0,
         )
+        kept = tf.random.stateless_uniform(tf.shape(inputs), key) >= self.rate
+        return tf.where(kept, inputs / (1.0 - self.rate), tf.zeros_like(inputs))
 
     def compute_output_shape(self, input_shape):
         """The input's shape."""
@@ -446,27 +440,3 @@ def _grid_means(inputs: tf.Tensor, size: int) -> tf.Tensor:
             means[i, start:stop] = 1.0 / (stop - start)
         sides.append(tf.constant(means, inputs.dtype))
     return tf.einsum("ih,bhwc,jw->bijc", sides[0], inputs, sides[1])
-
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class WordDropout(SeededDropout):
-    """Hides words of bags of words while training, of each text another share.
-
-    A query has a word or two, a caption ten. Without this a network learns to code long texts
-    alone. The share is drawn for each text between 0 and 2 x `rate`; a text of which no word is
-    left keeps all. Values are not scaled: what is left is a shorter text.
-
-    Args:
-        rate: mean share of the words, in [0, 0.5].
-        seed: seed of the masks.
-
-    Input and output shape: [batch, D_T].
-    """
-
-    def masked(self, inputs, key):
-        """The bags under the mask of a key, int64 [2]."""
-        fold = tf.random.experimental.stateless_fold_in
-        shares = tf.random.stateless_uniform([tf.shape(inputs)[0], 1], fold(key, 0)) * 2 * self.rate
-        kept = tf.random.stateless_uniform(tf.shape(inputs), fold(key, 1)) >= shares
-        left = tf.where(kept, inputs, tf.zeros_like(inputs))
-        return tf.where(tf.reduce_any(left != 0, axis=1, keepdims=True), left, inputs)

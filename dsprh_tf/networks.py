@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from dsprh_tf.layers import CovariancePooling, FeatureFusion, StripPooling, WordDropout
+from dsprh_tf.layers import CovariancePooling, FeatureFusion, StripPooling
 
 _PACKAGE = "dsprh_tf"
 
@@ -157,22 +157,14 @@ class TextNetwork(keras.layers.Layer):
     Args:
         bits: length K of the hash value.
         hidden: size of the hidden layer (4096 in DJSRH, DSAH and DSPRH).
-        word_dropout: mean share of a text's words that is hidden while training; see `WordDropout`.
-        seed: of its masks.
 
     Input shape: [batch, D_T]. Output: a dict with "hash" H_T [batch, bits], float32.
     """
 
-    def __init__(self, bits, hidden=4096, word_dropout=0.0, seed=0, **kwargs):
+    def __init__(self, bits, hidden=4096, **kwargs):
         super().__init__(**kwargs)
         self.bits = bits
         self.hidden = hidden
-        self.word_dropout = word_dropout
-        self.seed = seed
-        # Without it there is no counter in checkpoints, as there was none before it existed.
-        self.dropout = None
-        if word_dropout:
-            self.dropout = WordDropout(word_dropout, seed, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         """Creates the two dense layers."""
@@ -191,8 +183,7 @@ class TextNetwork(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Projects bags of words to `bits` values."""
-        if self.dropout is not None:
-            inputs = self.dropout(inputs, training=training)
+        del training  # no layer behaves differently while training
         return {"hash": tf.cast(self.hash_layer(self.hidden_layer(inputs)), tf.float32)}
 
     def compute_output_shape(self, input_shape):
@@ -201,13 +192,7 @@ class TextNetwork(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bits": self.bits,
-            "hidden": self.hidden,
-            "word_dropout": self.word_dropout,
-            "seed": self.seed,
-        }
+        return {**super().get_config(), "bits": self.bits, "hidden": self.hidden}
 
 
 def plain_networks(bits: int, text_hidden: int) -> tuple[ImageNetwork, TextNetwork]:

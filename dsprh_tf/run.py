@@ -294,11 +294,7 @@ class Run:
             ValueError: the run is not trained, or it has no test queries.
         """
         s = self.settings
-        if not len(self.data.split.query):
-            raise ValueError(
-                f"{self.folder.path} has no test queries (--queries=0, all pairs train): there is "
-                "nothing to evaluate; export it, or train a run with queries"
-            )
+        self.data.require_queries()
         model = self.restore()
         everything = np.concatenate([self.data.split.query, self.data.split.database])
         self.data.source.cache = None

@@ -212,6 +212,14 @@ class RunData:
         print(f"data: {count} left out of training, they have no label; the first is item {first}")
         return dataclasses.replace(split, train=np.setdiff1d(split.train, bad))
 
+    def require_queries(self) -> None:
+        """Raises a `ValueError` if the split has no test queries."""
+        if not len(self.split.query):
+            raise ValueError(
+                f"{self.folder.path} has no test queries (--queries=0, all pairs train): there is "
+                "nothing to evaluate; export it, or make a run with queries"
+            )
+
     @property
     def has_images(self) -> bool:
         """Whether the data has images; otherwise it has image features."""

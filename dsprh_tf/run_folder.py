@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from dsprh_tf.data.files import Lock, read_json, write_json
-from dsprh_tf.settings import NEUTRAL
+from dsprh_tf.settings import NEUTRAL, UNRECORDED
 
 # What a run writes before its first checkpoint.
 LEFT_OUT = "left_out.csv"
@@ -168,6 +168,7 @@ class RunFolder:
         return [child for child in self.path.iterdir() if child.name not in ours]
 
     def _compare(self, old: dict, new: dict) -> None:
+        old = {**UNRECORDED, **old}
         names = [
             name
             for name in sorted(new)  # earlier versions recorded the settings of all methods

@@ -74,7 +74,6 @@ CASES = [
     ),
     Case(layers.AdaptiveAveragePooling, {"size": 2}, values(4, 5, 3, 2)),
     Case(layers.SeededDropout, {"rate": 0.4, "seed": 3}, values(4, 9)),
-    Case(layers.WordDropout, {"rate": 0.4, "seed": 3}, values(4, 9)),
     Case(layers.PyramidPooling, {"levels": (1, 3)}, values(4, 5, 3, 2)),
     Case(hsidhn.BilinearInteraction, {"enabled": True}, LEVELS),
     Case(hsidhn.BilinearInteraction, {"enabled": False}, LEVELS),

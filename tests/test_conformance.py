@@ -33,8 +33,7 @@ def registered_classes():
             if isinstance(node, ast.ClassDef):
                 if any("register_keras_serializable" in ast.dump(d) for d in node.decorator_list):
                     registered.add(node.name)
-                bases = [ast.unparse(base) for base in node.bases]
-                if any(base.endswith(("Layer", "SeededDropout")) for base in bases):
+                if any(ast.unparse(base).endswith("Layer") for base in node.bases):
                     subclasses.add(node.name)
     return registered, subclasses
 

@@ -15,7 +15,6 @@ from dsprh_tf.layers import (
     PyramidPooling,
     SeededDropout,
     StripPooling,
-    WordDropout,
     l2_normalize,
     newton_schulz_sqrt,
 )
@@ -283,17 +282,6 @@ def test_pyramid_pooling_is_the_mean_of_each_region():
 
 
 # Dropout
-
-
-def test_word_dropout_hides_another_share_of_each_text_and_never_all():
-    layer, bags = WordDropout(0.5, seed=1), np.ones((4000, 50), np.float32)
-    shares = 1 - layer(bags, training=True).numpy().mean(axis=1)
-    assert abs(shares.mean() - 0.5) < 0.02 and 0.27 < shares.std() < 0.32  # uniform in [0, 1]
-    single = np.eye(50, dtype=np.float32)
-    np.testing.assert_array_equal(layer(single, training=True), single)
-    np.testing.assert_array_equal(layer(bags, training=False), bags)
-    again = WordDropout(0.5, seed=1)(bags, training=True).numpy()
-    np.testing.assert_array_equal(1 - again.mean(axis=1), shares)
 
 
 def test_seeded_dropout_sets_its_share_to_zero_and_scales_the_others():

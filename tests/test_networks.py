@@ -7,8 +7,6 @@ import pytest
 import tensorflow as tf
 from method_helpers import values
 
-from dsprh_tf.compat import checkpoint_variables
-from dsprh_tf.layers import WordDropout
 from dsprh_tf.networks import (
     ImageNetwork,
     TextNetwork,
@@ -93,22 +91,6 @@ def test_text_network_equals_numpy():
     hashed = network(bow)["hash"]
     expected = dense(relu_dense(bow, network.hidden_layer), network.hash_layer)
     np.testing.assert_allclose(hashed, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_word_dropout_acts_on_the_bag_while_training_alone():
-    network = TextNetwork(8, hidden=7, word_dropout=0.5, seed=2)
-    bow = (values(6, 40) < 0.5).astype(np.float32)
-    whole, again = network(bow)["hash"], network(bow)["hash"]
-    np.testing.assert_array_equal(whole, again)
-    left = WordDropout(0.5, seed=2)(bow, training=True)
-    trained = network(bow, training=True)["hash"]
-    np.testing.assert_array_equal(trained, network(left)["hash"])
-    assert not np.allclose(trained, whole)
-    # Checkpoints of before have no counter of masks.
-    assert len(checkpoint_variables(network)) == 5
-    plain = TextNetwork(8, hidden=7)
-    plain(bow)
-    assert len(checkpoint_variables(plain)) == 4
 
 
 def test_plain_networks_hash_the_feature_as_it_is():

@@ -51,7 +51,6 @@ OWN = {
         "text_hidden": 4096, "decoder_input": "tanh", "alpha": 1.0, "beta": 0.1, "gamma": 0.01,
         "image_weight": 0.5, "second_order": 0.5, "neighbours": 20, "target_deviation": 0.35,
         "diagonal_target": 1.5, "diagonal_weight": 0.1, "symmetry_weight": 0.0, "margin": 0.3,
-        "word_dropout": 0.0,
     },
     "hsidhn": {
         "width": 128, "multi_scale": True, "interaction": True, "hash_dropout": 0.0,

@@ -55,7 +55,13 @@ class FeatureCache:
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = Path(root) / digest[:16]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"the cache {self.folder} cannot be made ({error.strerror}): give "
+                "--cache_dir=FOLDER, one that can be written, or set DSPRH_HOME"
+            ) from error
         self._source = source
         self._backbone = backbone
         self._done_path = self.folder / "done.u1"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dsprh_tf.data import image_kinds
 
+RUN_MARK = "flags.json"  # of a run folder
 _COUNTED = 8  # kinds of other files that are named, the most frequent ones
 
 
@@ -16,7 +17,8 @@ class ImageFolder:
     """The images in a folder, at any depth, in a fixed order.
 
     An image is known by its ending, or, if it has none, by its first bytes. Hidden files and
-    folders are passed over, and linked folders too, since links can form a circle.
+    folders are passed over, linked folders too, since links can form a circle, and run folders,
+    which hold images of results.
 
     Attributes:
         notes: lines on what was passed over, once all images were listed.
@@ -29,7 +31,7 @@ class ImageFolder:
         self._path = path
         self._others: collections.Counter[str] = collections.Counter()
         self._unread: collections.Counter[str] = collections.Counter()
-        self._linked = 0
+        self._linked = self._runs = 0
 
     def __iter__(self) -> Iterator[str]:
         """The paths.
@@ -39,6 +41,9 @@ class ImageFolder:
         """
         for folder, folders, files in os.walk(self._path, onerror=_refuse):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            runs = {n for n in folders if os.path.exists(os.path.join(folder, n, RUN_MARK))}
+            folders[:] = [name for name in folders if name not in runs]
+            self._runs += len(runs)
             self._linked += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
             for name in sorted(files):
                 path = os.path.join(folder, name)
@@ -55,6 +60,8 @@ class ImageFolder:
             counts = [f"{count:,} {what}" for what, count in named]
             counts += [f"{rest:,} others"] if rest else []
             notes.append(f"passed over: {', '.join(counts)}")
+        if self._runs:
+            notes.append(f"passed over: {self._runs:,} run folders of `dsprh train`")
         if self._linked:
             notes.append(
                 f"{self._linked:,} linked folders were not followed: encode each as a source of "

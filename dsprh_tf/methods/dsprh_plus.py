@@ -57,12 +57,6 @@ class DSPRHPlus(Method):
         diagonal_weight: float = setting(0.1, "Weight of the diagonal term of L_R.")
         symmetry_weight: float = setting(0.0, "Weight of L_R's second term.")
         margin: float = setting(0.3, "nu of L_2.")
-        word_dropout: float = setting(
-            0.0,
-            "Mean share of a text's words that training hides, so that short queries find more.",
-            low=0,
-            high=0.5,
-        )
 
     recipes = {
         "paper": {**SGD, "momentum": 0.7, "nesterov": True, "lr_image": 0.005, "lr_text": 0.005},
@@ -72,6 +66,7 @@ class DSPRHPlus(Method):
         "mirflickr25k_mat": {"fusion_weights": (0.25, 0.25, 0.5)},
         "nuswide": {"fusion_weights": (0.125, 0.125, 0.75)},
         "coco": {"cov_channels": 64},
+        "pairs": {"cov_channels": 64},
     }
 
     def __init__(self, bits: int = 64, seed: int = 0, **settings):
@@ -92,7 +87,7 @@ class DSPRHPlus(Method):
         s = self.settings
         return (
             fused_image_network(self.bits, sizes, s.fusion_weights, s.cov_channels, s.covariance),
-            TextNetwork(self.bits, s.text_hidden, s.word_dropout, self.seed),
+            TextNetwork(self.bits, hidden=s.text_hidden),
         )
 
     def prepare(self, features, texts, labels):

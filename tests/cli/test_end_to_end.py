@@ -30,6 +30,26 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+def test_all_pairs_may_train_and_the_manifest_may_stand_alone(
+    program, small_flags, scenes_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DSPRH_HOME", str(tmp_path))
+    own = ("--data_dir", "--queries", "--train_pairs", "--cache_dir")
+    flags = [flag for flag in small_flags if not flag.startswith(own)]
+    manifest = str(scenes_dir / "manifest.csv")
+    outcome = program("train", manifest, *flags, "--queries=0", "--epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert "results: none, all pairs were trained on" in outcome.out
+    run_dir = tmp_path / "runs" / "dsprh-pairs-16-0"
+    split = json.loads((run_dir / "split.json").read_text())
+    assert (len(split["query"]), len(split["train"]), len(split["validation"])) == (0, 112, 8)
+    assert (tmp_path / "cache").is_dir()
+    outcome = program("evaluate", f"--run_dir={run_dir}")
+    assert outcome.code == 2 and "has no test queries (--queries=0" in outcome.err
+    outcome = program("train", manifest, manifest)
+    assert outcome.code == 2 and "expected only --flag=value" in outcome.err
+
+
 class TestResults:
     def test_record_holds_what_was_promised(self, trained):
         record = json.loads((trained[0] / "results.json").read_text())

@@ -112,3 +112,11 @@ def test_only_files_of_unknown_endings_are_opened(tmp_path, write, monkeypatch):
     monkeypatch.setattr(image_kinds, "kind_of_file", lambda p: opened.append(p[-5:]) or read(p))
     assert listed(tmp_path) == ["a.jpg", "b.heic", "d"]
     assert sorted(name.rpartition("/")[2] for name in opened) == ["c.txt", "d"]
+
+
+def test_run_folders_are_passed_over(write, tmp_path):
+    """They lie beside the images by default, and hold images of results."""
+    (tmp_path / "runs").mkdir()
+    write("a.jpg", "runs/one/queries.png", "runs/one/flags.json")
+    assert listed(tmp_path) == ["a.jpg"]
+    assert notes(tmp_path) == ["passed over: 1 run folders of `dsprh train`"]
