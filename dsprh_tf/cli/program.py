@@ -24,6 +24,7 @@ PROGRAMS = {
     "export": "exports both encoders of a run for TensorFlow Serving",
     "encode": "encodes a collection of images or texts",
     "index": "builds and changes an index of codes",
+    "sync": "brings an index up to date with a folder of images",
     "search": "searches an index, or the database of a run",
     "serve_demo": "serves a web page that searches an index",
     "make_scenes": "draws the data set of the demo",
@@ -47,6 +48,7 @@ class Program:
         groups: title -> flag names, the order of `--help`; flags that are not named come last.
         commands: word -> what it does. One of them is then the program's first argument.
         hidden: flags that flag files of other programs may hold, and that `--help` does not list.
+        positional: a flag whose value may stand without its name.
 
     Attributes:
         typed: names of the flags that stand on the command line itself, not in a flag file.
@@ -60,6 +62,7 @@ class Program:
         groups: Mapping[str, Sequence[str]] | None = None,
         commands: Mapping[str, str] | None = None,
         hidden: Sequence[str] = (),
+        positional: str | None = None,
     ):
         self.doc = doc
         self.typed: frozenset[str] = frozenset()
@@ -68,6 +71,7 @@ class Program:
         self._groups = dict(groups or {})
         self._commands = dict(commands or {})
         self._hidden = frozenset(hidden)
+        self._positional = positional
 
     def run(self, name: str, arguments: Sequence[str], called: str) -> int:
         """Parses the arguments and runs the program.
@@ -117,12 +121,17 @@ class Program:
         return word
 
     def _parse(self, arguments: Sequence[str]) -> None:
+        arguments = list(arguments)
+        if self._positional and arguments and not arguments[0].startswith("-"):
+            arguments[0] = f"--{self._positional}={arguments[0]}"
         _check_flag_files(arguments)
         self._flags.unparse_flags()  # a former call in the same process
         try:
             rest = self._flags([sys.argv[0], *arguments])[1:]
         except RecursionError as error:
             raise ValueError("got a flag with an endless name, expected --flag=value") from error
+        if rest and self._positional and self._flags[self._positional].value is None:
+            self._flags[self._positional].value = rest.pop(0)
         if rest:
             raise ValueError(f"got {rest[0]!r}, expected only --flag=value")
         names = (a.lstrip("-").split("=")[0] for a in arguments if a.startswith("-"))

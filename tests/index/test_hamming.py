@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import faiss
@@ -324,7 +325,11 @@ class TestFiles:
         assert index.check()["items"] == 1498
         assert not np.isin(index.search(codes[:2], 10).ids, [0, 10]).any()
         names = {entry["name"] for entry in index._files.values()}
-        assert names | {"index.json", ".lock"} == set(os.listdir(tmp_path / "index"))
+        former = json.loads((tmp_path / "index" / "former.json").read_text())["files"]
+        names |= {entry["name"] for entry in former.values()}
+        assert names | {"index.json", "former.json", ".lock"} == set(
+            os.listdir(tmp_path / "index")
+        )
 
     def test_removal_from_an_approximate_index_writes_little(self, tmp_path):
         build(tmp_path / "index", "hnsw")
