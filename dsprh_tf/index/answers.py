@@ -54,9 +54,7 @@ def answer(
     ]
 
 
-def as_result(
-    item: dict, distance: int | None = None, paths: Sequence[str] | None = None
-) -> dict:
+def as_result(item: dict, distance: int | None = None, paths: Sequence[str] | None = None) -> dict:
     """An item of an index in the form of `answer`; without a distance if there was no query."""
     content = "path" if item["modality"] == "image" else "text"
     result = {

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Protocol
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from dsprh_tf.data.decoder_lines import DecoderLines
 from dsprh_tf.data.images import PROBLEM_FIX, png_bytes, problem_line, served_image
 from dsprh_tf.index.code_folder import CodeWriter, part_schema
-from dsprh_tf.index.sources import Item, Source
+from dsprh_tf.index.sources import Item
 
 BATCH = {"image": 32, "text": 512}
 _READERS = 4
@@ -73,8 +74,16 @@ class Summary:
     damaged: tuple[str, ...] = ()
 
 
+class ToEncode(Protocol):
+    """Items of one modality: a `Source`, or a part of one."""
+
+    modality: str
+    path: str
+    items: list[Item]
+
+
 def encode_source(
-    source: Source,
+    source: ToEncode,
     encoder,
     writer: CodeWriter,
     batch_size: int | None = None,

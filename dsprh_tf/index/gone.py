@@ -1,4 +1,4 @@
-"""The rule for removing what is gone from disk: a folder that is only away must not cost its items."""
+"""The rule for removing what is gone from disk: a disk that is not mounted costs no items."""
 
 from __future__ import annotations
 

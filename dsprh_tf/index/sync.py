@@ -1,8 +1,8 @@
 """Brings an index in a folder up to date with the images and captions that it is of.
 
-A sync is planned without changing anything, then encodes into `.sync/` in the index's folder, where
-a sync that was killed goes on, and at last changes the index in one step. What it knows of the files
-is part of that step (`known_files`), so that items and files always belong together.
+A sync is planned without changing anything, then encodes into `.sync/` in the index's folder,
+where a sync that was killed goes on, and at last changes the index in one step. What it knows of
+the files is part of that step (`known_files`), so that items and files always belong together.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Done:
     problems: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Todo:
     """The part of a source that is to be encoded, as `encode_source` takes it."""
 
@@ -115,7 +115,9 @@ def apply(
     """
     if not yes:
         check_plans(plans)
-    work, encoded, problems, files = Path(path) / ".sync", 0, [], []
+    work, encoded = Path(path) / ".sync", 0
+    problems: list[str] = []
+    files: list[dict] = []
     bad: list[int] = []
     for plan in plans:
         troubles: dict[int, str] = {}

@@ -125,26 +125,27 @@ def plan_images(
             fresh.append(items)
             continue
         # Of several items with these bytes, as `encode` makes them, one stays.
-        number = min(own, key=lambda each: (rows[each]["path"] not in paths, each))
-        for each in own:
-            free.pop(each)
+        number = min(own, key=lambda other: (rows[other]["path"] not in paths, other))
+        for other in own:
+            free.pop(other)
         taken.add(number)
         row = rows[number]
-        plan.gone_ids += [each for each in own if each != number]
+        plan.gone_ids += [other for other in own if other != number]
         path = row["path"] if row["path"] in paths else paths[0]
         if path != row["path"]:
             plan.moved.append((row["path"], path))
         keeps = tags is None and not from_manifest
         plan._update(row, path, row["tags"] or () if keeps else _tags(items, tags))
-        for each in paths:
-            plan._known(number, each, None, marks[each])
+        for same in paths:
+            plan._known(number, same, None, marks[same])
     for items in fresh:
         first = items[0]
         ids = [known[i.content]["id"] for i in items if i.content in known]
         ids += [row["id"] for row in free.values() if row["path"] == first.content][:1]
-        number = next((each for each in [*ids, first.id] if each in free), None)
+        former = next((each for each in [*ids, first.id] if each in free), None)
         found = _tags(items, tags)
-        if number is not None:
+        if former is not None:
+            number = former
             row = free.pop(number)
             plan.changed.append(first.content)
             found = tuple(row["tags"] or ()) if tags is None and not from_manifest else found
