@@ -51,8 +51,8 @@ _PREFIX = flags.DEFINE_string(
 _GONE = flags.DEFINE_boolean(
     "gone", False,
     "remove: images that are no longer on disk; refused if the folder of all images is missing, or "
-    "more than 20 % and more than 5 are gone, or all (people seldom delete so many, but a disk that "
-    "is not mounted loses all), unless --yes.", flag_values=FLAGS,
+    "if all, or more than 20 % and more than 5 images, are gone (people seldom delete so many, a "
+    "disk that is not mounted loses all), unless --yes.", flag_values=FLAGS,
 )  # fmt: skip
 _YES = flags.DEFINE_boolean(
     "yes", False, "remove: with --gone, however many are gone.", flag_values=FLAGS

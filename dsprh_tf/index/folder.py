@@ -9,7 +9,7 @@
 | removed-N.npy | int64, removed rows that are still in the engine; only if there are any |
 | engine-N.faiss | FAISS's own format, of the distinct codes; only for approximate search |
 | distinct-N.npy | int64, the distinct codes and their rows, see `distinct`; beside an engine |
-| files-N.parquet | the files that the items are from, see `known_files`; once the index was synced |
+| files-N.parquet | the files that items are from, see `known_files`; once `sync` was there |
 | former.json | the index.json before the last change, whose files are kept for `undo` |
 
 Format 1 had engines of all rows and no distinct-N.npy. It is read, and searched as it is; the next

@@ -51,21 +51,16 @@ def test_a_dry_run_and_a_run(program, photos):
 
 
 def test_watch(photos, process):
-    with process(
-        "sync",
-        f"--index={photos.parent}/index",
-        "--watch=0.2",
-        str(photos),
-        log=photos.parent / "log",
-    ) as running:
+    log, index = photos.parent / "log", photos.parent / "index"
+    with process("sync", f"--index={index}", "--watch=0.2", str(photos), log=log) as running:
         try:
-            said = _until(photos.parent / "log", "0 encoded")
+            said = _until(log, "0 encoded")
             photos.rename(photos.parent / "away")
-            said = _until(photos.parent / "log", "waiting: ")
+            said = _until(log, "waiting: ")
             assert "does not exist" in said
             (photos.parent / "away").rename(photos)
             (photos / "1.png").rename(photos / "one.png")
-            said = _until(photos.parent / "log", "1 moved")
+            said = _until(log, "1 moved")
         finally:
             running.terminate()
 
