@@ -7,8 +7,9 @@
 
 Writes OUT/codes.npy (packed, uint8), OUT/items.parquet (one row per code: its item) and
 OUT/codes.json, for `index`. If it was stopped, the same command resumes; if it was complete, it
-encodes what is new or changed and drops what is gone from the source. A text without a word that
-the encoder knows is left out and counted: all such texts have one code, which finds nothing.
+encodes what is new or changed and drops what is gone from the source. A broken image is left out
+and counted. So is a text without a word that the encoder knows: all such texts have one code, which
+finds nothing.
 
 A manifest (CSV, Parquet, JSONL) has a column image or text, and may have id (whole numbers are
 kept) and tags or labels (a;b).
@@ -57,13 +58,13 @@ _SHARD = flags.DEFINE_string(
     "shard", "0/1", "i/n: part i of n, from 0, to share the work of n machines.", flag_values=FLAGS
 )
 _ON_BAD_IMAGE = flags.DEFINE_enum(
-    "on_bad_image", "error", ["error", "skip"],
-    "error ends the run at a broken image, skip lists it and goes on.", flag_values=FLAGS,
+    "on_bad_image", "skip", ["error", "skip"],
+    "error ends the run at a broken image or link, skip lists it and goes on; if most are broken, "
+    "the program fails at its end.", flag_values=FLAGS,
 )  # fmt: skip
 _ON_BAD_TEXT = flags.DEFINE_enum(
     "on_bad_text", "skip", ["error", "skip"],
-    "The same for texts without a known word; if most have none, the program fails at its end.",
-    flag_values=FLAGS,
+    "The same for texts without a known word.", flag_values=FLAGS,
 )  # fmt: skip
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
@@ -79,7 +80,7 @@ _OVERWRITE = flags.DEFINE_boolean(
 )
 
 SHOWN = 5  # skipped items on the screen; codes.json lists all
-MOST_SKIPPED = 0.5  # of texts: with more, search would find little of the collection
+MOST_SKIPPED = 0.5  # of images or texts: with more, search would find little of the collection
 
 GROUPS = {
     "collection": ["export_dir", "images", "texts", "shard", "on_bad_image", "on_bad_text"],
@@ -124,7 +125,12 @@ def main() -> None:
     done = encode_source(source, encoder, writer, _BATCH_SIZE.value, _PART_SIZE.value, on_bad)
     report(done, source)
     print(f"codes: {_OUT.value} ({done.count:,} of {encoder.bits} bits)")
-    if _TEXTS.value and len(done.skipped) > MOST_SKIPPED * (done.count + len(done.skipped)):
+    if len(done.skipped) > MOST_SKIPPED * (done.count + len(done.skipped)):
+        if source.content == "image":
+            raise ValueError(
+                f"more than {MOST_SKIPPED:.0%} of the images of {source.path} cannot be read: look "
+                f"at the list. The codes of the others in {_OUT.value} are complete"
+            )
         raise ValueError(
             f"more than {MOST_SKIPPED:.0%} of the texts of {source.path} have no word that the "
             f"encoder knows, as if they were of another kind or language than those that it was "

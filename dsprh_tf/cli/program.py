@@ -24,6 +24,7 @@ PROGRAMS = {
     "export": "exports both encoders of a run for TensorFlow Serving",
     "encode": "encodes a collection of images or texts",
     "index": "builds and changes an index of codes",
+    "sync": "brings an index up to date with a folder of images",
     "search": "searches an index, or the database of a run",
     "serve_demo": "serves a web page that searches an index",
     "make_scenes": "draws the data set of the demo",
@@ -129,6 +130,9 @@ class Program:
         return word
 
     def _parse(self, arguments: Sequence[str]) -> None:
+        arguments = list(arguments)
+        if self._positional and arguments and not arguments[0].startswith("-"):
+            arguments[0] = f"--{self._positional}={arguments[0]}"
         _check_flag_files(arguments)
         self._flags.unparse_flags()  # a former call in the same process
         try:

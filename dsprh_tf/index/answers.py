@@ -9,6 +9,7 @@ import numpy as np
 
 from dsprh_tf.data.images import load_small
 from dsprh_tf.index.interface import EVERYTHING, Index, Where
+from dsprh_tf.index.known_files import paths_of
 
 _SHOWN_SIDE = 512  # pixels: hundreds of them are in memory at once
 
@@ -33,7 +34,8 @@ def answer(
     Returns:
         For each query up to k of {"id", "distance" in bits, "modality", "path" or "text" (None if
         only the id is known), "tags", "gone": whether it is an image that is no longer on disk},
-        and "caption" of an image that has a path and a text.
+        "caption" of an image that has a path and a text, and "paths", all of them, of an image that
+        several equal files have.
 
     Raises:
         ValueError: as `Index.search`.
@@ -42,9 +44,10 @@ def answer(
     found = index.search(query, k + any(name is not None for name in left_out), where)
     there = np.unique(found.ids[found.ids >= 0])
     items = {item["id"]: item for item in index.items_of(there).to_pylist()}
+    several = paths_of(index, items)
     return [
         [
-            as_result(items[name], distance)
+            as_result(items[name], distance, several.get(name))
             for name, distance in zip(names, distances)
             if name >= 0 and name != without
         ][:k]
@@ -52,7 +55,7 @@ def answer(
     ]
 
 
-def as_result(item: dict, distance: int | None = None) -> dict:
+def as_result(item: dict, distance: int | None = None, paths: Sequence[str] | None = None) -> dict:
     """An item of an index in the form of `answer`; without a distance if there was no query."""
     content = "text" if item["path"] is None else "path"  # of a vector, an image may have none
     result = {
@@ -61,10 +64,11 @@ def as_result(item: dict, distance: int | None = None) -> dict:
         "modality": item["modality"],
         content: item[content],
         "tags": item["tags"] or [],
-        "gone": content == "path" and not os.path.exists(item["path"]),
+        "gone": content == "path" and not any(map(os.path.exists, paths or [item["path"]])),
     }
-    captioned = content == "path" and item["text"]
-    return {**result, "caption": item["text"]} if captioned else result
+    if content == "path" and item["text"]:
+        result["caption"] = item["text"]
+    return {**result, "paths": list(paths)} if paths else result
 
 
 def as_shown(item: dict) -> dict:
@@ -97,4 +101,6 @@ def format_table(results: list[dict]) -> str:
         content += f"  {result['caption']}" if result.get("caption") else ""
         tags = f"  [{', '.join(result['tags'])}]" if result["tags"] else ""
         lines.append(f"  {result['distance']:>8}  {result['id']:>{width}}  {content}{tags}{gone}")
+        others = [path for path in result.get("paths", ()) if path != result["path"]]
+        lines += [f"  {'':>8}  {'equal:':>{width}}  {path}" for path in others]
     return "\n".join(lines)

@@ -146,6 +146,10 @@ class CodeWriter:
         self._parts.mkdir(exist_ok=True)
         write_json(self._parts / "about.json", self.about)
 
+    def close(self) -> None:
+        """Lets others write to the folder."""
+        self._lock.release()
+
     def has(self, item: Item) -> bool:
         """Whether an item was encoded, or skipped, and has not changed since."""
         known = self._known.get(item.id)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Protocol
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -20,7 +21,7 @@ from dsprh_tf.data.arrays.vectors import Vectors
 from dsprh_tf.data.decoder_lines import DecoderLines
 from dsprh_tf.data.images import PROBLEM_FIX, png_bytes, problem_line, served_image
 from dsprh_tf.index.code_folder import CodeWriter, part_schema
-from dsprh_tf.index.sources import Item, Source
+from dsprh_tf.index.sources import Item
 from dsprh_tf.index.vector_source import VectorSource
 
 BATCH = {"image": 32, "text": 512, "vector": 1024}
@@ -75,8 +76,20 @@ class Summary:
     damaged: tuple[str, ...] = ()
 
 
+class ToEncode(Protocol):
+    """Items of one modality: a `Source`, or a part of one."""
+
+    modality: str
+    path: str
+    items: list[Item]
+
+    @property
+    def content(self) -> str:
+        """What is encoded: "image", "text" or "vector"."""
+
+
 def encode_source(
-    source: Source,
+    source: ToEncode,
     encoder,
     writer: CodeWriter,
     batch_size: int | None = None,

@@ -9,12 +9,15 @@
 | removed-N.npy | int64, removed rows that are still in the engine; only if there are any |
 | engine-N.faiss | FAISS's own format, of the distinct codes; only for approximate search |
 | distinct-N.npy | int64, the distinct codes and their rows, see `distinct`; beside an engine |
+| files-N.parquet | the files that items are from, see `known_files`; once `sync` was there |
+| former.json | the index.json before the last change, whose files are kept for `undo` |
 
 Format 1 had engines of all rows and no distinct-N.npy. It is read, and searched as it is; the next
 change writes format 2.
 
 A change writes new files with the next N and then replaces index.json in one step: a reader, or the
-next start after a crash, finds the whole old content or the whole new content.
+next start after a crash, finds the whole old content or the whole new content. The content before
+the last change is kept: only what the change has written anew takes space twice.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from dsprh_tf.codes import check_bits
-from dsprh_tf.data.files import file_sha256, sync, write_json
+from dsprh_tf.data.files import Lock, file_sha256, sync, write_bytes, write_json
 from dsprh_tf.data.npy_files import map_npy
 from dsprh_tf.index.faiss_kinds import KINDS
 
@@ -42,19 +45,20 @@ ENDINGS = {
     "removed": "npy",
     "engine": "faiss",
     "distinct": "npy",
+    "files": "parquet",
 }
 _NAMES = re.compile(rf"({'|'.join(ENDINGS)})-(\d+)\.({'|'.join(set(ENDINGS.values()))})")
 _LONGEST = 2**20  # bytes of index.json
 _REBUILD = "build the index again from its codes"
 
 
-def read(folder: str | os.PathLike) -> dict:
-    """The content of index.json.
+def read(folder: str | os.PathLike, name: str = "index.json") -> dict:
+    """The content of index.json, or of former.json.
 
     Raises:
         ValueError: the file is missing, broken, altered, or of another format.
     """
-    path = Path(folder) / "index.json"
+    path = Path(folder) / name
     if not path.is_file():
         raise ValueError(
             f"{folder} holds no index (no index.json in it): build one with `dsprh index build`, "
@@ -162,7 +166,7 @@ def check_files(folder: str | os.PathLike, content: dict, checksums: bool = True
 def write(
     folder: str | os.PathLike, content: dict, writers: dict[str, Callable], kept: dict
 ) -> dict:
-    """Replaces the content of an index in one step, and removes the files of older content.
+    """Replaces the content of an index in one step; what was before the former one is removed.
 
     Args:
         folder: the folder of the index; made if it is missing.
@@ -194,19 +198,74 @@ def write(
             }
         sync(folder)
         content = {"format": FORMAT, **content, "files": files}
-        write_json(folder / "index.json", {**content, "sha256": _digest(content)})
+        current = folder / "index.json"
+        if current.exists():
+            write_bytes(folder / "former.json", current.read_bytes())
+        write_json(current, {**content, "sha256": _digest(content)})
     except OSError:
         for path in written:
             path.unlink(missing_ok=True)
         raise
     sync(folder)
-    current = {entry["name"] for entry in files.values()}
+    _sweep(folder, files)
+    return files
+
+
+def _sweep(folder: Path, files: dict) -> None:
+    """Removes the files that neither the current nor the former content names."""
+    named = [files]
+    with contextlib.suppress(ValueError):  # no former content, or a broken one
+        named.append(read(folder, "former.json")["files"])
+    kept = {entry["name"] for each in named for entry in each.values()}
     for name in os.listdir(folder):
-        leftover = _NAMES.fullmatch(name) or name.startswith(".index.json.")
-        if leftover and name not in current:
+        leftover = _NAMES.fullmatch(name) or name.startswith((".index.json.", ".former.json."))
+        if leftover and name not in kept:
             with contextlib.suppress(OSError):  # a leftover only takes space
                 os.unlink(folder / name)
-    return files
+
+
+def lock(folder: str | os.PathLike) -> Lock:
+    """The lock of an index for writing.
+
+    Raises:
+        ValueError: there is no folder, or another process writes to it.
+    """
+    if not Path(folder).is_dir():
+        read(folder)  # raises: there is no index
+    return Lock(
+        Path(folder) / ".lock",
+        f"the index in {folder} is being changed by another process: wait for it",
+    )
+
+
+def undo(folder: str | os.PathLike) -> tuple[int, int]:
+    """Brings back the content before the last change; once more brings back the change.
+
+    Returns:
+        Numbers of rows now and before.
+
+    Raises:
+        ValueError: there is no index or no former content, its files are missing or altered, or
+            another process writes to the folder.
+    """
+    folder = Path(folder)
+    held = lock(folder)
+    try:
+        current = read(folder)
+        if not (folder / "former.json").exists():
+            raise ValueError(f"{folder} has no former content: nothing to undo")
+        former = read(folder, "former.json")
+        if former == current:
+            raise ValueError(f"{folder} is as it was before its last change: nothing to undo")
+        check_files(folder, former)
+        contents = [(folder / name).read_bytes() for name in ("former.json", "index.json")]
+        # A kill between the two leaves the former content, whole.
+        for name, content in zip(("index.json", "former.json"), contents):
+            write_bytes(folder / name, content)
+            sync(folder)
+    finally:
+        held.release()
+    return former["rows"], current["rows"]
 
 
 def _digest(content: dict) -> str:

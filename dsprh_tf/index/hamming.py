@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from dsprh_tf import codes as binary
 from dsprh_tf.data.files import Lock
-from dsprh_tf.index import checks, faiss_kinds, folder, recall
+from dsprh_tf.index import checks, faiss_kinds, folder, known_files, recall
 from dsprh_tf.index.approximate import ApproximateSearch
 from dsprh_tf.index.interface import (
     EVERYTHING,
@@ -54,6 +54,7 @@ class HammingIndex:
         bits: length of a code.
         kind: kind of search.
         fingerprint: fingerprint of the encoders, see `Encoder.info`; None if unknown.
+        known_files: table of `known_files`, None if the index was never synced.
 
     Args:
         bits: length of a code, a multiple of 8.
@@ -71,6 +72,7 @@ class HammingIndex:
         self._codes: np.ndarray = np.zeros((0, bits // 8), np.uint8)
         self._ids: np.ndarray = np.zeros(0, np.int64)
         self._items = Items(SCHEMA.empty_table())
+        self.known_files: pa.Table | None = None
         self._removed: np.ndarray = np.zeros(0, bool)
         self._approximate: ApproximateSearch | None = None
         self._recall: dict | None = None
@@ -129,7 +131,7 @@ class HammingIndex:
             ValueError: there is no index, a file is missing, truncated or altered, or another
                 process writes to the folder.
         """
-        lock = cls._locked(path) if write else None
+        lock = folder.lock(path) if write else None
         for attempt in range(3):
             content = folder.read(path)
             try:
@@ -151,6 +153,8 @@ class HammingIndex:
         index._codes = folder.load_array(files["codes"], np.uint8)
         index._ids = folder.load_array(files["ids"], np.int64)
         index._items = Items(files["items"])
+        if "files" in files:
+            index.known_files = known_files.read(files["files"])
         lengths = {len(index._codes), len(index._ids), len(index._items), rows}
         if len(lengths) > 1 or index._codes.shape[1:] != (index.bits // 8,):
             raise ValueError(f"the files in {path} do not fit together: {_AGAIN}")
@@ -203,11 +207,13 @@ class HammingIndex:
                 self._items.table(), path, row_group_size=GROUP_ROWS, **WRITING
             ),
             "removed": lambda path: folder.save_array(path, np.flatnonzero(self._removed)),
+            "files": lambda path: parquet.write_table(self.known_files, path, **WRITING),
         }
         if self._approximate is not None:
             writers.update(self._approximate.writers())
         absent = {"removed"} if not self._removed.any() else set()
         absent |= {"engine", "distinct"} if self._approximate is None else set()
+        absent |= {"files"} if self.known_files is None else set()
         self._files = folder.write(
             self._folder,
             {
@@ -226,17 +232,8 @@ class HammingIndex:
     def _lock_folder(self, path) -> None:
         """Locks a folder for writing; everything has to be written there."""
         Path(path).mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked(path)
+        self._lock = folder.lock(path)
         self._folder, self._files, self._changed = Path(path), {}, set(folder.ENDINGS)
-
-    @staticmethod
-    def _locked(path) -> Lock:
-        if not Path(path).is_dir():
-            folder.read(path)  # raises: there is no index
-        return Lock(
-            Path(path) / ".lock",
-            f"the index in {path} is being changed by another process: wait for it",
-        )
 
     # Changes
 
@@ -288,6 +285,11 @@ class HammingIndex:
         rows = rows[rows >= 0]
         self._drop(rows)
         return len(rows)
+
+    def know_files(self, files: pa.Table) -> None:
+        """Replaces the table of the files that the items are from."""
+        self.known_files = files
+        self._changed |= {"files"}
 
     def _drop(self, rows: np.ndarray) -> None:
         if not len(rows):

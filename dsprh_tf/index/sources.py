@@ -52,12 +52,19 @@ class Source:
         modality: "image" or "text".
         shard: (i, n): only items whose id leaves the remainder i when divided by n, so that n
             machines can share a source.
+        empty_ok: whether the source may have no items.
 
     Raises:
         ValueError: the source is missing, empty or broken, or two items have the same id.
     """
 
-    def __init__(self, path: str | os.PathLike, modality: str, shard: tuple[int, int] = (0, 1)):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        modality: str,
+        shard: tuple[int, int] = (0, 1),
+        empty_ok: bool = False,
+    ):
         self.modality = self.content = modality
         self.path = os.path.abspath(path)
         self.notes: list[str] = []
@@ -69,7 +76,7 @@ class Source:
             wanted = "a folder or a manifest" if modality == "image" else "a manifest"
             raise ValueError(f"{path} does not exist or is no file, expected {wanted}")
         items = self._unique(found)
-        if not items:
+        if not items and not empty_ok:
             raise ValueError(
                 f"{path} has no {modality}s" + (f" ({'; '.join(self.notes)})" if self.notes else "")
             )

@@ -12,6 +12,7 @@ from PIL import Image
 from dsprh_tf.index.answers import as_result
 from dsprh_tf.index.interface import Index, Where
 from dsprh_tf.index.items import is_id
+from dsprh_tf.index.known_files import paths_of
 from dsprh_tf.index.location import check_encoders
 from dsprh_tf.index.queries import encode_image
 from dsprh_tf.web.collection import Collection, interleaved
@@ -262,9 +263,16 @@ class Searcher:
 
     def _with_codes(self, results: list[dict]) -> list[dict]:
         """Results for the page: with codes, and with ids as strings, which JavaScript needs."""
-        codes = self._index.codes_of([result["id"] for result in results])
+        ids = [result["id"] for result in results]
+        codes, several = self._index.codes_of(ids), paths_of(self._index, ids)
+        equal = {name: {"paths": paths} for name, paths in several.items()}
         return [
-            {**result, "id": str(result["id"]), "code": code.tobytes().hex()}
+            {
+                **result,
+                **equal.get(result["id"], {}),
+                "id": str(result["id"]),
+                "code": code.tobytes().hex(),
+            }
             for result, code in zip(results, codes)
         ]
 

@@ -97,16 +97,32 @@ def test_broken_images(program, exported, encoded, scenes_dir, tmp_path):
     write_image(second, 1, format="WEBP")
     flags = ["encode", f"--export_dir={exported}", f"--images={folder}",
              f"--out={tmp_path}/codes", "--batch_size=16", "--part_size=48"]  # fmt: skip
-    line = program(*flags).line
+    line = program(*flags, "--on_bad_image=error").line
     assert line.startswith("encode: image ")
     assert f"{first} is truncated" in line
-    outcome = program(*flags, "--on_bad_image=skip")
+    outcome = program(*flags)
     assert outcome.code == 0, outcome.err
     assert "1 skipped (0.8%), all listed in" in outcome.out
     assert f"{first} is truncated" in outcome.out
     codes = CodeFolder(tmp_path / "codes").codes
     np.testing.assert_array_equal(codes[15:], CodeFolder(encoded[0]).codes[16:])
     assert len(codes) == 119
+
+
+def test_mostly_broken_images(program, exported, scenes_dir, tmp_path):
+    """Broken files and a link to nowhere are counted; with more than half of them it fails."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    first = min((scenes_dir / "images").iterdir())
+    shutil.copy(first, folder / "good.jpg")
+    (folder / "link.jpg").symlink_to("nowhere.jpg")
+    flags = ["encode", f"--export_dir={exported}", f"--images={folder}", f"--out={tmp_path}/codes"]
+    outcome = program(*flags)
+    assert outcome.code == 0, outcome.err
+    assert "1 skipped (50.0%)" in outcome.out and "link.jpg is a link to a file" in outcome.out
+    (folder / "broken.jpg").write_bytes(b"broken")
+    assert "more than 50% of the images" in program(*flags).line
+    assert len(CodeFolder(tmp_path / "codes").codes) == 1
 
 
 @pytest.mark.parametrize(

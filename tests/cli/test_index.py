@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from index_helpers import clustered_codes, image_items, random_codes, write_code_folder
 
@@ -194,6 +195,30 @@ def test_remove_what_is_gone(program, collection, copy, everything):
     assert gone["id"] not in HammingIndex.load(copy).ids_where()
 
 
+def test_gone_is_refused_for_a_folder_that_is_away(program, tmp_path):
+    photos, index = tmp_path / "photos", HammingIndex.create(tmp_path / "index", 64, "abc")
+    photos.mkdir()
+    items = image_items(20).to_pydict()
+    items["path"] = [str(photos / f"{i}.png") for i in range(20)]
+    for path in items["path"]:
+        Path(path).touch()
+    index.add(random_codes(20), pa.table(items, image_items(1).schema))
+    index.commit()
+    index._lock.release()
+    remove = ("index", "remove", f"--index={tmp_path}/index", "--gone")
+    photos.rename(tmp_path / "away")
+    assert f"the folder {photos} that all images" in program(*remove).line
+    photos.mkdir()
+    line = program(*remove).line
+    assert "20 of 20 items of" in line and "--yes" in line
+    assert len(HammingIndex.load(tmp_path / "index")) == 20
+    outcome = program(*remove, "--yes")
+    assert "20 removed" in outcome.out and outcome.code == 0
+    outcome = program("index", "undo", f"--index={tmp_path}/index")
+    assert outcome.code == 0, outcome.err
+    assert len(HammingIndex.load(tmp_path / "index")) == 20
+
+
 def test_killed_while_adding(program, collection, killed, tmp_path):
     """At 20 random points: the former content or the new, and once more gives the new."""
     index = tmp_path / "index"
@@ -220,7 +245,7 @@ def test_killed_while_adding(program, collection, killed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "got no command, expected one of build, add, remove, stats, check before all"),
+        ([], "got no command, expected one of build, add, remove, undo, stats, check"),
         (["--index=a", "stats"], "got '--index=a', expected one of build"),
         (["destroy"], "got 'destroy', expected one of"),
         (["stats", "check"], "got 'check', expected only --flag=value"),
@@ -231,6 +256,12 @@ def test_killed_while_adding(program, collection, killed, tmp_path):
         (["build", "--index=x", "--kind=tree"], "tree"),
         (["remove", "--index=x"], "needs either --ids, or --tag and --prefix, or --gone"),
         (["remove", "--index=x", "--ids=1", "--gone"], "needs either --ids"),
+        (
+            ["remove", "--index=x", "--tag=bus", "--tag=car"],
+            "got --tag 2 times (bus, car)",
+        ),
+        (["undo", "--index=nowhere"], "nowhere holds no index"),
+        (["undo", "--index=milvus://host:1/x"], "undo is for an index in a folder"),
         (["remove", "--index=x", "--ids=1,b"], "--ids has 'b', expected the id of an item"),
         (["remove", "--index=x", f"--ids=1,{'9' * 20}"], "9', expected the id of an item"),
         (["remove", "--index=x", f"--ids=1,{'9' * 9999}"], "9', expected the id of an item"),

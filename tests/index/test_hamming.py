@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import faiss
@@ -17,7 +18,7 @@ from index_helpers import (
 )
 
 from dsprh_tf import codes as binary
-from dsprh_tf.index import faiss_kinds, folder, recall
+from dsprh_tf.index import faiss_kinds, folder, known_files, recall
 from dsprh_tf.index.distinct import DistinctCodes
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.interface import Changes, Where
@@ -324,7 +325,9 @@ class TestFiles:
         assert index.check()["items"] == 1498
         assert not np.isin(index.search(codes[:2], 10).ids, [0, 10]).any()
         names = {entry["name"] for entry in index._files.values()}
-        assert names | {"index.json", ".lock"} == set(os.listdir(tmp_path / "index"))
+        former = json.loads((tmp_path / "index" / "former.json").read_text())["files"]
+        names |= {entry["name"] for entry in former.values()}
+        assert names | {"index.json", "former.json", ".lock"} == set(os.listdir(tmp_path / "index"))
 
     def test_removal_from_an_approximate_index_writes_little(self, tmp_path):
         build(tmp_path / "index", "hnsw")
@@ -399,6 +402,7 @@ class TestBroken:
         build(tmp_path / "index", "hnsw")
         index = HammingIndex.load(tmp_path / "index", write=True)
         index.remove([10])
+        index.know_files(known_files.SCHEMA.empty_table())
         index.commit()
         (path,) = (tmp_path / "index").glob(f"{part}*.*")
         content = bytearray(path.read_bytes())
@@ -515,8 +519,35 @@ class TestKilled:
         index = HammingIndex.load(path)
         assert sorted(index.ids_where()) == [10 * i for i in range(1, 60)]
         np.testing.assert_array_equal(index.codes_of(10 * np.arange(1, 60)), codes[1:])
-        names = {entry["name"] for entry in index._files.values()}
-        assert names | {"index.json", ".lock"} == set(os.listdir(path))
+        former = json.loads((path / "former.json").read_text())["files"]
+        names = {entry["name"] for files in (index._files, former) for entry in files.values()}
+        assert names | {"index.json", "former.json", ".lock"} == set(os.listdir(path))
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_undo(kind, tmp_path):
+    path = tmp_path / "index"
+    build(path, kind)
+    with pytest.raises(ValueError, match="nothing to undo"):
+        folder.undo(path)
+    before = HammingIndex.load(path).ids_where()
+    index = HammingIndex.load(path, write=True)
+    index.remove(before)
+    index.commit()
+    with pytest.raises(ValueError, match="is being changed by another process"):
+        folder.undo(path)
+    index._lock.release()
+    for ids in (before, before[:0], before):  # and the other way round
+        folder.undo(path)
+        index = HammingIndex.load(path)
+        np.testing.assert_array_equal(index.ids_where(), ids)
+    assert index.check()["items"] == len(before)
+    former = json.loads((path / "former.json").read_text())["files"]
+    kept = {entry["name"] for entry in index._files.values()}
+    (path / next(e["name"] for e in former.values() if e["name"] not in kept)).write_bytes(b"x")
+    with pytest.raises(ValueError, match="altered"):
+        folder.undo(path)
+    assert len(HammingIndex.load(path)) == len(before)
 
 
 def build_again(path):

@@ -91,7 +91,7 @@ export function card(item, { code, bits, like, picked }) {
     element(
       "div",
       { className: "line" },
-      element("p", { className: "name", textContent: item.path ? name(item) : "", title: item.path ?? "" }),
+      element("p", { className: "name", textContent: item.path ? name(item) : "", title: (item.paths ?? [item.path ?? ""]).join("\n") }),
       similar,
     ),
   );

@@ -265,7 +265,9 @@ function showQuery(found) {
   if (kind === "like") {
     about_it.append(element("h2", { textContent: "More like this" }));
     pictures.push(content(item, "large"));
-    if (item.path) about_it.append(element("p", { className: "path", textContent: item.path }));
+    for (const path of item.paths ?? (item.path ? [item.path] : [])) {
+      about_it.append(element("p", { className: "path", textContent: path }));
+    }
     if (item.tags.length) about_it.append(tagList(item.tags));
   } else if (kind === "code") {
     const known = chosen?.code === code ? chosen : null;

@@ -27,7 +27,7 @@ function draw() {
   $("view-name").textContent = name(shown);
   const place = `${(at + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
   $("view-place").textContent = [place, differing(shown, source.bits())].filter(Boolean).join(" · ");
-  $("view-path").textContent = shown.path ?? "";
+  $("view-path").textContent = (shown.paths ?? [shown.path ?? ""]).join("\n");
   $("view-tags").replaceChildren(...(shown.tags.length ? [tagList(shown.tags, 12)] : []));
   $("view-like").href = source.like(shown);
   for (const [id, what] of [["view-open", "file"], ["view-download", "download"]]) {
