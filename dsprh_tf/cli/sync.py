@@ -145,6 +145,8 @@ def show(plans: Sequence[Plan]) -> None:
         )
         if plan.bad:
             print(f"  {plan.bad:,} could not be encoded before and have not changed")
+        if plan.others:
+            print(f"  {plan.others:,} texts of the index are not of {plan.source.path} and stay")
         listed = {
             "new": plan.new,
             "changed": plan.changed,

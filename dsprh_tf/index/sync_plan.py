@@ -36,6 +36,8 @@ class Plan:
         files: rows of `known_files.SCHEMA`, of all that is in the source.
         bad: number of items that could not be encoded before and have not changed.
         total: number of items that the index has of this source.
+        others: number of texts that the index has of other sources, or of before its first sync;
+            they stay.
     """
 
     source: Source
@@ -51,6 +53,7 @@ class Plan:
     files: list[dict] = dataclasses.field(default_factory=list)
     bad: int = 0
     total: int = 0
+    others: int = 0
 
     @property
     def changes(self) -> bool:
@@ -176,6 +179,7 @@ def plan_texts(index: Index, source: Source) -> Plan:
     rows = _rows(index, ids)
     own = {n: row for n, row in rows.items() if n in known}
     plan.total = len(own)
+    plan.others = len(np.setdiff1d(index.ids_where(Where(modality="text")), ids))
     for item in source.items:
         content = item.content.encode("utf-8")
         mark = _Mark(len(content), None, hashlib.sha256(content).digest())

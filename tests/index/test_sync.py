@@ -159,6 +159,18 @@ def test_equal_files_are_one_item_with_all_paths(photos):
     assert number in {each for each, _ in photos.items().values()}
 
 
+def test_texts_that_stay_since_they_are_of_no_known_source_are_counted(photos):
+    """A text of `dsprh encode` that is deleted from the manifest is not known to be its own."""
+    index = HammingIndex.load(photos.index, write=True)
+    index.know_files(None)
+    index.commit()
+    index._lock.release()
+    photos.captions.write_text("text\nknown dog\n")
+    _, texts = photos.plans()
+    photos.close()
+    assert (texts.total, texts.others) == (0, 2) and not texts.gone
+
+
 def test_captions(photos):
     before = photos.items()
     photos.captions.write_text("text,tags\nknown dog,animal\nknown bird,pet\nunknwn,\n")
