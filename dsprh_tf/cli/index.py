@@ -66,6 +66,7 @@ COMMANDS = {
     "build": "builds a new index of --codes",
     "add": "adds more --codes to an index",
     "remove": "removes items by --ids, --tag, --prefix or --gone",
+    "sync": "follows a folder of images; the program `dsprh sync`",
     "undo": "brings back what was before the last change (once more: the change)",
     "stats": "prints numbers and settings of an index",
     "check": "compares checksums, and the search with brute force on a sample",
@@ -210,4 +211,4 @@ def report(index) -> None:
             print(f"  {name:<20} {value:,}" if isinstance(value, int) else f"  {name:<20} {value}")
 
 
-PROGRAM = Program(__doc__, main, FLAGS, GROUPS, COMMANDS)
+PROGRAM = Program(__doc__, main, FLAGS, GROUPS, COMMANDS, other_programs=["sync"])

@@ -49,6 +49,7 @@ class Program:
         groups: title -> flag names, the order of `--help`; flags that are not named come last.
         commands: word -> what it does. One of them is then the program's first argument.
         hidden: flags that flag files of other programs may hold, and that `--help` does not list.
+        other_programs: commands that are programs of their own, with their flags and `--help`.
         positional: the flag whose value may also stand alone, as the first argument.
         about: what `--help` is to show of the other arguments given with it: a function without
             arguments, called once these are parsed, that returns name -> text of a flag, and the
@@ -66,6 +67,7 @@ class Program:
         groups: Mapping[str, Sequence[str]] | None = None,
         commands: Mapping[str, str] | None = None,
         hidden: Sequence[str] = (),
+        other_programs: Sequence[str] = (),
         positional: str | None = None,
         about: Callable[[], tuple[dict, dict]] | None = None,
     ):
@@ -76,6 +78,7 @@ class Program:
         self._groups = dict(groups or {})
         self._commands = dict(commands or {})
         self._hidden = frozenset(hidden)
+        self._other_programs = other_programs
         self._positional = positional
         self._about = about
 
@@ -94,6 +97,9 @@ class Program:
         logging.set_verbosity("error")
         python_logging.getLogger("tensorflow").setLevel("ERROR")
         arguments, chosen = list(arguments), []
+        if arguments and arguments[0] in self._other_programs:
+            word = arguments[0]
+            return load(word).run(word, arguments[1:], f"{called} {word}")
         try:
             rest = [a for a in arguments if a not in _HELP]
             if len(rest) < len(arguments):

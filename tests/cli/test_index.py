@@ -245,7 +245,7 @@ def test_killed_while_adding(program, collection, killed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "got no command, expected one of build, add, remove, undo, stats, check"),
+        ([], "got no command, expected one of build, add, remove, sync, undo, stats, check"),
         (["--index=a", "stats"], "got '--index=a', expected one of build"),
         (["destroy"], "got 'destroy', expected one of"),
         (["stats", "check"], "got 'check', expected only --flag=value"),

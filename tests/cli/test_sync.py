@@ -88,3 +88,11 @@ def _until(log, wanted, seconds=60):
 )
 def test_bad_commands(program, arguments, message):
     assert message in program("sync", *arguments).line
+
+
+def test_it_is_a_command_of_index_too(program):
+    """With its own flags, and its own --help."""
+    outcome = program("index", "sync", "nosuch", "--index=nosuch", "--dry_run")
+    assert outcome.code == 2 and outcome.err.startswith("sync: ")
+    outcome = program("index", "sync", "--help")
+    assert outcome.code == 0 and "index sync photos --index=indexes/photos" in outcome.out
