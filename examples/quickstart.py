@@ -2,7 +2,7 @@
 
 `features.npz` holds the arrays `image` [N, D_I] and `text` [N, D_T], features of N pairs by any
 encoders, and `labels` [N, L], 0 or 1, which say what is relevant to what in the evaluation.
-2,000 pairs are test queries, so N is more than that.
+A tenth of the pairs are test queries.
 """
 
 import dsprh_tf

@@ -128,9 +128,15 @@ def read_events(run_dir) -> dict:
 
 
 def read_weights(run_dir) -> dict:
-    """Name -> array of everything in a run's last checkpoint."""
+    """Name -> array of everything in a run's last checkpoint, and what only the best one has."""
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(Path(run_dir) / "checkpoints"))
-    names = sorted(reader.get_variable_to_shape_map())
-    return {n: reader.get_tensor(n) for n in names if not n.startswith("_CHECKPOINTABLE")}
+    found: dict = {}
+    for kind in ("best", "checkpoints"):
+        if not any((Path(run_dir) / kind).glob("*.index")):
+            continue
+        reader = tf.train.load_checkpoint(str(Path(run_dir) / kind))
+        names = sorted(reader.get_variable_to_shape_map())
+        kept = [name for name in names if not name.startswith("_CHECKPOINTABLE")]
+        found.update({name: reader.get_tensor(name) for name in kept})
+    return found

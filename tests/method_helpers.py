@@ -298,7 +298,8 @@ def check_train_resume_export_and_encode(flags, scenes_dir, tmp_path):
         tmp_path: an empty folder.
     """
     run_dir, folder = tmp_path / "run", tmp_path / "export"
-    flags = [*flags, "--monitor_every=3", "--select=last"]
+    # --max_to_keep: what seems finished keeps all that going on needs.
+    flags = [*flags, "--monitor_every=3", "--select=last", "--max_to_keep=2"]
     outcome = call_program("train", *flags, "--epochs=6", f"--run_dir={run_dir}")
     assert outcome.code == 0, outcome.err[-2000:]
     record = json.loads((run_dir / "results.json").read_text())

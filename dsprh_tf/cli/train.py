@@ -8,8 +8,8 @@ Your own images need no flags: DSPRH+ on a MobileNetV2 with ImageNet weights, wh
 a tenth of the pairs are test queries. The same command on an unfinished run folder resumes.
 Settings that are not given come from the method's recipes for every run, for a frozen backbone and
 for the data set; the run prints which settings differ from the method's defaults and why, and
-records all of them. Values in brackets are those that a run has with the flags given beside --help:
-`dsprh train --method=sdeh --help`.
+records all of them. Values in brackets are those that a run has with the flags given beside --help,
+such as `dsprh train --method=sdeh --help`.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def without_filling(content: bytes) -> bytes:
     data = content.rstrip(b"\0\xff")
     if len(content) - len(data) > LONGEST_RUN:
         return data
-    return content.removesuffix(END_OF_IMAGE[:1])
+    return content.removesuffix(END_OF_IMAGE[:1]) if len(content) > len(JPEG_MARK) else content
 
 
 def has_all_scans(file: BinaryIO) -> bool:

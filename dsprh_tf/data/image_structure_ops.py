@@ -120,7 +120,7 @@ def without_filling(content: tf.Tensor) -> tf.Tensor:
     raw = tf.cast(tf.io.decode_raw(content, tf.uint8), tf.int32)
     size = tf.size(raw)
     end = 1 + tf.reduce_max(tf.where((raw > 0) & (raw < 255), tf.range(size), -1))
-    half = tf.cast(tf.equal(raw[-1], 255), tf.int32)
+    half = tf.cast(tf.equal(raw[-1], 255) & (size > len(structure.JPEG_MARK)), tf.int32)
     return _part(content, 0, tf.where(size - end > structure.LONGEST_RUN, end, size - half))
 
 

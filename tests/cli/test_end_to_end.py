@@ -309,7 +309,7 @@ def test_features_end_to_end(program, vectors, tmp_path):
 )  # fmt: skip
 def test_variants_train_and_are_evaluated_alike_later(program, vectors, tmp_path, changes):
     run_dir = tmp_path / "run"
-    outcome = program("train", *vector_flags(vectors, run_dir, *changes))
+    outcome = program("train", *vector_flags(vectors, run_dir, "--method=dsprh", *changes))
     assert outcome.code == 0, outcome.err
     assert ("a diagnostic, no result of its own" in outcome.out) == ("--related=labels" in changes)
     assert "weights of epoch 2" in outcome.out  # the last one: nothing selects
@@ -355,7 +355,10 @@ class TestHelp:
         assert found.returncode == 0
         assert found.stderr == ""
         titles = re.findall(r"^(\w[^:\n]*):$", found.stdout, re.M)
-        named = ["data", "networks", "training", "run", "settings of methods, with their defaults"]
+        named = [
+            "data", "networks", "training", "run", "settings of dsprh_plus",
+            "settings of other methods, with their defaults",
+        ]  # fmt: skip
         assert titles == named
         assert re.search(r"python \S*scripts/train.py --flagfile=mir.flags", found.stdout)
         assert "--bits " in found.stdout

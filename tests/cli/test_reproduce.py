@@ -47,7 +47,7 @@ def reproduce(program, features, tmp_path):
 @pytest.fixture(scope="module")
 def flags(small_flags) -> list:
     """Flags of trials of seconds, of methods without the covariance's setting too."""
-    return [flag for flag in small_flags if not flag.startswith("--cov_channels")]
+    return [f for f in small_flags if not f.startswith(("--cov_channels", "--method"))]
 
 
 def counts(outcome) -> dict:

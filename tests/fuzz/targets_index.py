@@ -225,7 +225,7 @@ def _program():
     def main() -> None:
         from dsprh_tf.settings import effective_settings
 
-        effective_settings(given_settings(values))
+        effective_settings(given_settings(values), weights=lambda: None)
 
     return Program("Reads flags.", main, values)
 

@@ -177,7 +177,7 @@ def _split(folder: Path) -> None:
     check(not np.intersect1d(parts["query"], parts["database"]).size, "a query in the database")
     check(not np.intersect1d(parts["train"], parts["validation"]).size, "validation in training")
     check(not np.setdiff1d(parts["train"], parts["database"]).size, "training not in the database")
-    check(len(parts["query"]) and len(parts["database"]) and len(parts["train"]), "an empty part")
+    check(len(parts["database"]) and len(parts["train"]), "an empty part")
     check(type(split.seed) is int, "the seed is no whole number")
 
 

@@ -302,7 +302,7 @@ def test_the_example_of_a_new_method_learns(monkeypatch):
     with pytest.raises(ValueError, match="--temperature is -1.0, expected"):
         effective_settings({"method": "contrastive", "temperature": -1.0})
     with pytest.raises(ValueError, match="--temperature belongs to contrastive; dsprh has"):
-        effective_settings({"temperature": 0.5})
+        effective_settings({"dataset": "coco", "temperature": 0.5})
     values = FlagValues()
     define_settings(values)
     assert values["temperature"].help.endswith("[contrastive: 0.2]")
