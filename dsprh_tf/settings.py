@@ -298,9 +298,9 @@ def _own_backbone(given: Mapping, dataset: str, weights: Callable) -> tuple[dict
     if found is None:
         return {}, (
             f"warning: no ImageNet weights of {DEFAULT_BACKBONE} could be found or downloaded: a "
-            "random network is trained, which takes long and finds less; give "
-            "--backbone_weights=FILE, or put mobilenet_v2_1.0_224_no_top.h5 into "
-            "$DSPRH_HOME/weights",
+            "random network is trained, which takes long and finds less; put "
+            "mobilenet_v2_1.0_224_no_top.h5 into $DSPRH_HOME/weights, or give "
+            f"--backbone={DEFAULT_BACKBONE} --backbone_weights=FILE --freeze_backbone",
         )
     settings = {"backbone": DEFAULT_BACKBONE, "backbone_weights": found, "freeze_backbone": True}
     where = "of keras.applications" if found == "imagenet" else f"in {found}"

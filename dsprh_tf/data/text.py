@@ -343,7 +343,7 @@ def _checked_forms(forms: Mapping[str, str], vocabulary, standardize: str) -> di
         raise ValueError(f"forms of words need a rule of {tuple(RULES)}, received {standardize!r}")
     known, as_read = set(vocabulary), _fold(list(forms), standardize)
     for (form, word), read in zip(forms.items(), as_read):
-        if word not in known or form in known or read != form:
+        if word not in known or form in known or read != form or " " in form:
             raise ValueError(
                 f"{form!r} is given as a form of {word!r}, expected a word in lower case that is "
                 "not in the vocabulary, and one that is"

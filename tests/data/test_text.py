@@ -379,3 +379,35 @@ def test_texts_of_any_length():
         bag.encode([text, "sea", text, text, "dog\ud800sea"]),
         [[1, 0], [0, 1], [1, 0], [1, 0], [1, 1]],
     )
+
+
+class TestForms:
+    TEXTS = ["a dog and the buses", "the dogs in a bus", "the giraffe and a cat of the city"]
+
+    def test_plurals_share_a_column(self, tmp_path):
+        bag = BagOfWords.fit(self.TEXTS, 1, plurals=True)
+        assert "dogs" not in bag.vocabulary and bag.vocabulary[:2] == ("bus", "dog")
+        queries = ["dog", "Dogs", "buses giraffes", "cities", "zebras"]
+        expected = [["dog"], ["dog"], ["bus", "giraffe"], ["city"], []]
+        found = bag.encode(queries)
+        for row, words in zip(found, expected):
+            assert sorted(bag.vocabulary[i] for i in np.flatnonzero(row)) == words
+        bag.save(tmp_path / "words.json")
+        again = BagOfWords.load(tmp_path / "words.json")
+        assert again.forms == bag.forms
+        np.testing.assert_array_equal(again.encode(queries), found)
+
+    def test_they_count_in_as_many_texts_as_either_is_in(self):
+        assert BagOfWords.fit(self.TEXTS, 2, plurals=True).vocabulary == ("bus", "dog")
+        with pytest.raises(ValueError, match="no word occurs in 2 or more"):
+            BagOfWords.fit(self.TEXTS, 2)
+
+    def test_other_languages_have_none(self):
+        assert BagOfWords.fit(["perro perros", "bus buses"], 1, plurals=True).forms == {}
+
+    @pytest.mark.parametrize(
+        "forms", [{"dogs": "cat"}, {"dog": "sea"}, {"Dogs": "dog"}, {"two dogs": "dog"}]
+    )
+    def test_forms_that_no_table_can_hold(self, forms):
+        with pytest.raises(ValueError, match="expected a word in lower case that is not in the"):
+            BagOfWords(["dog", "sea"], forms=forms)
