@@ -263,12 +263,12 @@ def effective_settings(
     _refuse_foreign(method, given)
     backbone, notes = _own_backbone(given, dataset, weights or default_weights)
     own.update(backbone)
-    frozen = is_frozen({**_defaults(method), **own, **given})
+    defaults = _defaults(method)
+    frozen = is_frozen({**defaults, **own, **given})
     occasions = [("paper", f"recipe of {name}")]
     if frozen:
         occasions.append(("frozen", f"recipe of {name}, frozen backbone"))
     occasions.append((dataset, f"recipe of {name} on {dataset}"))
-    defaults = _defaults(method)
     values, reasons = dict(defaults), {}
     layers = [(reason, method.recipes.get(key, {})) for key, reason in occasions]
     for reason, settings in [("your own data", own), *layers, ("given", given)]:

@@ -31,7 +31,7 @@ from absl import flags
 from dsprh_tf.cli.program import Program, quiet_imports
 from dsprh_tf.data.images import several_note
 from dsprh_tf.index.code_folder import CodeWriter
-from dsprh_tf.index.encode_collection import Summary, encode_source
+from dsprh_tf.index.encode_collection import MOST_BAD, Summary, encode_source
 from dsprh_tf.index.interface import MODALITIES
 from dsprh_tf.index.sources import Source
 from dsprh_tf.index.vector_source import VectorSource
@@ -80,7 +80,6 @@ _OVERWRITE = flags.DEFINE_boolean(
 )
 
 SHOWN = 5  # skipped items on the screen; codes.json lists all
-MOST_SKIPPED = 0.5  # of images or texts: with more, search would find little of the collection
 
 GROUPS = {
     "collection": ["export_dir", "images", "texts", "shard", "on_bad_image", "on_bad_text"],
@@ -125,14 +124,14 @@ def main() -> None:
     done = encode_source(source, encoder, writer, _BATCH_SIZE.value, _PART_SIZE.value, on_bad)
     report(done, source)
     print(f"codes: {_OUT.value} ({done.count:,} of {encoder.bits} bits)")
-    if len(done.skipped) > MOST_SKIPPED * (done.count + len(done.skipped)):
+    if len(done.skipped) > MOST_BAD * (done.count + len(done.skipped)):
         if source.content == "image":
             raise ValueError(
-                f"more than {MOST_SKIPPED:.0%} of the images of {source.path} cannot be read: look "
+                f"more than {MOST_BAD:.0%} of the images of {source.path} cannot be read: look "
                 f"at the list. The codes of the others in {_OUT.value} are complete"
             )
         raise ValueError(
-            f"more than {MOST_SKIPPED:.0%} of the texts of {source.path} have no word that the "
+            f"more than {MOST_BAD:.0%} of the texts of {source.path} have no word that the "
             f"encoder knows, as if they were of another kind or language than those that it was "
             f"trained on: look at the list. The codes of the others in {_OUT.value} are complete"
         )

@@ -123,10 +123,7 @@ def once(collection: sync.Collection, encoder_of: Callable, quiet: bool) -> None
     if not quiet or any(plan.changes for plan in plans):
         show(plans)
     done = sync.apply(index, path, plans, encoder_of, _YES.value)
-    for problem in done.problems[:SHOWN]:
-        print(f"  left out: {problem}")
-    if len(done.problems) > SHOWN:
-        print(f"  left out: {len(done.problems) - SHOWN:,} more")
+    show_some("left out", done.problems)
     if done.changed or not quiet:
         print(f"index: {path} ({len(index):,} items, {done.encoded:,} encoded)", flush=True)
 
@@ -155,10 +152,15 @@ def show(plans: Sequence[Plan]) -> None:
             "equal": plan.equal,
         }
         for title, names in listed.items():
-            for name in names[:SHOWN]:
-                print(f"  {title}: {name.encode('utf-8', 'replace').decode()[:200]}")
-            if len(names) > SHOWN:
-                print(f"  {title}: {len(names) - SHOWN:,} more")
+            show_some(title, [name.encode("utf-8", "replace").decode()[:200] for name in names])
+
+
+def show_some(title: str, lines: Sequence[str]) -> None:
+    """Prints the first few lines, and how many more there are."""
+    for line in lines[:SHOWN]:
+        print(f"  {title}: {line}")
+    if len(lines) > SHOWN:
+        print(f"  {title}: {len(lines) - SHOWN:,} more")
 
 
 def _load_encoder(modality: str):

@@ -25,6 +25,10 @@ from dsprh_tf.index.sources import Item
 from dsprh_tf.index.vector_source import VectorSource
 
 BATCH = {"image": 32, "text": 512, "vector": 1024}
+MOST_BAD = 0.5
+"""A larger share of items that cannot be encoded is an error of programs: search would find little
+of the collection, and the source is probably another one than was meant."""
+
 _READERS = 4
 _ENCODERS = 2  # one decodes while the other is in the network
 _READ_AHEAD = 4  # batches of files in memory

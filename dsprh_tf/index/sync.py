@@ -18,15 +18,13 @@ import pyarrow as pa
 
 from dsprh_tf.index import known_files
 from dsprh_tf.index.code_folder import CodeFolder, CodeWriter
-from dsprh_tf.index.encode_collection import encode_source
+from dsprh_tf.index.encode_collection import MOST_BAD, encode_source
 from dsprh_tf.index.gone import check_gone
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.items import SCHEMA, stable_id
 from dsprh_tf.index.location import check_encoders
 from dsprh_tf.index.sources import Item, Source
 from dsprh_tf.index.sync_plan import Plan, plan_images, plan_texts
-
-MOST_BAD = 0.5  # of the items of a source; with more, the source is probably another one
 
 
 @dataclasses.dataclass(frozen=True)
