@@ -205,9 +205,7 @@ class TestStops:
         source.targets[9] = np.nan
         order = np.random.default_rng([0, 1]).permutation(TRAIN)
         step = int(np.flatnonzero(order == 9)[0]) // BATCH + 1
-        message = (
-            f"L_W became infinite or NaN in step {step} of epoch 2: .*checkpoint is .*/ckpt-1$"
-        )
+        message = f"L_W became infinite or NaN in step {step} of epoch 2: .*point is .*/ckpt-1$"
         with pytest.raises(ValueError, match=message):
             fit(make_model(frozen(tiny_backbone())), source, tmp_path, 3)
         after = weights(tmp_path)
