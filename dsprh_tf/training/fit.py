@@ -84,7 +84,14 @@ def fit(
             done, count = 0, 1  # the first call traces
             while done < steps:
                 began = time.monotonic()
-                run_steps(tf.constant(count))
+                try:
+                    run_steps(tf.constant(count))
+                except tf.errors.UnavailableError as error:
+                    reason = " ".join(str(error).split())[:200]
+                    raise ValueError(
+                        f"another worker cannot be reached any more ({reason}): start all workers "
+                        "again, they go on from the last checkpoint"
+                    ) from error
                 done += count
                 _stop_if_not_finite(model, checkpoints, epoch)
                 bar.update(count)
