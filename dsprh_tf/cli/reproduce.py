@@ -38,7 +38,6 @@ from dsprh_tf.experiments import plan
 from dsprh_tf.experiments.paper import EXPERIMENTS, NAMES
 from dsprh_tf.experiments.reproduce import reproduce
 from dsprh_tf.settings import RunSettings
-from dsprh_tf.training.devices import hide_gpus
 
 FLAGS = flags.FlagValues()
 _EXPERIMENT = flags.DEFINE_list("experiment", None, ", ".join(EXPERIMENTS) + ".", flag_values=FLAGS)
@@ -85,7 +84,6 @@ def request_of_flags() -> plan.Request:
 def main() -> int:
     """Plans, runs and reports; the exit code is 1 where a trial failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running trial as well
-    hide_gpus()  # they are for the trials, which are other processes
     request, names = request_of_flags(), _EXPERIMENT.value or [""]
     plan.make_plans(names, request)  # a wrong name or setting costs no reading of the data
     data_dir, on_bad_image, accept_odd = (

@@ -15,6 +15,7 @@ setting makes a new one. Folders:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -202,6 +203,12 @@ def run_trial(trial: Trial, out: str | os.PathLike) -> str | None:
     return reason
 
 
+def _leave_gpus() -> None:
+    """Keeps this process from the GPUs, which are for the trials, if TensorFlow has not started."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+
+
 def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str]:
     """Runs the trials that are not finished, under a bar that names the trial and the time left.
 
@@ -212,6 +219,7 @@ def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str
     Returns:
         Name -> reason of the trials that failed.
     """
+    _leave_gpus()
     failed = {}
     left = [trial for trial in trials if trial.record(out) is None]
     for trial in trials:
