@@ -30,7 +30,7 @@ NEUTRAL = frozenset(
 """Where things lie, what is shown and what is refused: the same run gives the same weights whatever
 these are."""
 
-UNRECORDED = {"fold_plurals": False}
+UNRECORDED = {"fold_plurals": False, "alignment_reduction": "mean"}
 """Settings that runs of earlier versions did not record, and what they did."""
 
 
@@ -338,8 +338,8 @@ def recorded_settings(record: Mapping, **changed) -> Effective:
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"--method is {method!r}, expected one of {', '.join(METHODS)}")
     known = (*_NAMES, *METHODS[method].setting_names())
-    given = {"accept_odd_data": True, **UNRECORDED}
-    given.update({name: record[name] for name in known if name in record})
+    record = {"accept_odd_data": True, **UNRECORDED, **record}
+    given = {name: record[name] for name in known if name in record}
     given.update({name: value for name, value in changed.items() if value is not None})
     return effective_settings(given)
 

@@ -44,7 +44,7 @@ OWN = {
         "image_weight": 0.9, "scale": 1.5, "within_weight": 0.1, "diagonal_target": 1.0,
         "symmetry_weight": 0.5, "similarity_source": "frozen", "related": "pair",
         "pairwise_target": "soft", "neighbour_share": 0.02, "margin": 0.001,
-        "triplet_reduction": "mean", "pairwise_reduction": "mean",
+        "alignment_reduction": "mean", "triplet_reduction": "mean", "pairwise_reduction": "mean",
     },
     "dsprh_plus": {
         "fusion_weights": [0.25, 0.25, 0.5], "cov_channels": 128, "covariance": True,

@@ -155,6 +155,7 @@ def _readings(request):
         "L_3, pairs, weight 0.1": {"gamma": 0.1, "pairwise_target": "pair"},
         "L_3, neighbours, weight 0.1": {"gamma": 0.1, "pairwise_target": "neighbours"},
         "L_3, soft, summed": {"gamma": 1e-4, "pairwise_reduction": "sum"},
+        "L_1, summed": {"alpha": 1 / 1024, "alignment_reduction": "sum"},  # / 32^2
         "L_R as printed": {"diagonal_target": 1.0, "symmetry_weight": 0.5},
         "L_R as in DSAH": {"diagonal_target": 1.5, "symmetry_weight": 2.0},
         "eta = 1": {"within_weight": 1.0},
