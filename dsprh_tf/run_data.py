@@ -127,10 +127,10 @@ class RunData:
     def _new_words(self) -> BagOfWords:
         """A bag of words made now; prints what is told of it."""
         s, dataset = self.settings, self.dataset
+        texts = dataset.texts[self._drawn.train]
         if dataset.vocabulary is not None:
-            words = BagOfWords.of_tags(dataset.vocabulary)
+            words = BagOfWords.of_tags(dataset.vocabulary, texts, s.max_words)
         else:
-            texts = dataset.texts[self._drawn.train]
             least = self._least_pairs(len(texts))
             words = BagOfWords.fit(texts, least, max_words=s.max_words, plurals=s.fold_plurals)
         for note in words.notes:
