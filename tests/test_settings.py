@@ -107,13 +107,14 @@ FROZEN = {
     "sdeh": {**_ADAMW, "lr_image": 0.001, "epochs": 25},
 }  # fmt: skip
 # The paper's constants stand above the recipe of a frozen backbone.
+_SAID = {
+    "beta": 0.03, "gamma": 1.0, "margin": 0.001, "diagonal_target": 1.0, "symmetry_weight": 0.5,
+}  # fmt: skip
 BOTH = {
-    ("mir", "dsprh"): {
-        "fusion_weights": [0.25, 0.25, 0.5], "beta": 0.03, "gamma": 1.0, "margin": 0.001,
-    },
+    ("mir", "dsprh"): {"fusion_weights": [0.25, 0.25, 0.5], **_SAID},
     ("mir", "dsprh_plus"): {"fusion_weights": [0.25, 0.25, 0.5]},
     ("nus", "djsrh"): {"image_weight": 0.6},
-    ("nus", "dsprh"): {**_FUSION, "beta": 0.03, "gamma": 1.0, "margin": 0.001},
+    ("nus", "dsprh"): {**_FUSION, **_SAID},
     ("nus", "dsprh_plus"): _FUSION,
     ("coco", "dsprh"): {"cov_channels": 64},
     ("coco", "dsprh_plus"): {"cov_channels": 64},
