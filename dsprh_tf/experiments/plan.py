@@ -15,6 +15,7 @@ from dsprh_tf import baseline_run, methods
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import file_sha256
 from dsprh_tf.experiments import sweep
+from dsprh_tf.experiments.estimate import estimate
 from dsprh_tf.experiments.paper import (
     BACKBONES,
     DATASETS,
@@ -25,6 +26,7 @@ from dsprh_tf.experiments.paper import (
 )
 from dsprh_tf.experiments.sweep import Trial
 from dsprh_tf.methods.baselines import BASELINES
+from dsprh_tf.run_data import split_sizes
 from dsprh_tf.settings import (
     NEUTRAL,
     Effective,
@@ -54,6 +56,7 @@ class Request:
         shared_space: as of `BaselineRun`.
         marks: fingerprints of data and weights, which determine results as well.
         has_images: False for precomputed features.
+        pairs: how many train and how many there are; 0 before the data are known.
     """
 
     given: Mapping
@@ -63,6 +66,7 @@ class Request:
     shared_space: bool = False
     marks: Mapping = dataclasses.field(default_factory=dict)
     has_images: bool = True
+    pairs: tuple[int, int] = (0, 0)
 
     def __post_init__(self):
         for name in () if self.methods is None else self.methods or ("",):
@@ -101,7 +105,14 @@ class Request:
                 "an experiment needs a labels column"
             )
         marks = {"data": dataset.fingerprint(), "weights": _weights_mark(self._weights)}
-        return dataclasses.replace(self, marks=marks, has_images=dataset.image_features is None)
+        values = self.settings(methods.PAPER)
+        _, training = split_sizes(dataset, values["queries"], values["train_pairs"])
+        return dataclasses.replace(
+            self,
+            marks=marks,
+            has_images=dataset.image_features is None,
+            pairs=(training, len(dataset)),
+        )
 
     @property
     def _weights(self) -> str:
@@ -165,6 +176,7 @@ class Request:
             {**result, **own, **marks},
             flags,
             tuple(sorted(differing)),
+            self.pairs,
         )
 
     def compared(self) -> tuple[str, ...]:
@@ -340,12 +352,13 @@ def plan_table(plans: Mapping[str, Sequence[Entry]], out: str | os.PathLike) -> 
         new = [trial for trial in left if trial.name not in to_run]
         to_run.update({trial.name: trial for trial in new})
         failed = sum(trial.failure(out) is not None for trial in left)
-        about = sweep.duration(sweep.remaining(new, every, out))
+        about = sweep.duration(estimate(new, every, out).seconds)
         rows.append([name, len(own), len(own) - len(left), failed, len(new), about])
     header = ["experiment", "trials", "done", "failed before", "to run", "takes about"]
-    total = sweep.duration(sweep.remaining(list(to_run.values()), every, out))
+    total = estimate(list(to_run.values()), every, out)
     table = pd.DataFrame(rows, columns=header).to_string(index=False)
-    return f"{table}\n{len(to_run)} of {len(every)} trials to run, about {total}, in {out}"
+    about = f"about {sweep.duration(total.seconds)}, in {out}"
+    return f"{table}\n{total.basis}\n{len(to_run)} of {len(every)} trials to run, {about}"
 
 
 def _weights_mark(weights: str) -> str:
