@@ -18,9 +18,9 @@ class CrossModalHashing(keras.Model):
     """Image and text encoders trained to agree on short binary codes.
 
     Codes while training are B = tanh(alpha_e H) with alpha_e = sqrt(1 + epoch), which hardens to
-    sign(H) as epochs pass (DSPRH Eq. 6 and 7); `fit` keeps count of the epochs by itself. Each
-    code is decoded to the other modality's feature (the twin bottleneck of Eq. 8), if the method
-    decodes.
+    sign(H) as epochs pass, as in DJSRH (ICCV 2019); DSPRH writes B = Cod(H) (Eq. 3 and 6) and
+    leaves Cod open. `fit` keeps count of the epochs by itself. Each code is decoded (DSPRH Eq. 4
+    and 7) to the other modality's feature, the target of Eq. 8, if the method decodes.
 
     Batches are dicts. Images come as "pixels" [batch, height, width, 3] in 0..255, which run
     through `backbone`, or, without a backbone pass, as "feature" [batch, D_I] and what else the

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dsprh_tf.backbones.architectures import check_backbone
+from dsprh_tf.backbones.architectures import check_backbone, own_dropout
 from dsprh_tf.backbones.found_weights import DEFAULT_BACKBONE, default_weights
 from dsprh_tf.codes import check_bits
 from dsprh_tf.data.sources import LOADERS
@@ -32,7 +32,11 @@ NEUTRAL = frozenset(
 these are. (What decides how a step is computed, a run keeps in a file of its own:
 `training.devices.Execution`.)"""
 
-UNRECORDED = {"fold_plurals": False, "global_batch_size": None}
+UNRECORDED = {
+    "fold_plurals": False,
+    "global_batch_size": None,
+    "alignment_reduction": "mean",
+}
 """Settings that runs of earlier versions did not record, and what they did."""
 
 
@@ -79,7 +83,9 @@ class RunSettings:
         low=1,
     )
     fold_plurals: bool = setting(False, "English plurals and singulars are one word.")
-    max_words: int | None = setting(None, "Keep only this many words, the most frequent.", low=1)
+    max_words: int | None = setting(
+        None, "Keep only this many words or tags, the most frequent in training texts.", low=1
+    )
     scenes_count: int = setting(2000, "Images to draw for --dataset=scenes.", low=1)
     accept_odd_data: bool = setting(
         False, "Go on with data whose labels or texts look as if they were read wrongly."
@@ -94,11 +100,15 @@ class RunSettings:
     image_size: int = setting(224, "Pixels per side that the backbone sees.", low=1)
     resize: int = setting(256, "Short side in pixels before the crop.", low=1)
     freeze_backbone: bool = setting(False, "Train only the layers on top of the backbone.")
-    dropout: float = setting(
-        0.0, "Dropout before AlexNet's fc6 and fc7 while fine-tuning (torchvision: 0.5)."
+    dropout: float | None = setting(
+        None,
+        "Dropout before AlexNet's fc6 and fc7 while fine-tuning; auto: 0.5 with weights, as "
+        "torchvision's were trained, else 0. No other backbone has any.",
     )
 
-    epochs: int = setting(40, "Passes over the training pairs.", low=1)
+    epochs: int = setting(
+        40, "Passes over the training pairs; may be more when a run is resumed.", low=1
+    )
     batch_size: int = setting(32, "Pairs per step and device.", low=1)
     global_batch_size: int | None = setting(
         None, "Pairs per step on all devices together, instead of --batch_size.", low=1
@@ -155,7 +165,12 @@ class RunSettings:
     cache_limit_gb: float = setting(
         16.0, "Do not keep the whole database's outputs if larger.", low=0
     )
-    max_to_keep: int = setting(1, "Checkpoints kept, beside the best epoch's weights.", low=1)
+    max_to_keep: int = setting(
+        1,
+        "Checkpoints kept, beside the best epoch's weights; more than 1: also of a finished run, "
+        "which can then go on to more --epochs.",
+        low=1,
+    )
     monitor_every: int = setting(1, "Epochs between evaluations on validation pairs.", low=1)
 
 
@@ -307,6 +322,11 @@ def effective_settings(
     method(values["bits"], values["seed"], **effective.own())
     if values["augment"] is None or dataset == "features":
         values["augment"] = not frozen and dataset != "features"
+    if values["dropout"] is None:
+        trained = not frozen and dataset != "features"
+        values["dropout"] = (
+            own_dropout(values["backbone"], values["backbone_weights"]) if trained else 0.0
+        )
     if dataset != "features":
         _check_images(values, frozen)
     return effective
@@ -360,8 +380,8 @@ def recorded_settings(record: Mapping, **changed) -> Effective:
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"--method is {method!r}, expected one of {', '.join(METHODS)}")
     known = (*_NAMES, *METHODS[method].setting_names())
-    given = {"accept_odd_data": True, **UNRECORDED}
-    given.update({name: record[name] for name in known if name in record})
+    record = {"accept_odd_data": True, **UNRECORDED, **record}
+    given = {name: record[name] for name in known if name in record}
     given.update({name: value for name, value in changed.items() if value is not None})
     return effective_settings(given)
 

@@ -201,6 +201,23 @@ def model_parts(model) -> dict:
     return {**variables, "alpha_epoch": model.epoch_variable}
 
 
+def can_go_on(run_dir) -> bool:
+    """Whether the last checkpoint of a run holds all that further epochs need.
+
+    That of a finished run holds the weights that count alone, unless more than one was to be kept.
+
+    Args:
+        run_dir: the run folder.
+    """
+    latest = newest(Path(run_dir) / "checkpoints")
+    try:
+        return latest is not None and any(
+            "optimizer" in n for n, _ in tf.train.list_variables(latest)
+        )
+    except (ValueError, tf.errors.OpError):  # damaged: restoring says so
+        return True
+
+
 def newest(folder: Path) -> str | None:
     """Path of the last checkpoint in a folder, None where there is none.
 
