@@ -50,7 +50,10 @@ ALLOWED = {
     # Runs.
     "training": ("compat", "training"),
     "training.checkpoints": ("compat", "data.files"),
-    "training.tensorboard": ("codes", "compat", "evaluation", "metrics"),
+    "training.curve_notes": (),
+    "training.tensorboard": (
+        "codes", "compat", "evaluation", "metrics", "training.curve_notes",
+    ),
     "settings": (
         "backbones.architectures", "backbones.found_weights", "codes", "data.sources", "methods",
         "training.optimizers",
@@ -67,6 +70,7 @@ ALLOWED = {
     ),
     "experiments": (
         "baseline_run", "data", "evaluation", "experiments", "methods", "settings",
+        "training.curve_notes",
     ),
     # Search.
     "index": ("codes", "data", "index"),
