@@ -261,6 +261,7 @@ class Run:
             source.text_features(train),
             None if dataset.labels is None else dataset.labels[train],
         )
+        source.pairwise = model.method.pairwise
         for name, rows in own.items():
             source.extra[name] = np.zeros((len(dataset), *rows.shape[1:]), rows.dtype)
             source.extra[name][train] = rows
