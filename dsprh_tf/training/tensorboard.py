@@ -21,7 +21,7 @@ from dsprh_tf.evaluation.retrieval import (
     evaluate_directions,
     evaluate_own_items,
 )
-from dsprh_tf.training.curve_notes import curve_note
+from dsprh_tf.training.curve_notes import curve_note, notes_page
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the contact sheet
@@ -116,6 +116,9 @@ class Monitor(keras.callbacks.Callback):
                     tf.summary.scalar(name, value, description=self._note(name))
                 for name, image in figures.items():
                     tf.summary.image(name, image[None], description=self._note(name))
+                if last:  # all tags are there
+                    shown = [*scalars, *figures]
+                    tf.summary.text("curves", notes_page(shown, self.model.method.terms))
             self._writer.flush()
 
     def _note(self, tag: str) -> str:
