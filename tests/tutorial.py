@@ -230,8 +230,7 @@ class Tutorial:
         self._size(1280, 800)
         browser = self._browser()
         shown = "#scalars&tagFilter=loss/(total%7CL_2)%7C/map&_smoothingWeight=0"
-        address = self.servers["tensorboard address"]
-        browser.get(f"{address}{shown}&_ignoreYOutliers=false")
+        browser.get(self.servers["tensorboard address"] + shown)
         until(lambda: browser.execute_script(INFO))
         until(lambda: browser.execute_script(DIALOG))
         return self._shot(1280, 800)
