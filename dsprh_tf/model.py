@@ -264,7 +264,9 @@ class CrossModalHashing(keras.Model):
         if text_optimizer is None:
             image = self.optimizer
             text_optimizer = type(image).from_config(image.get_config())
-        self.text_optimizer = keras.optimizers.get(text_optimizer)
+        # Keras scales the loss of the optimizer that it knows of under mixed_float16.
+        text_optimizer = keras.optimizers.get(text_optimizer)
+        self.text_optimizer = compat.scaled_like(self.optimizer, text_optimizer)
         self.l2_weight = float(l2_weight)
         compat.build_optimizer(self.optimizer, self.image_variables)
         compat.build_optimizer(self.text_optimizer, self.text_variables)
@@ -325,19 +327,27 @@ class CrossModalHashing(keras.Model):
     def local_gradients(self, batch) -> tuple:
         """Gradients of one replica's loss divided by the number of replicas.
 
+        Under mixed_float16 the loss is multiplied by the optimizers' scale while gradients are
+        computed, which keeps small ones from becoming 0, and the gradients are divided by it.
+
         Returns:
             (terms, image gradients, text gradients), in the order of `image_variables` and
             `text_variables`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        scale = compat.loss_scale(self.optimizer)
         with tf.GradientTape() as tape:
             terms = self._terms(batch, training=True)
             loss = terms["total"] / replicas
+            if scale is not None:
+                loss *= scale
         image, text = self.image_variables, self.text_variables
         gradients = [  # A variable that no term reads has no gradient.
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(tape.gradient(loss, image + text), image + text)
         ]
+        if scale is not None:
+            gradients = _all_or_none([g / scale for g in gradients])
         gradients = (
             [g + self.l2_weight / replicas * v for g, v in zip(gradients, image + text)]
             if self.l2_weight
@@ -348,8 +358,8 @@ class CrossModalHashing(keras.Model):
     def train_step(self, data):
         """One step of both optimizers on a batch; returns the terms' running means."""
         terms, image_gradients, text_gradients = self.local_gradients(data)
-        self.optimizer.apply_gradients(zip(image_gradients, self.image_variables))
-        self.text_optimizer.apply_gradients(zip(text_gradients, self.text_variables))
+        compat.apply_gradients(self.optimizer, image_gradients, self.image_variables)
+        compat.apply_gradients(self.text_optimizer, text_gradients, self.text_variables)
         means = self._track(terms)
         bad = ~tf.math.is_finite(tf.stack([means[name] for name in self.terms]))
         known = self.not_finite_variable
@@ -403,6 +413,20 @@ class _FollowEpochs(keras.callbacks.Callback):
         if self._rate and rate != self._rate:
             text.learning_rate = compat.current_learning_rate(text) * rate / self._rate
         self._rate = rate
+
+
+def _all_or_none(gradients: list) -> list:
+    """The gradients, all of them NaN if one is not finite on any replica.
+
+    So both optimizers leave out the same steps on all replicas, and their scales stay equal.
+    """
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+    broken = tf.where(finite, 0.0, 1.0)
+    context = tf.distribute.get_replica_context()
+    if context is not None and context.num_replicas_in_sync > 1:
+        broken = context.all_reduce(tf.distribute.ReduceOp.SUM, broken)
+    nothing = tf.where(broken > 0, float("nan"), 0.0)
+    return [g + tf.cast(nothing, g.dtype) for g in gradients]
 
 
 def _variables(*parts) -> list:

@@ -26,7 +26,7 @@ from dsprh_tf.run_folder import RunFolder
 from dsprh_tf.serving.export import export_encoders
 from dsprh_tf.settings import Effective, effective_settings, home_of, recorded_settings
 from dsprh_tf.training.checkpoints import Checkpoints
-from dsprh_tf.training.devices import make_strategy, shard_of
+from dsprh_tf.training.devices import Execution, make_strategy, shard_of
 from dsprh_tf.training.fit import fit
 from dsprh_tf.training.optimizers import make_optimizer
 from dsprh_tf.training.tensorboard import Monitor
@@ -169,20 +169,23 @@ class Run:
         if s.overwrite:
             _ = self.data.dataset  # found missing or broken before the former run is moved aside
         try:
-            if self.folder.open(record, s.overwrite):
+            resumed = self.folder.open(record, s.overwrite)
+            if resumed:
                 print(f"resuming {self.folder.path}")
-            self._train(strategy, chief, worker, workers)
+            self._train(strategy, chief, worker, workers, resumed)
         finally:
             self.folder.close()
 
-    def _train(self, strategy, chief, worker: int, workers: int) -> None:
+    def _train(self, strategy, chief, worker: int, workers: int, resumed: bool) -> None:
         s = self.settings
         self.data = self.data.kept_in(self.folder)
         print(self.effective.describe())
-        tf.config.experimental.enable_op_determinism()
+        execution = self._execution(strategy, resumed)
+        if execution.deterministic:
+            tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(s.seed)
         with strategy.scope():
-            model = self._compiled(strategy)
+            model = self._compiled(execution)
             checkpoints = Checkpoints(
                 model,
                 chief.path,
@@ -198,6 +201,7 @@ class Run:
         split, source = self.data.split, self.data.source
         counts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in splits.PARTS)
         print(f"{s.method}, {s.bits} bits on {s.dataset}: {counts}; {source.text_size:,} words")
+        print(execution.describe())
         monitor = Monitor(
             source,
             split.train,
@@ -210,14 +214,25 @@ class Run:
             self.effective.markdown(),
         )
         fit(
-            model, source, split.train, checkpoints, s.epochs, s.batch_size, s.seed, s.augment,
-            monitor,
+            model, source, split.train, checkpoints, s.epochs, execution.batch_size, s.seed,
+            s.augment, monitor, execution.jit,
         )  # fmt: skip
 
-    def _compiled(self, strategy) -> CrossModalHashing:
+    def _execution(self, strategy, resumed: bool) -> Execution:
+        """How steps are computed: decided when a run begins, and kept in its folder."""
+        s, path, known = self.settings, self.folder / "execution.json", None
+        on_features = not self.data.has_images or (s.freeze_backbone and s.cache)
+        if resumed:
+            known = read_json(path, "train the run again") if path.exists() else {}
+        pairs = len(self.data.split.train) * s.epochs
+        execution = Execution.of(s, strategy, pairs, on_features, known)
+        write_json(path, vars(execution))
+        return execution
+
+    def _compiled(self, execution: Execution) -> CrossModalHashing:
         s, train = self.settings, self.data.split.train  # refuses data before networks are built
         model = self.build()
-        steps = len(train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
+        steps = len(train) // (execution.batch_size * execution.replicas) * s.epochs
         cosine = steps if s.lr_schedule == "cosine" else 0
         rate_image = s.lr_image
         if rate_image is None:
