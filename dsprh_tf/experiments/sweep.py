@@ -38,6 +38,7 @@ from dsprh_tf.evaluation.results import read_results
 from dsprh_tf.evaluation.retrieval import CROSS_MODAL
 from dsprh_tf.experiments.estimate import estimate
 from dsprh_tf.settings import as_text
+from dsprh_tf.training.curve_notes import result_note
 
 PROGRAMS = (sys.executable, "-m", "dsprh_tf.cli")
 """The command that runs a program by its name."""
@@ -266,7 +267,8 @@ def write_hparams(trial: Trial, out: str | os.PathLike) -> None:
         for direction in CROSS_MODAL:
             for name, value in record[direction].items():
                 if isinstance(value, float):
-                    tf.summary.scalar(f"{direction}/{name}", value, step=0)
+                    note = result_note(direction, name)
+                    tf.summary.scalar(f"{direction}/{name}", value, step=0, description=note)
 
 
 def _plain(value):

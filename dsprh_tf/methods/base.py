@@ -145,7 +145,7 @@ class Method:
 
     Attributes:
         name: name on the command line.
-        terms: names of the loss's terms, without the "total".
+        terms: name of each term of the loss, without the "total" -> what it is, for TensorBoard.
         hardening: whether codes harden by alpha_e while training; False if the loss itself pulls
             them to +-1.
         pyramid: whether the image network reads the last stages of the backbone.
@@ -160,7 +160,7 @@ class Method:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     supervised: ClassVar[bool] = False
-    terms: ClassVar[tuple[str, ...]] = ()
+    terms: ClassVar[Mapping[str, str]] = {}
     hardening: ClassVar[bool] = True
     pyramid: ClassVar[bool] = False
     takes_features: ClassVar[bool] = True

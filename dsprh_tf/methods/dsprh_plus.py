@@ -9,6 +9,7 @@ import time
 import tensorflow as tf
 
 from dsprh_tf.losses import (
+    TERM_NOTES,
     cosine_matrix,
     cosine_triplet_loss,
     joint_similarity,
@@ -38,7 +39,7 @@ class DSPRHPlus(Method):
     """
 
     name, title = "dsprh_plus", "DSPRH+"
-    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
+    terms = TERM_NOTES
 
     @dataclasses.dataclass(frozen=True)
     class Settings(FusionSettings):

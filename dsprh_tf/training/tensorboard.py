@@ -21,6 +21,7 @@ from dsprh_tf.evaluation.retrieval import (
     evaluate_directions,
     evaluate_own_items,
 )
+from dsprh_tf.training.curve_notes import curve_note, notes_page
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the contact sheet
@@ -112,10 +113,16 @@ class Monitor(keras.callbacks.Callback):
         if self._writer is not None:
             with self._writer.as_default(step=epoch + 1):
                 for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
+                    tf.summary.scalar(name, value, description=self._note(name))
                 for name, image in figures.items():
-                    tf.summary.image(name, image[None])
+                    tf.summary.image(name, image[None], description=self._note(name))
+                if last:  # all tags are there
+                    shown = [*scalars, *figures]
+                    tf.summary.text("curves", notes_page(shown, self.model.method.terms))
             self._writer.flush()
+
+    def _note(self, tag: str) -> str:
+        return curve_note(tag, self.model.method.terms)
 
     def _look(self, scalars: dict, figures: dict, logs: dict) -> None:
         if self._encoder is None:
