@@ -16,10 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from measured import ROOT, Measured, measured, program
+
 FEW = 100  # files, for what starting costs
 WALK = """
 import os, sys
@@ -60,24 +60,12 @@ def write(photos: str, index_path: str, count: int) -> None:
     index.commit()
 
 
-def measured(command: list[str]) -> tuple[float, float, float, str]:
-    """Seconds by the clock, those of the CPU, peak memory in MiB, and the output of a program."""
-    with tempfile.TemporaryFile("w+") as log:
-        start = time.perf_counter()
-        child = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        log.seek(0)
-        said = log.read()
-    if child.returncode:
-        sys.exit(f"{' '.join(command)} failed: {said[-1000:]}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said
-
-
-def median(runs: list[tuple]) -> list[float]:
-    """Of the three numbers of `measured`."""
-    return [statistics.median(run[i] for run in runs) for i in range(3)]
+def median(runs: list[Measured]) -> list[float]:
+    """Of seconds, CPU seconds and memory in MiB."""
+    return [
+        statistics.median(numbers)
+        for numbers in zip(*((run.seconds, run.cpu, run.memory / 2**20) for run in runs))
+    ]
 
 
 def main() -> None:
@@ -94,14 +82,14 @@ def main() -> None:
             call = f"import sync_cost; sync_cost.write({photos!r}, {index!r}, {count})"
             paths = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}"}
             subprocess.run([sys.executable, "-c", call], check=True, env=paths)
-            sync = [sys.executable, "scripts/sync.py", photos, f"--index={index}"]
-            learned = measured(sync)[0]
+            sync = program("sync", photos, f"--index={index}")
+            learned = measured(sync).seconds
             runs, walks = [], []
             for _ in range(args.rounds):
                 runs.append(measured(sync))
                 walks.append(measured([sys.executable, "-c", WALK, photos]))
-            if f"{count:,} as before" not in runs[-1][-1]:
-                sys.exit(f"the sync was not one without changes: {runs[-1][-1]}")
+            if f"{count:,} as before" not in runs[-1].said:
+                sys.exit(f"the sync was not one without changes: {runs[-1].said}")
             (seconds, cpu, memory), (walk, walk_cpu, _) = median(runs), median(walks)
             print(
                 f"{count:>9,} files: sync {seconds:6.2f} s (CPU {cpu:.2f} s), {memory:5.0f} MiB; "
