@@ -147,11 +147,6 @@ def alignment_terms(
     }
 
 
-def _reduce(values: tf.Tensor, count: tf.Tensor, reduction: str) -> tf.Tensor:
-    total = tf.reduce_sum(values)
-    return total if reduction == "sum" else tf.math.divide_no_nan(total, count)
-
-
 def cosine_triplet_loss(
     image_code: tf.Tensor,
     text_code: tf.Tensor,
@@ -161,7 +156,8 @@ def cosine_triplet_loss(
 ) -> tf.Tensor:
     """L_2 = sum over (i, j+, k-) of max(cos(x_i, y_k-) - cos(x_i, y_j+) + nu, 0), both ways.
 
-    Eq. 15 to 17. Memory is 4 M^3 bytes per direction: 128 KiB at M = 32, 64 MiB at M = 256.
+    Eq. 15 to 17. Triplets are compared for a block of anchors i at a time, so memory does not grow
+    with M^3 (`benchmarks/triplet_memory.py` measures it).
 
     Args:
         image_code: x [M, K].
@@ -174,11 +170,62 @@ def cosine_triplet_loss(
     cosines = cosine_matrix(image_code, text_code)
 
     def one_way(similarity, positive):
-        hinge = similarity[:, None, :] - similarity[:, :, None] + margin  # [M, j, k]
-        valid = tf.cast(positive[:, :, None] & ~positive[:, None, :], tf.float32)
-        return _reduce(tf.nn.relu(hinge) * valid, tf.reduce_sum(valid), reduction)
+        positives = tf.reduce_sum(tf.cast(positive, tf.float32), axis=1)
+        unrelated = tf.cast(tf.shape(positive)[1], tf.float32) - positives
+        total = _hinge_sum(similarity, positive, margin)
+        if reduction == "sum":
+            return total
+        return tf.math.divide_no_nan(total, tf.reduce_sum(positives * unrelated))
 
     return one_way(cosines, related) + one_way(tf.transpose(cosines), tf.transpose(related))
+
+
+_BLOCK_TRIPLETS = 2**21  # compared at once: some 25 MiB
+
+
+def _hinge_sum(similarity: tf.Tensor, positive: tf.Tensor, margin: float) -> tf.Tensor:
+    """Sum over i and its positives j and negatives k of max(s_ik - s_ij + nu, 0) -> scalar.
+
+    The gradient is found in the same pass. Automatic differentiation would keep the hinges of all
+    blocks until then.
+
+    Args:
+        similarity: s [M, N].
+        positive: bool [M, N].
+        margin: nu.
+    """
+
+    def anchors(block):
+        """(sum, its gradient [n, N]) of n anchors."""
+        near, positives = block
+        hinge = near[:, None, :] - near[:, :, None] + margin  # [n, j, k]
+        active = positives[:, :, None] & ~positives[:, None, :] & (hinge > 0)
+        active = tf.cast(active, tf.float32)
+        gradient = tf.reduce_sum(active, axis=1) - tf.reduce_sum(active, axis=2)
+        return tf.reduce_sum(hinge * active), gradient
+
+    @tf.custom_gradient
+    def total(values):
+        rows, columns = values.shape
+        size = 1  # of a block, where the batch is not known while tracing
+        if rows and columns:
+            size = min(rows, max(1, _BLOCK_TRIPLETS // columns**2))
+        if size == rows:
+            value, gradient = anchors((values, positive))
+            return value, lambda upstream: upstream * gradient
+        padding = [[0, -rows % size if rows else 0], [0, 0]]  # rows without a positive cost nothing
+        blocks = tuple(
+            tf.reshape(tf.pad(part, padding), [-1, size, tf.shape(part)[1]])
+            for part in (values, positive)
+        )
+        kinds = (tf.float32, tf.float32)
+        sums, gradients = tf.map_fn(
+            anchors, blocks, fn_output_signature=kinds, parallel_iterations=1
+        )
+        gradient = tf.reshape(gradients, [-1, tf.shape(values)[1]])[: tf.shape(values)[0]]
+        return tf.reduce_sum(sums), lambda upstream: upstream * gradient
+
+    return total(similarity)
 
 
 def pairwise_loss(

@@ -75,16 +75,19 @@ class CrossModalHashing(keras.Model):
                 keras.layers.Dense(sizes[size], dtype="float32", name=f"{side}_decoder")
                 for side, size in (("image", "bow"), ("text", "feature"))
             )
-        self.epoch_variable = tf.Variable(
-            0.0,
-            trainable=False,
-            name="epoch",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        self.epoch_variable = self._counter(0.0, "epoch")
+        self.step_variable = self._counter(tf.constant(0, tf.int64), "step")
+        self.not_finite_variable = self._counter(-tf.ones(len(self.terms), tf.int64), "not_finite")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self.terms}
         self.text_optimizer = None
         self.l2_weight = 0.0
         self._build_parts()
+
+    @staticmethod
+    def _counter(value, name):
+        return tf.Variable(
+            value, False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
 
     def _build_parts(self):
         shapes = {"feature": (None, self.sizes["feature"])}
@@ -347,7 +350,33 @@ class CrossModalHashing(keras.Model):
         terms, image_gradients, text_gradients = self.local_gradients(data)
         self.optimizer.apply_gradients(zip(image_gradients, self.image_variables))
         self.text_optimizer.apply_gradients(zip(text_gradients, self.text_variables))
-        return self._track(terms)
+        means = self._track(terms)
+        bad = ~tf.math.is_finite(tf.stack([means[name] for name in self.terms]))
+        known = self.not_finite_variable
+        known.assign(tf.where(bad & (known < 0), self.step_variable, known))
+        self.step_variable.assign_add(1)
+        return means
+
+    def first_not_finite(self) -> tuple[str, int] | None:
+        """(term, step of the epoch from 1) where a loss first became infinite or NaN, or None."""
+        steps = self.not_finite_variable.numpy()
+        bad = [(step, order) for order, step in enumerate(steps) if step >= 0]
+        if not bad:
+            return None
+        step, order = min(bad)
+        return self.terms[order], int(step) + 1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Hardens the codes for this epoch (from 0), and begins its means anew."""
+        self.epoch_variable.assign(float(epoch))
+        self.step_variable.assign(0)
+        self.not_finite_variable.assign(-tf.ones_like(self.not_finite_variable))
+        for tracker in self.trackers.values():
+            tracker.reset_state()
+
+    def means(self) -> dict[str, float]:
+        """The terms' means over the steps of this epoch so far, over all replicas."""
+        return {name: float(tracker.result()) for name, tracker in self.trackers.items()}
 
     def test_step(self, data):
         """Computes the terms of a batch without an update; returns their running means."""
@@ -365,7 +394,7 @@ class _FollowEpochs(keras.callbacks.Callback):
         self._rate = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.epoch_variable.assign(float(epoch))
+        self.model.begin_epoch(epoch)
         optimizers = self.model.optimizer, self.model.text_optimizer
         if not all(map(compat.has_fixed_rate, optimizers)):
             return

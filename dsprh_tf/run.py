@@ -278,6 +278,7 @@ class Run:
             source.text_features(items),
             None if dataset.labels is None else dataset.labels[items],
         )
+        source.pairwise = model.method.pairwise
         for name, rows in own.items():
             source.extra[name] = np.zeros((len(dataset), *rows.shape[1:]), rows.dtype)
             source.extra[name][items] = rows

@@ -137,6 +137,7 @@ def read_weights(run_dir) -> dict:
             continue
         reader = tf.train.load_checkpoint(str(Path(run_dir) / kind))
         names = sorted(reader.get_variable_to_shape_map())
-        kept = [name for name in names if not name.startswith("_CHECKPOINTABLE")]
+        # How often was saved depends on how long it took.
+        kept = [n for n in names if not n.startswith(("_CHECKPOINTABLE", "save_counter"))]
         found.update({name: reader.get_tensor(name) for name in kept})
     return found
