@@ -133,9 +133,7 @@ class PairSource:
         order = order.map(lambda rows: (rows, tf.constant(0, tf.int64)))
         return self._load(order, batch_size, images, texts, None)
 
-    def _load(
-        self, order, batch_size, images, texts, augment_seed, compared=0
-    ) -> tf.data.Dataset:
+    def _load(self, order, batch_size, images, texts, augment_seed, compared=0) -> tf.data.Dataset:
         """From (indices [batch], epoch) to batches."""
         fields = self._fields(images, texts)
         decode = images and self.cache is None and self.image_size is not None

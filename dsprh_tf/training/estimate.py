@@ -25,7 +25,7 @@ from dsprh_tf.training.checkpoints import model_parts
 
 _FIRST, _TIMED = 32, 96  # images that the backbone is tried on: the first batch compiles
 _FEWEST_STEPS = 60  # with fewer, the time is not estimated: a try would take as long as some
-_TRIES = 3
+_TRIES = 20
 _SCALARS = 2_000  # bytes that an epoch's numbers take in an event file
 
 
@@ -118,7 +118,7 @@ def estimate_run(
     files = sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
     events = looks * figure_bytes + epochs * _SCALARS
     places = {
-        "weights": (folder, weights + files if kept == 1 else weights + files + kept * whole),
+        "run folder": (folder, weights + files if kept == 1 else weights + files + kept * whole),
         "event files": (folder / "tensorboard", events),
     }
     if cache is not None:
@@ -147,7 +147,7 @@ def _try_step(model, source, items: np.ndarray) -> tuple[float, float, float]:
     What the step changes is brought back. The optimizers are tried on a variable of their own,
     since copies of their states take memory.
     """
-    batch = next(iter(source.batches(items, len(items))))
+    batch = next(iter(source.training_batches(items, len(items), 0, range(1))))
     variables = tf.nest.flatten(model_parts(model))
     before = [variable.numpy() for variable in variables]
     inputs = dict(batch)
@@ -184,9 +184,9 @@ def _try_optimizer(optimizer, numbers: int, most: int = 2**21) -> float:
 
 
 def _first_and_fastest(call: Callable, *arguments) -> tuple[float, float]:
-    """Seconds of the first call, and of the fastest of some more."""
-    seconds = []
-    for _ in range(1 + _TRIES):
+    """Seconds of the first call, and of the fastest of those that take half a second together."""
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds[1:]) < 0.5 and len(seconds) < _TRIES):
         began = time.perf_counter()
         call(*arguments)
         seconds.append(time.perf_counter() - began)
