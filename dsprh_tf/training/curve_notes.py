@@ -57,7 +57,8 @@ _NOTES = {
     "per_class": (
         "Mean average precision of the validation pairs with one label, which alone makes items "
         "relevant, mean of both directions, from 0 to 1; at the last epoch. Shown for the 100 most "
-        "frequent labels. Chance is the label's share of the items: rare labels have low values."
+        "frequent labels. **Good:** far above chance, which is the label's share of the items. "
+        "**Bad:** near it while other labels are far above: too few pairs have this label."
     ),
     "training/images_per_second": (
         "Pairs trained on per second, without evaluation and checkpoints. **Good:** level. The "
@@ -127,7 +128,7 @@ def curve_note(tag: str, terms: Mapping[str, str]) -> str:
         note = f"{_TOTAL if name == 'total' else terms[name]} {_LOSS}"
         return f"{note} {_MEASURED}" if "Measured" in note else note
     if group == "weighted":
-        return f"loss/{name} times its factor in the total. {terms[name]}"
+        return f"loss/{name} times its factor in the total. {_LOSS}"
     if tag in _NOTES:
         return _NOTES[tag]
     # Of one side or direction, or at one of several ranks; the longest name fits best.

@@ -203,7 +203,7 @@ class Monitor(keras.callbacks.Callback):
             return {}
         query, database = self._encoded
         found = {}
-        for label in np.argsort(-query.labels.sum(axis=0), kind="stable")[:_CLASSES]:
+        for label in np.argsort(-query.labels.sum(axis=0, dtype=int), kind="stable")[:_CLASSES]:
             rows = np.flatnonzero(query.labels[:, label])
             if not len(rows):
                 break
