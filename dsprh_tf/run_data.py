@@ -162,6 +162,13 @@ class RunData:
         """The split, without pairs that the run cannot use."""
         return self._with_labels(self._with_known_words(self._drawn))
 
+    @property
+    def left_out(self) -> int:
+        """Number of pairs of the split that the run cannot use."""
+        parts = [[getattr(split, p) for p in splits.PARTS] for split in (self._drawn, self.split)]
+        drawn, used = (len(np.unique(np.concatenate(part))) for part in parts)
+        return drawn - used
+
     def _with_known_words(self, split: Split) -> Split:
         """The split without pairs whose text has no known word.
 

@@ -15,7 +15,8 @@ from dsprh_tf.training.checkpoints import can_go_on
 # What a run writes before its first checkpoint.
 LEFT_OUT = "left_out.csv"
 _BEGINNING = (
-    "flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json", LEFT_OUT,
+    "flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json",
+    "execution.json", LEFT_OUT,
 )  # fmt: skip
 _PREVIOUS = ".previous"
 _MOVING = ".moving"  # a run on its way into .previous or back
@@ -31,6 +32,7 @@ class RunFolder:
     | split.json, vocabulary.json | which items, which words |
     | left_out.csv | pairs that are left out, if any: their texts have no known word |
     | versions.json | packages and Python |
+    | execution.json | number of devices, pairs per step, XLA, determinism |
     | checkpoints/, best/ | weights and optimizer states; the best epoch on validation pairs |
     | tensorboard/ | event files |
     | results.json, results.csv, curves.png | metrics of the test queries |

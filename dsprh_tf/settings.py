@@ -24,13 +24,19 @@ ON_BAD = ("error", "skip")
 NEUTRAL = frozenset(
     {
         "run_dir", "overwrite", "data_dir", "cache_dir", "cache_limit_gb", "max_to_keep",
-        "monitor_every", "backbone_weights", "accept_odd_data", "on_bad_text",
+        "monitor_every", "backbone_weights", "accept_odd_data", "on_bad_text", "jit",
+        "deterministic", "other_devices",
     }
 )  # fmt: skip
 """Where things lie, what is shown and what is refused: the same run gives the same weights whatever
-these are."""
+these are. (What decides how a step is computed, a run keeps in a file of its own:
+`training.devices.Execution`.)"""
 
-UNRECORDED = {"fold_plurals": False, "alignment_reduction": "mean"}
+UNRECORDED = {
+    "fold_plurals": False,
+    "global_batch_size": None,
+    "alignment_reduction": "mean",
+}
 """Settings that runs of earlier versions did not record, and what they did."""
 
 
@@ -104,6 +110,9 @@ class RunSettings:
         40, "Passes over the training pairs; may be more when a run is resumed.", low=1
     )
     batch_size: int = setting(32, "Pairs per step and device.", low=1)
+    global_batch_size: int | None = setting(
+        None, "Pairs per step on all devices together, instead of --batch_size.", low=1
+    )
     optimizer: str = setting("sgd", "Optimizer of both modalities.", OPTIMIZERS)
     lr_image: float | None = setting(
         0.005, "Learning rate of the image side; a recipe's may follow the feature's size.", low=0
@@ -121,9 +130,25 @@ class RunSettings:
         None, "Random flip and crop; by default on if the backbone is trained."
     )
     select: str = setting("validation", "Which epoch's weights to keep.", ("validation", "last"))
-    devices: str = setting("auto", "auto: all GPUs, or the CPU; cpu:N: N logical CPUs.")
+    devices: str = setting(
+        "auto", "auto: all GPUs, or the CPU; gpu:N: the first N GPUs; cpu:N: N logical CPUs."
+    )
+    other_devices: bool = setting(
+        False, "Go on with a run that began on another number of devices, or with other --jit."
+    )
     precision: str = setting(
-        "float32", "Arithmetic of the networks.", ("float32", "mixed_bfloat16")
+        "float32",
+        "Arithmetic of the networks; mixed_bfloat16 for recent GPUs, mixed_float16 for older ones.",
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit: str = setting(
+        "auto",
+        "Compile the training step with XLA; auto: where one device trains on features, cached or "
+        "given, for 2,000 steps or more.",
+        ("auto", "on", "off"),
+    )
+    deterministic: bool | None = setting(
+        None, "The same weights each time, bit for bit, which is slower; auto: on CPU, not on GPU."
     )
     cache: bool = setting(True, "Keep a frozen backbone's outputs on disk.")
 
@@ -160,8 +185,9 @@ GROUPS = {
         "freeze_backbone", "dropout",
     ),
     "training": (
-        "epochs", "batch_size", "optimizer", "lr_image", "lr_text", "lr_schedule", "momentum",
-        "nesterov", "weight_decay", "augment", "select", "devices", "precision", "cache",
+        "epochs", "batch_size", "global_batch_size", "optimizer", "lr_image", "lr_text",
+        "lr_schedule", "momentum", "nesterov", "weight_decay", "augment", "select", "devices",
+        "other_devices", "precision", "jit", "deterministic", "cache",
     ),
     "run": (
         "seed", "run_dir", "overwrite", "cache_dir", "cache_limit_gb", "max_to_keep",

@@ -50,7 +50,10 @@ ALLOWED = {
     # Runs.
     "training": ("compat", "training"),
     "training.checkpoints": ("compat", "data.files"),
-    "training.tensorboard": ("codes", "compat", "evaluation", "metrics"),
+    "training.curve_notes": (),
+    "training.tensorboard": (
+        "codes", "compat", "evaluation", "metrics", "training.curve_notes",
+    ),
     "settings": (
         "backbones.architectures", "backbones.found_weights", "codes", "data.sources", "methods",
         "training.optimizers",
@@ -69,6 +72,7 @@ ALLOWED = {
     ),
     "experiments": (
         "baseline_run", "data", "evaluation", "experiments", "methods", "run_data", "settings",
+        "training.curve_notes",
     ),
     # Search.
     "index": ("codes", "data", "index"),

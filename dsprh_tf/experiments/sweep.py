@@ -15,6 +15,7 @@ setting makes a new one. Folders:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -37,6 +38,7 @@ from dsprh_tf.evaluation.results import read_results
 from dsprh_tf.evaluation.retrieval import CROSS_MODAL
 from dsprh_tf.experiments.estimate import estimate
 from dsprh_tf.settings import as_text
+from dsprh_tf.training.curve_notes import result_note
 
 PROGRAMS = (sys.executable, "-m", "dsprh_tf.cli")
 """The command that runs a program by its name."""
@@ -202,6 +204,12 @@ def run_trial(trial: Trial, out: str | os.PathLike) -> str | None:
     return reason
 
 
+def _leave_gpus() -> None:
+    """Keeps this process from the GPUs, which are for the trials, if TensorFlow has not started."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+
+
 def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str]:
     """Runs the trials that are not finished, under a bar that names the trial and the time left.
 
@@ -212,6 +220,7 @@ def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str
     Returns:
         Name -> reason of the trials that failed.
     """
+    _leave_gpus()
     failed = {}
     left = [trial for trial in trials if trial.record(out) is None]
     for trial in trials:
@@ -258,7 +267,8 @@ def write_hparams(trial: Trial, out: str | os.PathLike) -> None:
         for direction in CROSS_MODAL:
             for name, value in record[direction].items():
                 if isinstance(value, float):
-                    tf.summary.scalar(f"{direction}/{name}", value, step=0)
+                    note = result_note(direction, name)
+                    tf.summary.scalar(f"{direction}/{name}", value, step=0, description=note)
 
 
 def _plain(value):

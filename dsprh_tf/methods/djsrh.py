@@ -27,7 +27,10 @@ class DJSRH(Method):
     """
 
     name, title = "djsrh", "DJSRH"
-    terms = ("L_W",)
+    terms = {
+        "L_W": "Squared error between the cosines of codes and the joint similarity, of first and "
+        "second order, within images, within texts and across."
+    }
 
     @dataclasses.dataclass(frozen=True)
     class Settings:

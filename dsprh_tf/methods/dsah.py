@@ -7,6 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from dsprh_tf.losses import (
+    TERM_NOTES,
     alignment_terms,
     cosine_triplet_loss,
     feature_similarity,
@@ -27,7 +28,7 @@ class DSAH(Method):
     """
 
     name, title = "dsah", "DSAH"
-    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
+    terms = TERM_NOTES
 
     @dataclasses.dataclass(frozen=True)
     class Settings:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dsprh_tf.losses import (
     REDUCTIONS,
+    TERM_NOTES,
     alignment_terms,
     cosine_triplet_loss,
     feature_similarity,
@@ -58,7 +59,7 @@ class DSPRH(Method):
     """
 
     name, title = "dsprh", "DSPRH"
-    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
+    terms = TERM_NOTES
 
     @dataclasses.dataclass(frozen=True)
     class Settings(FusionSettings):

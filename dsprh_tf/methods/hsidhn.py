@@ -48,7 +48,13 @@ class HSIDHN(Method):
 
     name, title = "hsidhn", "HSIDHN"
     supervised, pyramid, takes_features, hardening = True, True, False, False
-    terms = ("L_hard", "L_soft", "L_Q", "L_B")
+    terms = {
+        "L_hard": "Negative log-likelihood of which items share a label, by the cosines of codes.",
+        "L_soft": "Squared error between the cosines of codes and those of the pairs' labels.",
+        "L_Q": "Squared distance of the codes to their signs: at 0 nothing is lost when signs are "
+        "taken.",
+        "L_B": "Mean square of each bit's mean over a batch: at 0 every bit is +1 for half of it.",
+    }
 
     @dataclasses.dataclass(frozen=True)
     class Settings:

@@ -43,7 +43,14 @@ class SDEH(Method):
 
     name, title = "sdeh", "SDEH"
     supervised, takes_features, hardening = True, False, False
-    terms = ("L_S", "L_C", "L_D", "L_Q")
+    terms = {
+        "L_S": "Squared error between the cosines of codes and those of the pairs' labels.",
+        "L_C": "Cross entropy of the labels predicted from image and text, summed over labels.",
+        "L_D": "Distance between the distributions of both modalities' label features, and 1 - "
+        "cosine of the two features of each present label.",
+        "L_Q": "Squared distance of the codes to the binary code that image and text share: at 0 "
+        "nothing is lost when signs are taken.",
+    }
 
     @dataclasses.dataclass(frozen=True)
     class Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from dsprh_tf.evaluation.retrieval import (
     evaluate_directions,
     evaluate_own_items,
 )
+from dsprh_tf.training.curve_notes import curve_note, notes_page
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the contact sheet
@@ -88,6 +90,34 @@ class Monitor(keras.callbacks.Callback):
         self._encoder = None
         self._settings = settings
 
+    @property
+    def pairs(self) -> int:
+        """Number of pairs that an evaluation encodes."""
+        return len(self._database) + len(self._validation)
+
+    def try_figures(self) -> tuple[float, int]:
+        """Seconds that an evaluation takes beside encoding, and bytes that it writes.
+
+        Tried on codes that were drawn; nothing is written.
+        """
+        if not len(self._validation):
+            return 0.0, 0
+        rng, labels = np.random.default_rng(self._seed), self._source.dataset.labels
+        bits = self.model.bits
+
+        def drawn(items: np.ndarray) -> Encoded:
+            image, text = rng.integers(0, 256, (2, len(items), bits // 8)).astype(np.uint8)
+            return Encoded(image, text, None if labels is None else labels[items])
+
+        query, database = drawn(self._validation), drawn(self._database)
+        for _ in range(2):  # the first time loads the font
+            figures: dict = {}
+            began = time.perf_counter()
+            self._compare(query, database, {}, figures, {})
+            images = [tf.io.encode_png(image).numpy() for image in figures.values()]
+            seconds = time.perf_counter() - began
+        return seconds, sum(map(len, images))
+
     def on_train_begin(self, logs=None):
         """Writes the settings as text."""
         if self._writer is not None and self._settings:
@@ -112,10 +142,16 @@ class Monitor(keras.callbacks.Callback):
         if self._writer is not None:
             with self._writer.as_default(step=epoch + 1):
                 for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
+                    tf.summary.scalar(name, value, description=self._note(name))
                 for name, image in figures.items():
-                    tf.summary.image(name, image[None])
+                    tf.summary.image(name, image[None], description=self._note(name))
+                if last:  # all tags are there
+                    shown = [*scalars, *figures]
+                    tf.summary.text("curves", notes_page(shown, self.model.method.terms))
             self._writer.flush()
+
+    def _note(self, tag: str) -> str:
+        return curve_note(tag, self.model.method.terms)
 
     def _look(self, scalars: dict, figures: dict, logs: dict) -> None:
         if self._encoder is None:
@@ -126,7 +162,12 @@ class Monitor(keras.callbacks.Callback):
             scalars[f"codes/bit_correlation_{side}"] = bit_correlation(packed)
         if not len(self._validation):
             return
-        query = self._encoder(self._validation)
+        self._compare(self._encoder(self._validation), database, scalars, figures, logs)
+
+    def _compare(
+        self, query: Encoded, database: Encoded, scalars: dict, figures: dict, logs: dict
+    ) -> None:
+        """What validation pairs find among the others."""
         score = pair_reciprocal_rank(query.image_codes, query.text_codes)
         scalars["validation/pair_reciprocal_rank"] = score
         results = None

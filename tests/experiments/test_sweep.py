@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import read_notes
 
 import dsprh_tf
 from dsprh_tf.data.files import Lock
@@ -293,7 +294,9 @@ def test_every_finished_trial_is_an_entry_of_tensorboards_hparams(programs, tmp_
             for name, entry in data.session_start_info.hparams.items():
                 shown[name] = getattr(entry, entry.WhichOneof("kind"))
     assert shown == {"method": "m", "bits": 16, "seed": 0, "alpha": 1.0, "weights": "0.25,0.75"}
-    record = trial.record(tmp_path)
+    record, notes = trial.record(tmp_path), read_notes(folder)
+    assert notes.keys() == numbers.keys()
     for direction in ("image_to_text", "text_to_image"):
         for metric in ("map", "map@50", "ndcg@50"):
+            assert f"`{metric}`" in notes[f"{direction}/{metric}"]
             assert numbers[f"{direction}/{metric}"] == pytest.approx(record[direction][metric])
