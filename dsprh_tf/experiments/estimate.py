@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from dsprh_tf.experiments.trial import Trial
 from dsprh_tf.settings import is_frozen
-
-if TYPE_CHECKING:
-    from dsprh_tf.experiments.sweep import Trial
 
 # Pairs per second of training steps on 2 cores by benchmarks/trial_speed.py: of a backbone that is
 # trained, and of the networks on what a frozen one has computed.
