@@ -58,7 +58,9 @@ ALLOWED = {
         "backbones.architectures", "backbones.found_weights", "codes", "data.sources", "methods",
         "training.optimizers",
     ),
-    "run_folder": ("data.files", "settings"),
+    "run_folder": (
+        "data.files", "evaluation.results", "settings", "training.checkpoints",
+    ),
     "run_data": ("backbones", "data", "methods", "run_folder"),
     "serving": ("codes", "data", "serving"),
     "run": (
@@ -69,7 +71,7 @@ ALLOWED = {
         "evaluation", "methods.baselines", "run_data", "run_folder", "settings",
     ),
     "experiments": (
-        "baseline_run", "data", "evaluation", "experiments", "methods", "settings",
+        "baseline_run", "data", "evaluation", "experiments", "methods", "run_data", "settings",
         "training.curve_notes",
     ),
     # Search.

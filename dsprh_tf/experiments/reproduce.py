@@ -12,7 +12,6 @@ from dsprh_tf.experiments.plan import Entry, Request, plan_table, unique_trials
 from dsprh_tf.experiments.report import write_report
 from dsprh_tf.experiments.sweep import run_trials
 from dsprh_tf.settings import as_text
-from dsprh_tf.training.devices import hide_gpus
 
 
 def reproduce(
@@ -38,7 +37,6 @@ def reproduce(
     Raises:
         ValueError: another process works on the folder, or it holds results of another version.
     """
-    hide_gpus()  # they are for the trials, which are other processes
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     busy = f"{out} is in use by another process: wait for it, or give another --out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 
@@ -53,12 +52,6 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     if kind == "cpu" and int(count) > 1:
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(int(count))])
     return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
-
-
-def hide_gpus() -> None:
-    """Keeps this process from the GPUs, if TensorFlow has not started in it."""
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
 
 
 @dataclasses.dataclass(frozen=True)
