@@ -125,7 +125,7 @@ def read_events(run_dir) -> dict:
 
 
 def read_notes(folder) -> dict:
-    """Tag -> what TensorBoard says of it, of the curves and images in a folder of event files."""
+    """Tag -> what TensorBoard says of it: all scalars, images, histograms of a folder."""
     found = {}
     for _, value in _summaries(folder):
         if value.metadata.plugin_data.plugin_name in ("scalars", "images", "histograms"):

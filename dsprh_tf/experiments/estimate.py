@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dsprh_tf.experiments.trial import Trial
 from dsprh_tf.settings import is_frozen
 
 # Pairs per second of training steps on 2 cores by benchmarks/trial_speed.py: of a backbone that is
