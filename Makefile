@@ -5,7 +5,7 @@
 # make fuzz:         two minutes of damaged files for every reader (SECONDS=3600, SEED=1)
 # make format:       formats all files
 PYTHON ?= python3
-# Processes that run tests. Each builds the shared fixtures (a trained run, its export) for itself.
+# Processes that run tests. What many tests share (a trained run, its export) is made by one of them.
 JOBS ?= 2
 PYTEST = -m pytest -n $(JOBS) --dist=worksteal
 .PHONY: demo check test test-tfa test-engines fuzz lint types format clean
