@@ -33,6 +33,7 @@ def features(tmp_path_factory):
     return {
         "dataset": "features", "data_dir": str(path), "queries": 20, "train_pairs": 64,
         "validation": 8.0, "bits": 16, "text_hidden": 8, "epochs": 2, "batch_size": 16,
+        "monitor_every": 2,
     }  # fmt: skip
 
 
