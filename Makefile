@@ -3,12 +3,13 @@
 # make test:         the whole test suite on the default stack; make test-tfa: on the second one
 # make test-engines: one suite over FAISS, Milvus and PostgreSQL, without TensorFlow
 # make fuzz:         two minutes of damaged files for every reader (SECONDS=3600, SEED=1)
+# make gpu:          benchmarks and tests that need a GPU, on the default stack
 # make format:       formats all files
 PYTHON ?= python3
 # Processes that run tests. What many tests share (a trained run, its export) is made by one of them.
 JOBS ?= 2
 PYTEST = -m pytest -n $(JOBS) --dist=worksteal
-.PHONY: demo check test test-tfa test-engines fuzz lint types format clean
+.PHONY: demo check test test-tfa test-engines fuzz gpu lint types format clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -53,6 +54,10 @@ SECONDS ?= 120
 SEED ?= 0
 fuzz: .venv/.installed
 	.venv/bin/python tests/fuzz/run.py --seconds=$(SECONDS) --seed=$(SEED)
+
+gpu: .venv/.installed
+	.venv/bin/python benchmarks/gpu.py
+	.venv/bin/python -m pytest tests/test_gpu.py
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

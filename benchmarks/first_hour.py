@@ -1,15 +1,20 @@
-"""What a newcomer's words find: some images with one caption each, no flags, single-word queries.
+"""What a newcomer's words find, and what it takes: some images with one caption each, no flags.
 
-    python benchmarks/first_hour.py --data_dir=COCO --pairs=800 --seeds=0,1,2
+    python benchmarks/first_hour.py --data_dir=COCO --pairs=200,400,800,1600 --draws=3
 
-Draws `pairs` images of a COCO folder with their first caption as a manifest, trains as
-`dsprh train manifest.csv` does, and searches the images that it did not see for 14 words that
-people type, some of them plurals, some rare. Prints for each word the share of the first 10 images
-that have it by COCO's labels, 0 for a word that is not known, and the mean.
+For each number of pairs and each draw: draws images of a COCO folder with their first caption as a
+manifest, and runs README's programs: `train manifest.csv` (all pairs train), `export`,
+`encode` of the images that were not drawn, `index build`, and `search` for 14 words that people
+type, some of them plurals, some rare. P@10 is the share of the first 10 images that have what a
+word means by COCO's labels, 0 for a word that is not known; of the rarest there are fewer than 10
+images, so "at best" says what P@10 could be. Time and memory are of each program as a process.
+Prints a line for each draw as soon as it is known, then means and standard deviations over draws.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -19,18 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from absl import flags  # noqa: E402
+from measured import measured, program, size_of  # noqa: E402
+from own_images import captions, frozen, write_manifest  # noqa: E402
 
-from dsprh_tf import Run  # noqa: E402
 from dsprh_tf.cli.program import Program  # noqa: E402
-from dsprh_tf.codes import pack  # noqa: E402
-from dsprh_tf.data.coco import load_coco  # noqa: E402
-from dsprh_tf.evaluation.encode_pairs import PairEncoder  # noqa: E402
-from dsprh_tf.index.hamming import HammingIndex  # noqa: E402
 
 FLAGS = flags.FlagValues()
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "COCO folder.", flag_values=FLAGS)
-_PAIRS = flags.DEFINE_integer("pairs", 800, "Images to train on.", 20, flag_values=FLAGS)
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Draws and trainings.", flag_values=FLAGS)
+_PAIRS = flags.DEFINE_list("pairs", ["800"], "Numbers of images to train on.", flag_values=FLAGS)
+_DRAWS = flags.DEFINE_integer("draws", 3, "Draws and trainings of each.", 1, flag_values=FLAGS)
+_WORDS = flags.DEFINE_boolean("words", False, "Print each word's P@10, too.", flag_values=FLAGS)
 _WEIGHTS = flags.DEFINE_string(
     "backbone_weights", None, "MobileNetV2's weights; default as `dsprh train`.", flag_values=FLAGS
 )
@@ -42,65 +45,85 @@ WORDS = {
     "cake": "cake", "buses": "bus", "trains": "train", "toilet": "toilet", "giraffe": "giraffe",
 }  # fmt: skip
 TOP = 10
-_TEST = 100  # of the images that are not seen, those that the run itself evaluates
 
 
-def write_manifest(coco, order: np.ndarray, path: Path) -> None:
-    """The first caption of each image, those of the training pairs first in `order`."""
-    texts = coco.texts if coco.text_lists is None else [texts[0] for texts in coco.text_lists]
-    rest = len(order) - _PAIRS.value - _TEST
-    splits = ["train"] * _PAIRS.value + ["query"] * _TEST + ["database"] * rest
-    rows = [
-        {"image": coco.image_paths[i], "text": texts[i], "split": split, "id": coco.ids[i]}
-        for i, split in zip(order, splits)
-    ]
-    pd.DataFrame(rows).to_csv(path, index=False)
-
-
-def precisions(coco, seed: int, folder: Path) -> dict[str, float]:
-    """P@10 of each word for one draw."""
-    write_manifest(coco, np.random.default_rng(seed).permutation(len(coco)), folder / "own.csv")
-    weights = {}
-    if _WEIGHTS.value:
-        weights = {
-            "backbone": "MobileNetV2", "backbone_weights": _WEIGHTS.value, "freeze_backbone": True,
-        }  # fmt: skip
-    run = Run(
-        folder / f"run{seed}", data_dir=folder / "own.csv", seed=seed,
-        cache_dir=folder / "cache", **weights,
-    )  # fmt: skip
-    run.train()
-    model, data = run.restore(), run.data
-    unseen = np.setdiff1d(np.concatenate([run.split.query, run.split.database]), run.split.train)
-    data.source.cache = data.cache(model.image_network.reads)
-    data.source.cache.ensure(unseen)
-    found = PairEncoder(model, data.source)(unseen, "encoding images")
-    index = HammingIndex(run.settings.bits)
-    index.add(found.image_codes)
-    known = data.words.known(list(WORDS))
-    codes = pack(np.asarray(model.encode_text(data.words(list(WORDS)))))
-    labels = pd.DataFrame(coco.labels, index=coco.ids, columns=list(coco.label_names))
-    labels = labels.loc[data.dataset.ids[unseen]]
-    rows = index.search(codes, k=TOP).ids
-    return {
-        word: float(labels[label].to_numpy()[row].mean()) if is_known else 0.0
-        for (word, label), row, is_known in zip(WORDS.items(), rows, known)
+def try_words(images: pd.DataFrame, pairs: int, seed: int, folder: Path) -> tuple[dict, dict]:
+    """Numbers of one draw, and P@10 of each word."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    write_manifest(images, order[:pairs], folder / "own.csv")
+    write_manifest(images, order[pairs:], folder / "others.csv", ["image", "id"])
+    exported, index = f"--export_dir={folder}/encoders", f"--index={folder}/index"
+    train = measured(program(
+        "train", folder / "own.csv", "--queries=0", f"--seed={seed}", f"--run_dir={folder}/run",
+        f"--cache_dir={folder}/cache", *frozen(_WEIGHTS.value),
+    ))  # fmt: skip
+    disk = size_of(folder)
+    export = measured(program("export", f"--run_dir={folder}/run", exported))
+    codes = f"{folder}/codes"
+    encode = measured(
+        program("encode", exported, f"--images={folder}/others.csv", f"--out={codes}")
+    )
+    build = measured(program("index", "build", f"--codes={codes}", index))
+    texts = [f"--text={word}" for word in WORDS]
+    search = measured(program("search", index, exported, f"--top={TOP}", "--json", *texts))
+    answers, _ = json.JSONDecoder().raw_decode(search.said[search.said.index("[\n") :])
+    others = images.iloc[order[pairs:]]
+    labels_of = dict(zip(others["image"], others["labels"]))
+    found, best = {}, []
+    for answer, (word, label) in zip(answers, WORDS.items()):
+        has = [label in labels_of[result["path"]] for result in answer["results"]]
+        found[word] = sum(has) / TOP
+        best.append(min(TOP, sum(label in labels for labels in labels_of.values())) / TOP)
+    rate = float(re.search(r"encoded .* s: ([\d.,]+) per second", encode.said)[1].replace(",", ""))
+    row = {
+        "P@10": np.mean(list(found.values())),
+        "at best": np.mean(best),
+        "known": np.mean(["problem" not in answer for answer in answers]),
+        "words": int(re.search(r"; ([\d,]+) words", train.said)[1].replace(",", "")),
+        "train min": train.seconds / 60,
+        "train MB": train.memory / 2**20,
+        "disk MB": disk / 2**20,
+        "export s": export.seconds,
+        "encode/s": rate,
+        "encode s": encode.seconds,
+        "encode MB": encode.memory / 2**20,
+        "index s": build.seconds,
+        "search s": search.seconds,
+        "search MB": search.memory / 2**20,
     }
+    return row, found
+
+
+def as_text(row: dict) -> str:
+    """Numbers in their columns."""
+    return "".join(
+        f"{_rounded(name, value):>{max(len(name), 6) + 2}}" for name, value in row.items()
+    )
+
+
+def _rounded(name: str, value: float) -> str:
+    return f"{value:.3f}" if value <= 1 and "s" not in name.split() else f"{value:.1f}"
 
 
 def main() -> None:
-    if not _DATA_DIR.value:
-        raise ValueError("needs --data_dir=FOLDER with COCO's images and captions")
-    coco = load_coco(_DATA_DIR.value)
-    with tempfile.TemporaryDirectory(prefix="dsprh_first_hour_") as folder:
-        table = pd.DataFrame(
-            {f"seed {seed}": precisions(coco, int(seed), Path(folder)) for seed in _SEEDS.value}
-        )
-    table.loc["mean"] = table.mean()
-    print(table.round(3).to_string())
-    means = table.loc["mean"]
-    spread = f" ± {means.std():.3f}" if len(means) > 1 else ""
-    print(f"mean P@{TOP} of {len(WORDS)} words: {means.mean():.3f}{spread} over {len(means)} draws")
+    """Prints the table."""
+    images = captions(_DATA_DIR.value)
+    rows: dict[int, list[dict]] = {}
+    for pairs in map(int, _PAIRS.value):
+        for seed in range(_DRAWS.value):
+            with tempfile.TemporaryDirectory(prefix="dsprh_first_hour_") as folder:
+                row, found = try_words(images, pairs, seed, Path(folder))
+            if not rows:
+                print("pairs draw" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in row))
+            rows.setdefault(pairs, []).append(row)
+            print(f"{pairs:5} {seed:4}{as_text(row)}", flush=True)
+            if _WORDS.value:
+                print(" ", ", ".join(f"{word} {share:.1f}" for word, share in found.items()))
+    for pairs, draws in rows.items():
+        table = pd.DataFrame(draws)
+        print(f"{pairs:5} mean{as_text(table.mean().to_dict())}")
+        if len(draws) > 1:
+            print(f"{pairs:5}  +/-{as_text(table.std().to_dict())}")
 
 
 if __name__ == "__main__":

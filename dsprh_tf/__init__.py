@@ -16,6 +16,8 @@ import os
 # Must be set before TensorFlow is imported for the first time; a value set by the user wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# A program takes of a GPU what it needs, and leaves the rest to others.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 __version__ = "0.1.0"
 __all__ = ["METHODS", "Encoder", "HammingIndex", "Run", "__version__"]

@@ -25,8 +25,33 @@ def lamb(learning_rate: float, weight_decay: float):
     return tfa.optimizers.LAMB(learning_rate, weight_decay=weight_decay)
 
 
+def scaled_like(optimizer, other):
+    """The other optimizer, in a `LossScaleOptimizer` if the first one is in one."""
+    scaled = hasattr(optimizer, "inner_optimizer") and not hasattr(other, "inner_optimizer")
+    return keras.mixed_precision.LossScaleOptimizer(other) if scaled else other
+
+
+def loss_scale(optimizer):
+    """The factor of the loss under mixed_float16, float32 []; None for other optimizers."""
+    if not hasattr(optimizer, "inner_optimizer"):
+        return None
+    return tf.convert_to_tensor(optimizer.dynamic_scale if KERAS_3 else optimizer.loss_scale)
+
+
+def apply_gradients(optimizer, gradients, variables) -> None:
+    """One step; a `LossScaleOptimizer` leaves it out where a gradient is not finite."""
+    scale = loss_scale(optimizer)
+    if scale is not None:
+        gradients = [gradient * scale for gradient in gradients]
+        if not KERAS_3:  # Keras 3's divides by itself
+            gradients = optimizer.get_unscaled_gradients(gradients)
+            optimizer.get_scaled_loss(scale)  # without this call it warns
+    optimizer.apply_gradients(zip(gradients, variables))
+
+
 def current_learning_rate(optimizer) -> float:
     """Learning rate of the next step, also if it follows a schedule."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras 2's public attribute is the rate of the last step, the private one the schedule.
     rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
     return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))
@@ -34,6 +59,7 @@ def current_learning_rate(optimizer) -> float:
 
 def has_fixed_rate(optimizer) -> bool:
     """Whether the learning rate is a number, which can be set, and not a schedule."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras 2's public attribute is the rate of the last step, the private one the schedule.
     return not callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate))
 

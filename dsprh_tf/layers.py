@@ -59,8 +59,9 @@ class StripPooling(keras.layers.Layer):
 
         y = x * sigmoid(conv1x1(relu(bn(conv3x1(mean_w x)) + bn(conv1x3(mean_h x)))))
 
-    This is the strip pooling block of SPNet (Hou et al., CVPR 2020), the "tensor decomposition"
-    of DSPRH section 3.2: the gate of each channel is built from the outer sum of two vectors.
+    This is the strip pooling block of SPNet (Hou et al., CVPR 2020), which DSPRH puts on conv5
+    (section 3.2) and calls a tensor decomposition into rank-1 tensors (section 1): the gate of each
+    channel is built from the outer sum of two vectors.
 
     Args:
         channels: largest number of channels of the strips after their convolutions; None for as
@@ -178,7 +179,7 @@ class CovariancePooling(keras.layers.Layer):
     Args:
         channels: channels C' after a 1x1 convolution with batch normalisation and ReLU;
             None keeps all channels and adds no convolution.
-        iterations: Newton-Schulz steps (N = 5 in the paper).
+        iterations: Newton-Schulz steps (N = 5 in Li et al.).
         epsilon: added to the diagonal; a constant map has covariance 0, whose root has no
             gradient.
         momentum: of the batch normalisation.
@@ -262,9 +263,10 @@ def _upper_triangle(matrix: tf.Tensor, size: int) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class FeatureFusion(keras.layers.Layer):
-    """Weighted sum of l2-normalised features: sum_n w_n l2(f_n) (DSPRH Eq. 5).
+    """Weighted sum of l2-normalised features: sum_n w_n l2(f_n).
 
-    Without the normalisation the weights would depend on the features' scales.
+    DSPRH describes the weighted sum in sections 3.2 and 4.3.2, without a numbered equation and
+    without the normalisation, but for which the weights would depend on the features' scales.
 
     Args:
         fusion_weights: one non-negative number per feature, not all zero; (.25, .25, .5) for

@@ -11,6 +11,7 @@ from dsprh_tf import compat
 from dsprh_tf.networks import straight_through_sign
 
 DECODER_INPUTS = ("tanh", "sign", "inert")
+_STEPS_PER_NORM = 16
 
 
 @keras.saving.register_keras_serializable(package="dsprh_tf")
@@ -18,9 +19,9 @@ class CrossModalHashing(keras.Model):
     """Image and text encoders trained to agree on short binary codes.
 
     Codes while training are B = tanh(alpha_e H) with alpha_e = sqrt(1 + epoch), which hardens to
-    sign(H) as epochs pass (DSPRH Eq. 6 and 7); `fit` keeps count of the epochs by itself. Each
-    code is decoded to the other modality's feature (the twin bottleneck of Eq. 8), if the method
-    decodes.
+    sign(H) as epochs pass, as in DJSRH (ICCV 2019); DSPRH writes B = Cod(H) (Eq. 3 and 6) and
+    leaves Cod open. `fit` keeps count of the epochs by itself. Each code is decoded (DSPRH Eq. 4
+    and 7) to the other modality's feature, the target of Eq. 8, if the method decodes.
 
     Batches are dicts. Images come as "pixels" [batch, height, width, 3] in 0..255, which run
     through `backbone`, or, without a backbone pass, as "feature" [batch, D_I] and what else the
@@ -75,16 +76,20 @@ class CrossModalHashing(keras.Model):
                 keras.layers.Dense(sizes[size], dtype="float32", name=f"{side}_decoder")
                 for side, size in (("image", "bow"), ("text", "feature"))
             )
-        self.epoch_variable = tf.Variable(
-            0.0,
-            trainable=False,
-            name="epoch",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        self.epoch_variable = self._counter(0.0, "epoch")
+        self.step_variable = self._counter(tf.constant(0, tf.int64), "step")
+        self.not_finite_variable = self._counter(-tf.ones(len(self.terms), tf.int64), "not_finite")
+        self.norms_variable = self._counter(tf.zeros(2), "gradient_norms")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self.terms}
         self.text_optimizer = None
         self.l2_weight = 0.0
         self._build_parts()
+
+    @staticmethod
+    def _counter(value, name):
+        return tf.Variable(
+            value, False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
 
     def _build_parts(self):
         shapes = {"feature": (None, self.sizes["feature"])}
@@ -261,7 +266,9 @@ class CrossModalHashing(keras.Model):
         if text_optimizer is None:
             image = self.optimizer
             text_optimizer = type(image).from_config(image.get_config())
-        self.text_optimizer = keras.optimizers.get(text_optimizer)
+        # Keras scales the loss of the optimizer that it knows of under mixed_float16.
+        text_optimizer = keras.optimizers.get(text_optimizer)
+        self.text_optimizer = compat.scaled_like(self.optimizer, text_optimizer)
         self.l2_weight = float(l2_weight)
         compat.build_optimizer(self.optimizer, self.image_variables)
         compat.build_optimizer(self.text_optimizer, self.text_variables)
@@ -322,19 +329,27 @@ class CrossModalHashing(keras.Model):
     def local_gradients(self, batch) -> tuple:
         """Gradients of one replica's loss divided by the number of replicas.
 
+        Under mixed_float16 the loss is multiplied by the optimizers' scale while gradients are
+        computed, which keeps small ones from becoming 0, and the gradients are divided by it.
+
         Returns:
             (terms, image gradients, text gradients), in the order of `image_variables` and
             `text_variables`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        scale = compat.loss_scale(self.optimizer)
         with tf.GradientTape() as tape:
             terms = self._terms(batch, training=True)
             loss = terms["total"] / replicas
+            if scale is not None:
+                loss *= scale
         image, text = self.image_variables, self.text_variables
         gradients = [  # A variable that no term reads has no gradient.
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(tape.gradient(loss, image + text), image + text)
         ]
+        if scale is not None:
+            gradients = _all_or_none([g / scale for g in gradients])
         gradients = (
             [g + self.l2_weight / replicas * v for g, v in zip(gradients, image + text)]
             if self.l2_weight
@@ -345,9 +360,49 @@ class CrossModalHashing(keras.Model):
     def train_step(self, data):
         """One step of both optimizers on a batch; returns the terms' running means."""
         terms, image_gradients, text_gradients = self.local_gradients(data)
-        self.optimizer.apply_gradients(zip(image_gradients, self.image_variables))
-        self.text_optimizer.apply_gradients(zip(text_gradients, self.text_variables))
-        return self._track(terms)
+        self._look_at(image_gradients, text_gradients)
+        compat.apply_gradients(self.optimizer, image_gradients, self.image_variables)
+        compat.apply_gradients(self.text_optimizer, text_gradients, self.text_variables)
+        means = self._track(terms)
+        bad = ~tf.math.is_finite(tf.stack([means[name] for name in self.terms]))
+        known = self.not_finite_variable
+        known.assign(tf.where(bad & (known < 0), self.step_variable, known))
+        self.step_variable.assign_add(1)
+        return means
+
+    def _look_at(self, *gradients) -> None:
+        """Keeps the norms of some steps' gradients: of each step they would take time."""
+        found = tf.cond(
+            self.step_variable % _STEPS_PER_NORM == 0,
+            lambda: tf.stack([tf.linalg.global_norm(side) for side in gradients]),
+            lambda: tf.identity(self.norms_variable),
+        )
+        self.norms_variable.assign(found)
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Norms of the last gradients looked at, of the "image" and the "text" side."""
+        return dict(zip(("image", "text"), map(float, self.norms_variable.numpy())))
+
+    def first_not_finite(self) -> tuple[str, int] | None:
+        """(term, step of the epoch from 1) where a loss first became infinite or NaN, or None."""
+        steps = self.not_finite_variable.numpy()
+        bad = [(step, order) for order, step in enumerate(steps) if step >= 0]
+        if not bad:
+            return None
+        step, order = min(bad)
+        return self.terms[order], int(step) + 1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Hardens the codes for this epoch (from 0), and begins its means anew."""
+        self.epoch_variable.assign(float(epoch))
+        self.step_variable.assign(0)
+        self.not_finite_variable.assign(-tf.ones_like(self.not_finite_variable))
+        for tracker in self.trackers.values():
+            tracker.reset_state()
+
+    def means(self) -> dict[str, float]:
+        """The terms' means over the steps of this epoch so far, over all replicas."""
+        return {name: float(tracker.result()) for name, tracker in self.trackers.items()}
 
     def test_step(self, data):
         """Computes the terms of a batch without an update; returns their running means."""
@@ -365,7 +420,7 @@ class _FollowEpochs(keras.callbacks.Callback):
         self._rate = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.epoch_variable.assign(float(epoch))
+        self.model.begin_epoch(epoch)
         optimizers = self.model.optimizer, self.model.text_optimizer
         if not all(map(compat.has_fixed_rate, optimizers)):
             return
@@ -374,6 +429,20 @@ class _FollowEpochs(keras.callbacks.Callback):
         if self._rate and rate != self._rate:
             text.learning_rate = compat.current_learning_rate(text) * rate / self._rate
         self._rate = rate
+
+
+def _all_or_none(gradients: list) -> list:
+    """The gradients, all of them NaN if one is not finite on any replica.
+
+    So both optimizers leave out the same steps on all replicas, and their scales stay equal.
+    """
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+    broken = tf.where(finite, 0.0, 1.0)
+    context = tf.distribute.get_replica_context()
+    if context is not None and context.num_replicas_in_sync > 1:
+        broken = context.all_reduce(tf.distribute.ReduceOp.SUM, broken)
+    nothing = tf.where(broken > 0, float("nan"), 0.0)
+    return [g + tf.cast(nothing, g.dtype) for g in gradients]
 
 
 def _variables(*parts) -> list:

@@ -17,6 +17,7 @@ from dsprh_tf.data.files import read_json, write_json
 from dsprh_tf.data.images import image_bytes
 from dsprh_tf.data.splits import Split
 from dsprh_tf.evaluation.encode_pairs import PairEncoder, Side, near_map, validation_map
+from dsprh_tf.evaluation.projector import write_projector
 from dsprh_tf.evaluation.results import Results, results_record, write_results
 from dsprh_tf.evaluation.retrieval import evaluate_directions, evaluate_own_items
 from dsprh_tf.methods.base import image_rate
@@ -26,7 +27,8 @@ from dsprh_tf.run_folder import RunFolder
 from dsprh_tf.serving.export import export_encoders
 from dsprh_tf.settings import Effective, effective_settings, home_of, recorded_settings
 from dsprh_tf.training.checkpoints import Checkpoints
-from dsprh_tf.training.devices import make_strategy, shard_of
+from dsprh_tf.training.devices import Execution, make_strategy, shard_of
+from dsprh_tf.training.estimate import estimate_run
 from dsprh_tf.training.fit import fit
 from dsprh_tf.training.optimizers import make_optimizer
 from dsprh_tf.training.tensorboard import Monitor
@@ -171,20 +173,23 @@ class Run:
         if s.overwrite:
             _ = self.data.dataset  # found missing or broken before the former run is moved aside
         try:
-            if self.folder.open(record, s.overwrite):
+            resumed = self.folder.open(record, s.overwrite)
+            if resumed:
                 print(f"resuming {self.folder.path}")
-            self._train(strategy, chief, worker, workers)
+            self._train(strategy, chief, worker, workers, resumed)
         finally:
             self.folder.close()
 
-    def _train(self, strategy, chief, worker: int, workers: int) -> None:
+    def _train(self, strategy, chief, worker: int, workers: int, resumed: bool) -> None:
         s = self.settings
         self.data = self.data.kept_in(self.folder)
         print(self.effective.describe())
-        tf.config.experimental.enable_op_determinism()
+        execution = self._execution(strategy, resumed)
+        if execution.deterministic:
+            tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(s.seed)
         with strategy.scope():
-            model = self._compiled(strategy)
+            model = self._compiled(execution)
             checkpoints = Checkpoints(
                 model,
                 chief.path,
@@ -198,10 +203,15 @@ class Run:
             self.data.build_backbone()
         if strategy.num_replicas_in_sync == 1:
             self._trained = model, checkpoints
-        self._prepare(model)
         split, source = self.data.split, self.data.source
         counts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in splits.PARTS)
-        print(f"{s.method}, {s.bits} bits on {s.dataset}: {counts}; {source.text_size:,} words")
+        left_out = f", {self.data.left_out:,} left out" if self.data.left_out else ""
+        what = "numbers for a text" if self.data.words is None else "words"
+        print(
+            f"{s.method}, {s.bits} bits on {s.dataset}: {counts}{left_out}; "
+            f"{source.text_size:,} {what}"
+        )
+        print(execution.describe())
         monitor = Monitor(
             source,
             split.train,
@@ -212,16 +222,46 @@ class Run:
             s.select == "validation",
             self.effective.method.supervised,
             self.effective.markdown(),
+            self.effective.hparams(),
         )
+        monitor.set_model(model)
+        batch_size = execution.batch_size
+        self._prepare(model, batch_size, checkpoints, None if worker else monitor)
         fit(
-            model, source, split.train, checkpoints, s.epochs, s.batch_size, s.seed, s.augment,
-            monitor,
+            model, source, split.train, checkpoints, s.epochs, batch_size, s.seed, s.augment,
+            monitor, execution.jit, self._profile(batch_size * execution.replicas),
         )  # fmt: skip
 
-    def _compiled(self, strategy) -> CrossModalHashing:
+    def _profile(self, together: int) -> tuple[int, int, str] | None:
+        """What `--profile` asks for, as `fit` takes it; `together` pairs make a step."""
+        value, steps = self.settings.profile, len(self.data.split.train) // together
+        if value is None:
+            return None
+        parts = value.split(",")
+        if len(parts) == 2 and all(part.isdecimal() for part in parts):
+            start, stop = map(int, parts)
+            if start < stop <= steps:
+                return start, stop, str(self.folder / "tensorboard")
+        raise ValueError(
+            f"--profile is {value!r}, expected START,STOP with START below STOP and at most "
+            f"{steps} steps, such as 10,20"
+        )
+
+    def _execution(self, strategy, resumed: bool) -> Execution:
+        """How steps are computed: decided when a run begins, and kept in its folder."""
+        s, path, known = self.settings, self.folder / "execution.json", None
+        on_features = not self.data.has_images or (s.freeze_backbone and s.cache)
+        if resumed:
+            known = read_json(path, "train the run again") if path.exists() else {}
+        pairs = len(self.data.split.train) * s.epochs
+        execution = Execution.of(s, strategy, pairs, on_features, known)
+        write_json(path, vars(execution))
+        return execution
+
+    def _compiled(self, execution: Execution) -> CrossModalHashing:
         s, train = self.settings, self.data.split.train  # refuses data before networks are built
         model = self.build()
-        steps = len(train) // (s.batch_size * strategy.num_replicas_in_sync) * s.epochs
+        steps = len(train) // (execution.batch_size * execution.replicas) * s.epochs
         cosine = steps if s.lr_schedule == "cosine" else 0
         rate_image = s.lr_image
         if rate_image is None:
@@ -237,37 +277,51 @@ class Run:
         model.compile(image, text, s.weight_decay if s.optimizer == "sgd" else 0.0)
         return model
 
-    def _prepare(self, model: CrossModalHashing) -> None:
-        """Adds to batches the cache, the similarity targets, and the rows of `Method.prepare`."""
-        s, source, dataset, train = (
-            self.settings,
-            self.data.source,
-            self.data.dataset,
-            self.data.split.train,
-        )
+    def _prepare(
+        self, model: CrossModalHashing, batch_size: int, checkpoints, monitor: Monitor | None
+    ) -> None:
+        """Adds to batches the cache, the similarity targets, and the rows of `Method.prepare`.
+
+        Prints what the run will take, if there is a monitor and something left to train.
+        """
+        s, source, train = self.settings, self.data.source, self.data.split.train
         used = np.concatenate([train, self.data.split.validation])
         source.keep_texts(used)
-        features = dataset.image_features
+        features, cache = self.data.dataset.image_features, None
         if self.data.has_images:
             features = None
             if s.cache or not s.freeze_backbone:
                 # A backbone being trained gives its similarity target once, before it changes.
                 reads = model.image_network.reads if s.freeze_backbone else ("feature",)
                 cache = self.data.cache(reads)
-                cache.ensure(used)
                 features = cache.arrays.get("feature")
                 if s.freeze_backbone:
                     source.cache = cache
                 else:
                     source.targets = features
+        if monitor is not None and checkpoints.finished_epochs < s.epochs:
+            estimate = estimate_run(
+                s, batch_size, self.folder.path, self.data.split, source, cache, model,
+                checkpoints, monitor,
+                lambda items: self._add_rows(model, features, items),
+            )  # fmt: skip
+            print(estimate.describe(), flush=True)
+        if cache is not None:
+            cache.ensure(used)
+        self._add_rows(model, features, train)
+
+    def _add_rows(self, model: CrossModalHashing, features, items: np.ndarray) -> None:
+        """Adds to batches of some training items the rows of `Method.prepare`."""
+        source, dataset = self.data.source, self.data.dataset
         own = model.method.prepare(
-            None if features is None else features[train],
-            source.text_features(train),
-            None if dataset.labels is None else dataset.labels[train],
+            None if features is None else features[items],
+            source.text_features(items),
+            None if dataset.labels is None else dataset.labels[items],
         )
+        source.pairwise = model.method.pairwise
         for name, rows in own.items():
             source.extra[name] = np.zeros((len(dataset), *rows.shape[1:]), rows.dtype)
-            source.extra[name][train] = rows
+            source.extra[name][items] = rows
 
     # Evaluation and export
 
@@ -326,6 +380,9 @@ class Run:
             score = validation_map(encode, split, features, s.seed)
         record = results_record(s.method, s.bits, s.dataset, s.seed, results, score)
         write_results(self.folder.path, record)
+        write_projector(
+            self.folder / "tensorboard", self.data.dataset, self.data.split.query, query
+        )
         return record
 
     def export(self, export_dir: str | os.PathLike) -> dict[str, Path]:

@@ -44,6 +44,24 @@ def least_pairs(texts: int) -> int:
     return 2 if texts < 2000 else 3 if texts < 5000 else 5
 
 
+def split_sizes(
+    dataset: PairDataset, queries: int | None, train_pairs: int | None
+) -> tuple[int, int]:
+    """How many queries and training pairs a split has, those for validation included.
+
+    Args:
+        dataset: the pairs; a split that they come with counts.
+        queries: the setting; None for a tenth of the pairs, `MOST_QUERIES` at most.
+        train_pairs: the setting; None for all pairs but the queries.
+    """
+    given, pairs = dataset.given_split, len(dataset)
+    if given is not None:
+        return len(given["query"]), len(given.get("train", given["database"]))
+    count = min(MOST_QUERIES, max(1, pairs // 10)) if queries is None else queries
+    most = max(1, pairs - count)  # `make_split` refuses what cannot be
+    return count, most if train_pairs is None else min(train_pairs, most)
+
+
 class RunData:
     """Data set, split, bag of words, batches and backbone of a run; each made when it is needed.
 
@@ -96,9 +114,7 @@ class RunData:
     def _new_split(self) -> Split:
         """A split drawn now; prints what is told of it."""
         s = self.settings
-        pairs = len(self.dataset)
-        queries = min(MOST_QUERIES, max(1, pairs // 10)) if s.queries is None else s.queries
-        train = pairs if s.train_pairs is None else s.train_pairs
+        queries, train = split_sizes(self.dataset, s.queries, s.train_pairs)
         split = splits.make_split(self.dataset, queries, train, s.validation, s.seed)
         self._say(split)
         for note in near_images.near_notes(self.dataset, split):
@@ -127,10 +143,10 @@ class RunData:
     def _new_words(self) -> BagOfWords:
         """A bag of words made now; prints what is told of it."""
         s, dataset = self.settings, self.dataset
+        texts = dataset.texts[self._drawn.train]
         if dataset.vocabulary is not None:
-            words = BagOfWords.of_tags(dataset.vocabulary)
+            words = BagOfWords.of_tags(dataset.vocabulary, texts, s.max_words)
         else:
-            texts = dataset.texts[self._drawn.train]
             least = self._least_pairs(len(texts))
             words = BagOfWords.fit(texts, least, max_words=s.max_words, plurals=s.fold_plurals)
         for note in words.notes:
@@ -145,6 +161,13 @@ class RunData:
     def split(self) -> Split:
         """The split, without pairs that the run cannot use."""
         return self._with_labels(self._with_known_words(self._drawn))
+
+    @property
+    def left_out(self) -> int:
+        """Number of pairs of the split that the run cannot use."""
+        parts = [[getattr(split, p) for p in splits.PARTS] for split in (self._drawn, self.split)]
+        drawn, used = (len(np.unique(np.concatenate(part))) for part in parts)
+        return drawn - used
 
     def _with_known_words(self, split: Split) -> Split:
         """The split without pairs whose text has no known word.

@@ -8,12 +8,15 @@ from importlib import metadata
 from pathlib import Path
 
 from dsprh_tf.data.files import Lock, read_json, write_json
+from dsprh_tf.evaluation.results import results_files
 from dsprh_tf.settings import NEUTRAL, UNRECORDED
+from dsprh_tf.training.checkpoints import can_go_on
 
 # What a run writes before its first checkpoint.
 LEFT_OUT = "left_out.csv"
 _BEGINNING = (
-    "flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json", LEFT_OUT,
+    "flags.json", "versions.json", "split.json", "vocabulary.json", "backbone.json",
+    "execution.json", LEFT_OUT,
 )  # fmt: skip
 _PREVIOUS = ".previous"
 _MOVING = ".moving"  # a run on its way into .previous or back
@@ -29,6 +32,7 @@ class RunFolder:
     | split.json, vocabulary.json | which items, which words |
     | left_out.csv | pairs that are left out, if any: their texts have no known word |
     | versions.json | packages and Python |
+    | execution.json | number of devices, pairs per step, XLA, determinism |
     | checkpoints/, best/ | weights and optimizer states; the best epoch on validation pairs |
     | tensorboard/ | event files |
     | results.json, results.csv, curves.png | metrics of the test queries |
@@ -49,7 +53,8 @@ class RunFolder:
         """Makes the folder, or checks that an existing one belongs to the same settings.
 
         A run that stopped before its first checkpoint starts anew, whatever its settings were:
-        a typing error in them shall not occupy the folder.
+        a typing error in them shall not occupy the folder. One with checkpoints may go on to more
+        epochs than it was begun with, and ends as if it had had them from the beginning.
 
         Args:
             settings: name -> value, JSON types only.
@@ -61,7 +66,7 @@ class RunFolder:
 
         Raises:
             ValueError: another process works on the folder, its settings differ (each is named),
-                or it holds something else.
+                it has come to its end and cannot go on, or it holds something else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
@@ -75,7 +80,7 @@ class RunFolder:
                     f"{self.path} holds checkpoints but no flags.json, so they cannot be resumed: "
                     "give --overwrite to start anew, or another --run_dir"
                 )
-            self._compare(self.settings(), settings)
+            self._go_on(self.settings(), settings)
             return True
         for name in _BEGINNING:
             if (self / name).is_dir():
@@ -166,6 +171,39 @@ class RunFolder:
     def _children(self) -> list[Path]:
         ours = (".lock", _PREVIOUS, _MOVING)
         return [child for child in self.path.iterdir() if child.name not in ours]
+
+    def _go_on(self, old: dict, new: dict) -> None:
+        """Refuses other settings, but takes over more epochs if the rest stays as it was.
+
+        Results of before are removed then, as the weights will no longer be theirs.
+        """
+        before, after = old.get("epochs"), new.get("epochs")
+        if before is None or after is None or after <= before:
+            self._compare(old, new)
+            return
+        self._compare({**old, "epochs": after}, new)
+        every = old.get("monitor_every", 1)
+        ended = (self / "checkpoints" / f"ckpt-{before}.index").exists()
+        if new["lr_schedule"] != "constant":
+            why = (
+                f"with --lr_schedule={new['lr_schedule']} the rates depend on the number of epochs"
+            )
+        elif not can_go_on(self.path):
+            why = (
+                "it is finished, and only the weights that count were kept, without the states of "
+                "the optimizers (--max_to_keep=2 keeps them)"
+            )
+        elif ended and new["select"] == "validation" and before % every:
+            why = f"its last epoch was looked at out of turn (--monitor_every={every})"
+        else:
+            for name in (*results_files(), *results_files("average")):
+                (self / name).unlink(missing_ok=True)
+            write_json(self / "flags.json", {**old, "epochs": after})
+            return
+        raise ValueError(
+            f"{self.path} belongs to a run that cannot go on (--epochs: was {before}, is {after}): "
+            f"{why}. Give --overwrite to train all {after} epochs anew, or another --run_dir"
+        )
 
     def _compare(self, old: dict, new: dict) -> None:
         old = {**UNRECORDED, **old}

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dsprh_tf.backbones.architectures import check_backbone
+from dsprh_tf.backbones.architectures import check_backbone, own_dropout
 from dsprh_tf.backbones.found_weights import DEFAULT_BACKBONE, default_weights
 from dsprh_tf.codes import check_bits
 from dsprh_tf.data.sources import LOADERS
@@ -24,13 +24,19 @@ ON_BAD = ("error", "skip")
 NEUTRAL = frozenset(
     {
         "run_dir", "overwrite", "data_dir", "cache_dir", "cache_limit_gb", "max_to_keep",
-        "monitor_every", "backbone_weights", "accept_odd_data", "on_bad_text",
+        "monitor_every", "backbone_weights", "accept_odd_data", "on_bad_text", "jit",
+        "deterministic", "other_devices", "profile",
     }
 )  # fmt: skip
 """Where things lie, what is shown and what is refused: the same run gives the same weights whatever
-these are."""
+these are. (What decides how a step is computed, a run keeps in a file of its own:
+`training.devices.Execution`.)"""
 
-UNRECORDED = {"fold_plurals": False}
+UNRECORDED = {
+    "fold_plurals": False,
+    "global_batch_size": None,
+    "alignment_reduction": "mean",
+}
 """Settings that runs of earlier versions did not record, and what they did."""
 
 
@@ -77,7 +83,9 @@ class RunSettings:
         low=1,
     )
     fold_plurals: bool = setting(False, "English plurals and singulars are one word.")
-    max_words: int | None = setting(None, "Keep only this many words, the most frequent.", low=1)
+    max_words: int | None = setting(
+        None, "Keep only this many words or tags, the most frequent in training texts.", low=1
+    )
     scenes_count: int = setting(2000, "Images to draw for --dataset=scenes.", low=1)
     accept_odd_data: bool = setting(
         False, "Go on with data whose labels or texts look as if they were read wrongly."
@@ -92,12 +100,19 @@ class RunSettings:
     image_size: int = setting(224, "Pixels per side that the backbone sees.", low=1)
     resize: int = setting(256, "Short side in pixels before the crop.", low=1)
     freeze_backbone: bool = setting(False, "Train only the layers on top of the backbone.")
-    dropout: float = setting(
-        0.0, "Dropout before AlexNet's fc6 and fc7 while fine-tuning (torchvision: 0.5)."
+    dropout: float | None = setting(
+        None,
+        "Dropout before AlexNet's fc6 and fc7 while fine-tuning; auto: 0.5 with weights, as "
+        "torchvision's were trained, else 0. No other backbone has any.",
     )
 
-    epochs: int = setting(40, "Passes over the training pairs.", low=1)
+    epochs: int = setting(
+        40, "Passes over the training pairs; may be more when a run is resumed.", low=1
+    )
     batch_size: int = setting(32, "Pairs per step and device.", low=1)
+    global_batch_size: int | None = setting(
+        None, "Pairs per step on all devices together, instead of --batch_size.", low=1
+    )
     optimizer: str = setting("sgd", "Optimizer of both modalities.", OPTIMIZERS)
     lr_image: float | None = setting(
         0.005, "Learning rate of the image side; a recipe's may follow the feature's size.", low=0
@@ -115,9 +130,25 @@ class RunSettings:
         None, "Random flip and crop; by default on if the backbone is trained."
     )
     select: str = setting("validation", "Which epoch's weights to keep.", ("validation", "last"))
-    devices: str = setting("auto", "auto: all GPUs, or the CPU; cpu:N: N logical CPUs.")
+    devices: str = setting(
+        "auto", "auto: all GPUs, or the CPU; gpu:N: the first N GPUs; cpu:N: N logical CPUs."
+    )
+    other_devices: bool = setting(
+        False, "Go on with a run that began on another number of devices, or with other --jit."
+    )
     precision: str = setting(
-        "float32", "Arithmetic of the networks.", ("float32", "mixed_bfloat16")
+        "float32",
+        "Arithmetic of the networks; mixed_bfloat16 for recent GPUs, mixed_float16 for older ones.",
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit: str = setting(
+        "auto",
+        "Compile the training step with XLA; auto: where one device trains on features, cached or "
+        "given, for 2,000 steps or more.",
+        ("auto", "on", "off"),
+    )
+    deterministic: bool | None = setting(
+        None, "The same weights each time, bit for bit, which is slower; auto: on CPU, not on GPU."
     )
     cache: bool = setting(True, "Keep a frozen backbone's outputs on disk.")
 
@@ -134,7 +165,15 @@ class RunSettings:
     cache_limit_gb: float = setting(
         16.0, "Do not keep the whole database's outputs if larger.", low=0
     )
-    max_to_keep: int = setting(1, "Checkpoints kept, beside the best epoch's weights.", low=1)
+    max_to_keep: int = setting(
+        1,
+        "Checkpoints kept, beside the best epoch's weights; more than 1: also of a finished run, "
+        "which can then go on to more --epochs.",
+        low=1,
+    )
+    profile: str | None = setting(
+        None, "START,STOP: steps of the first epoch that TensorBoard's profiler records."
+    )
     monitor_every: int = setting(1, "Epochs between evaluations on validation pairs.", low=1)
 
 
@@ -149,12 +188,13 @@ GROUPS = {
         "freeze_backbone", "dropout",
     ),
     "training": (
-        "epochs", "batch_size", "optimizer", "lr_image", "lr_text", "lr_schedule", "momentum",
-        "nesterov", "weight_decay", "augment", "select", "devices", "precision", "cache",
+        "epochs", "batch_size", "global_batch_size", "optimizer", "lr_image", "lr_text",
+        "lr_schedule", "momentum", "nesterov", "weight_decay", "augment", "select", "devices",
+        "other_devices", "precision", "jit", "deterministic", "cache",
     ),
     "run": (
         "seed", "run_dir", "overwrite", "cache_dir", "cache_limit_gb", "max_to_keep",
-        "monitor_every",
+        "monitor_every", "profile",
     ),
 }  # fmt: skip
 """Title -> names of `RunSettings`, the order of `--help`."""
@@ -163,6 +203,10 @@ GROUPS = {
 _YOURS = {"method": BEST, "queries": None, "train_pairs": None, "min_word_pairs": None}
 OWN_DATA: dict[str, dict] = {"pairs": {**_YOURS, "fold_plurals": True}, "features": _YOURS}
 """Kind of your own data -> settings that replace defaults there, below the method's recipes."""
+
+_HPARAMS = (
+    "method", "dataset", "bits", "seed", "epochs", "batch_size", "optimizer", "lr_image", "lr_text",
+)  # fmt: skip
 
 _NAMES = {field.name: field for field in dataclasses.fields(RunSettings)}
 
@@ -203,6 +247,15 @@ class Effective:
             if self.values[name] != self.defaults[name] and name not in NEUTRAL:
                 found.setdefault(reason, {})[name] = self.values[name]
         return found
+
+    def hparams(self) -> dict[str, bool | int | float | str]:
+        """What TensorBoard's HParams tab shows: the usual settings, and those that differ."""
+        names = {*_HPARAMS, *(n for settings in self.differences().values() for n in settings)}
+        return {
+            name: value if isinstance(value, (bool, int, float)) else as_text(value)
+            for name, value in self.values.items()
+            if name in names
+        }
 
     def describe(self) -> str:
         """The differences, one line per reason."""
@@ -285,6 +338,11 @@ def effective_settings(
     method(values["bits"], values["seed"], **effective.own())
     if values["augment"] is None or dataset == "features":
         values["augment"] = not frozen and dataset != "features"
+    if values["dropout"] is None:
+        trained = not frozen and dataset != "features"
+        values["dropout"] = (
+            own_dropout(values["backbone"], values["backbone_weights"]) if trained else 0.0
+        )
     if dataset != "features":
         _check_images(values, frozen)
     return effective
@@ -338,8 +396,8 @@ def recorded_settings(record: Mapping, **changed) -> Effective:
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"--method is {method!r}, expected one of {', '.join(METHODS)}")
     known = (*_NAMES, *METHODS[method].setting_names())
-    given = {"accept_odd_data": True, **UNRECORDED}
-    given.update({name: record[name] for name in known if name in record})
+    record = {"accept_odd_data": True, **UNRECORDED, **record}
+    given = {name: record[name] for name in known if name in record}
     given.update({name: value for name, value in changed.items() if value is not None})
     return effective_settings(given)
 

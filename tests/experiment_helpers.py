@@ -12,6 +12,7 @@ from dsprh_tf.experiments.published import published
 from dsprh_tf.experiments.results import read_trials, summarise
 
 METHODS = ("lsh", "dsah", "dsprh")
+PRINTED, CHOSEN = "DSPRH, the paper's constants", "DSPRH, settings chosen here"  # its two rows
 
 
 def request(dataset="coco", given=None, **more) -> Request:

@@ -125,17 +125,34 @@ def png_header(width: int, height: int) -> bytes:
 def read_events(run_dir) -> dict:
     """Tag -> list of (step, value) of a run's event files; images as PNG bytes."""
     import tensorflow as tf
-    from tensorflow.core.util import event_pb2
 
     found = {}
-    for path in sorted(Path(run_dir, "tensorboard").iterdir()):
+    for step, value in _summaries(Path(run_dir, "tensorboard")):
+        content = tf.make_ndarray(value.tensor)
+        entry = content.item() if content.shape == () else content[2]
+        found.setdefault(value.tag, []).append((step, entry))
+    return found
+
+
+def read_notes(folder) -> dict:
+    """Tag -> what TensorBoard says of it, of the curves and images in a folder of event files."""
+    found = {}
+    for _, value in _summaries(folder):
+        if value.metadata.plugin_data.plugin_name in ("scalars", "images"):
+            found.setdefault(value.tag, value.metadata.summary_description)
+    return found
+
+
+def _summaries(folder):
+    """(step, summary value) of all event files in a folder."""
+    import tensorflow as tf
+    from tensorflow.core.util import event_pb2
+
+    for path in sorted(Path(folder).iterdir()):
         for record in tf.data.TFRecordDataset(str(path)):
             event = event_pb2.Event.FromString(record.numpy())
             for value in event.summary.value:
-                content = tf.make_ndarray(value.tensor)
-                entry = content.item() if content.shape == () else content[2]
-                found.setdefault(value.tag, []).append((event.step, entry))
-    return found
+                yield event.step, value
 
 
 def read_weights(run_dir) -> dict:
@@ -148,6 +165,7 @@ def read_weights(run_dir) -> dict:
             continue
         reader = tf.train.load_checkpoint(str(Path(run_dir) / kind))
         names = sorted(reader.get_variable_to_shape_map())
-        kept = [name for name in names if not name.startswith("_CHECKPOINTABLE")]
+        # How often was saved depends on how long it took.
+        kept = [n for n in names if not n.startswith(("_CHECKPOINTABLE", "save_counter"))]
         found.update({name: reader.get_tensor(name) for name in kept})
     return found

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.flags import FlagValues
-from helpers import call_program, read_events, read_weights
+from helpers import call_program, read_notes, read_weights
 
 from dsprh_tf.cli.settings import define_settings, given_settings
 from dsprh_tf.methods import METHODS
@@ -317,8 +317,9 @@ def check_train_resume_export_and_encode(flags, scenes_dir, tmp_path):
     record = json.loads((run_dir / "results.json").read_text())
     assert record["image_to_text"]["map"] > 1.2 * record["chance"]
     assert 0 < record["text_to_image"]["ndcg@50"] <= 1
-    tags = read_events(run_dir)
+    tags = read_notes(run_dir / "tensorboard")
     assert "validation/map" in tags and "loss/L_Q" in tags and "loss/L_F" not in tags
+    assert all(tags.values())
     expected, found = read_weights(run_dir), read_weights(other)
     assert expected.keys() == found.keys()
     for name, value in expected.items():

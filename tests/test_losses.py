@@ -133,6 +133,43 @@ def test_triplet_loss_survives_zero_rows():
         assert np.abs(gradient).max() < 10
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("block", [1, 100, 200, 10**6])
+def test_triplet_loss_in_blocks(block, reduction, monkeypatch):
+    """Values and gradients are those of automatic differentiation, in graphs and with XLA too."""
+    image, text = (tf.constant(c) for c in codes(7))
+    related = tf.constant(np.random.default_rng(3).random((7, 7)) < 0.4)
+
+    def plain(image, text):
+        cosines, loss = losses.cosine_matrix(image, text), 0.0
+        for s, p in ((cosines, related), (tf.transpose(cosines), tf.transpose(related))):
+            valid = tf.cast(p[:, :, None] & ~p[:, None, :], tf.float32)
+            total = tf.reduce_sum(tf.nn.relu(s[:, None, :] - s[:, :, None] + 0.3) * valid)
+            loss += total if reduction == "sum" else total / tf.reduce_sum(valid)
+        return loss
+
+    def both(loss, image, text):
+        with tf.GradientTape() as tape:
+            tape.watch([image, text])
+            value = loss(image, text)
+        return value, *tape.gradient(value, [image, text])
+
+    def ours(image, text):
+        return losses.cosine_triplet_loss(image, text, related, 0.3, reduction)
+
+    monkeypatch.setattr(losses, "_BLOCK_TRIPLETS", block)
+    expected = both(plain, image, text)
+    spec = tf.TensorSpec([None, None], tf.float32)
+    for run in (
+        both,
+        tf.function(both, jit_compile=True),
+        tf.function(both, input_signature=None),
+        lambda loss, *c: tf.function(lambda a, b: both(loss, a, b), [spec, spec])(*c),
+    ):
+        for found, right in zip(run(ours, image, text), expected):
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+
+
 # L_3
 
 

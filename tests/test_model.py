@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import ROOT
+from method_helpers import make_batch as small_batch
+from method_helpers import prepared, small_model
 
 from dsprh_tf import compat
 from dsprh_tf.methods import DSAH, DSPRH, METHODS, SDEH, DSPRHPlus
@@ -296,6 +298,88 @@ def test_mixed_precision_trains_in_float32_outside_the_layers():
         assert np.isfinite(float(model.train_step(batch)["loss"]))
     finally:
         keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def policy():
+    """Sets the dtype policy of new layers."""
+    yield keras.mixed_precision.set_global_policy
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def moved(model, batch, steps):
+    """How far each side's variables move in so many steps, as one vector per side."""
+    sides = model.image_variables, model.text_variables
+    before = [copies(side) for side in sides]
+    for _ in range(steps):
+        model.train_step(batch)
+    return [
+        np.concatenate([(new - old).ravel() for old, new in zip(olds, copies(side))])
+        for olds, side in zip(before, sides)
+    ]
+
+
+@pytest.mark.parametrize("l2_weight", [0.0, 0.1])
+def test_mixed_float16_follows_float32(policy, l2_weight):
+    """Five steps with losses so small that float16 gradients would be 0 without a scale."""
+    small = {"alpha": 1e-5, "beta": 1e-5, "gamma": 1e-5}
+    paths = []
+    for name in ("float32", "mixed_float16"):
+        policy(name)
+        model = make_model(**small)
+        model.compile(sgd(1e3), sgd(1e3), l2_weight * 1e-5)
+        paths.append(moved(model, make_batch(), 5))
+    for expected, found in zip(*paths):
+        assert np.linalg.norm(expected) > 1e-3
+        assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+
+
+def test_both_sides_leave_out_a_step_that_overflows(policy):
+    policy("mixed_float16")
+    model, batch = make_model(), make_batch()
+    scaled = keras.mixed_precision.LossScaleOptimizer
+    model.compile(scaled(sgd(), initial_scale=2.0**100))
+    for side in moved(model, batch, 1):
+        np.testing.assert_array_equal(side, np.zeros_like(side))
+    for optimizer in (model.optimizer, model.text_optimizer):
+        assert float(compat.loss_scale(optimizer)) == 2.0**99
+    model.compile(sgd(), sgd())
+    assert all(np.abs(side).max() > 0 for side in moved(model, batch, 10))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_total_is_the_weighted_sum_of_the_terms(name):
+    model = small_model(name)
+    model.compile(sgd(), sgd())
+    terms, image, text = model.local_gradients(prepared(model.method, small_batch(8)))
+    assert set(model.method.weights) <= set(model.method.terms)
+    expected = sum(
+        model.method.weights.get(term, 1.0) * float(terms[term]) for term in model.method.terms
+    )
+    assert float(terms["total"]) == pytest.approx(expected, rel=1e-5)
+    model.train_step(prepared(model.method, small_batch(8)))
+    for side, gradients in (("image", image), ("text", text)):
+        norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+        assert model.gradient_norms()[side] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_compiled_by_xla_is_the_same(name):
+    """Up to rounding: this is what --jit=auto turns on where batches have features."""
+    moves = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(7)
+        model = small_model(name)
+        model.compile(sgd(), sgd(), 0.01)
+        variables = model.image_variables + model.text_variables
+        batch = model.method.pairwise(prepared(model.method, small_batch(8)))
+        step, before = tf.function(model.train_step, jit_compile=jit), copies(variables)
+        for _ in range(2):
+            step(batch)
+        moves.append([new - old for old, new in zip(before, copies(variables))])
+        assert model.first_not_finite() is None
+    for plain, compiled in zip(*moves):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [0, 12, -8, 8.0])

@@ -12,7 +12,10 @@ from helpers import ROOT
 
 from dsprh_tf.cli.program import PROGRAMS, load
 
-PAGES = ("README.md", "BUILD.md", "RESULTS.md", "CONTRIBUTING.md", "docs/architecture.md")
+PAGES = (
+    "README.md", "BUILD.md", "RESULTS.md", "CONTRIBUTING.md", "docs/architecture.md",
+    "docs/tutorial.md",
+)  # fmt: skip
 FLAG_FILES = sorted(ROOT.glob("*.flags"))
 
 

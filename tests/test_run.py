@@ -33,7 +33,6 @@ def features(tmp_path_factory):
     return {
         "dataset": "features", "data_dir": str(path), "queries": 20, "train_pairs": 64,
         "validation": 8.0, "bits": 16, "text_hidden": 8, "epochs": 2, "batch_size": 16,
-        "monitor_every": 2,
     }  # fmt: skip
 
 
@@ -100,8 +99,33 @@ def test_a_run_on_a_finished_folder_evaluates_without_training(trained, features
     other = Run(trained.folder.path, method="dsprh_plus", **{**features, "epochs": 3})
     with pytest.raises(ValueError, match="--epochs: was 2, is 3"):
         other.evaluate()
-    with pytest.raises(ValueError, match="--epochs: was 2, is 3"):
+    with pytest.raises(ValueError, match="--epochs: was 2, is 3.*only the weights.*--overwrite"):
         other.train()
+    fewer = Run(trained.folder.path, method="dsprh_plus", **{**features, "epochs": 1})
+    with pytest.raises(ValueError, match="other flags .--epochs: was 2, is 1"):
+        fewer.train()
+
+
+def test_a_run_that_goes_on_to_more_epochs_is_one_that_had_them_from_the_beginning(
+    features, tmp_path, capsys
+):
+    def train(name, epochs):
+        settings = {**features, "method": "dsprh_plus", "max_to_keep": 2, "epochs": epochs}
+        run = Run(tmp_path / name, **settings)
+        run.train()
+        run.evaluate()
+
+    train("whole", 3)
+    train("parts", 1)
+    train("parts", 3)
+    assert "resuming" in capsys.readouterr().out
+    whole, parts = (tmp_path / name for name in ("whole", "parts"))
+    assert json.loads((parts / "flags.json").read_text())["epochs"] == 3
+    assert (parts / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+    weights, again = read_weights(whole), read_weights(parts)
+    assert set(weights) == set(again)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, again[name], err_msg=name)
 
 
 def test_looking_at_data_writes_nothing(features, tmp_path):

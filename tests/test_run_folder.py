@@ -45,6 +45,43 @@ class TestRunFolder:
             RunFolder(tmp_path).open(changed)
         assert RunFolder(tmp_path).settings() == self.SETTINGS
 
+    @pytest.mark.parametrize(
+        ("changed", "epochs_done", "whole", "said"),
+        [
+            ({}, 1, True, None),
+            ({}, 2, True, None),
+            ({}, 2, False, "is finished, and only the weights that count .*--max_to_keep=2"),
+            ({"lr_schedule": "cosine"}, 1, True, "with --lr_schedule=cosine the rates depend"),
+            ({"select": "validation"}, 1, True, None),
+            ({"select": "validation"}, 2, True, r"looked at out of turn \(--monitor_every=3\)"),
+        ],
+    )
+    def test_more_epochs(self, tmp_path, monkeypatch, changed, epochs_done, whole, said):
+        monkeypatch.setattr("dsprh_tf.run_folder.can_go_on", lambda path: whole)
+        settings = {
+            **self.SETTINGS, "lr_schedule": "constant", "epochs": 2, "select": "last",
+            "monitor_every": 3, **changed,
+        }  # fmt: skip
+        RunFolder(tmp_path).open(settings)
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / f"ckpt-{epochs_done}.index").touch()
+        (tmp_path / "results.json").write_text("{}")
+        more = {**settings, "epochs": 5, "data_dir": "there"}
+        with pytest.raises(ValueError, match="--bits: was 16, is 32"):
+            RunFolder(tmp_path).open({**more, "bits": 32})
+        if said:
+            with pytest.raises(ValueError, match=f"was 2, is 5.*{said}.*--overwrite") as error:
+                RunFolder(tmp_path).open(more)
+            assert "\n" not in str(error.value)
+            assert RunFolder(tmp_path).settings() == settings
+            assert (tmp_path / "results.json").exists()
+            return
+        assert RunFolder(tmp_path).open(more) is True
+        assert RunFolder(tmp_path).settings() == {**settings, "epochs": 5}
+        assert not (tmp_path / "results.json").exists(), "of two epochs"
+        with pytest.raises(ValueError, match="--epochs: was 5, is 2"):
+            RunFolder(tmp_path).open(settings)
+
     def test_a_run_without_a_checkpoint_does_not_occupy_its_folder(self, tmp_path):
         RunFolder(tmp_path).open(self.SETTINGS)
         (tmp_path / "split.json").write_text("{}")

@@ -28,6 +28,8 @@ RUN = {
     "devices": "auto", "precision": "float32", "cache": True, "seed": 0, "run_dir": None,
     "overwrite": False, "cache_dir": "cache", "cache_limit_gb": 16.0, "max_to_keep": 1,
     "monitor_every": 1, "accept_odd_data": False,
+    "global_batch_size": None, "jit": "auto", "deterministic": None, "other_devices": False,
+    "profile": None,
 }  # fmt: skip
 OWN = {
     "djsrh": {
@@ -44,7 +46,7 @@ OWN = {
         "image_weight": 0.9, "scale": 1.5, "within_weight": 0.1, "diagonal_target": 1.0,
         "symmetry_weight": 0.5, "similarity_source": "frozen", "related": "pair",
         "pairwise_target": "soft", "neighbour_share": 0.02, "margin": 0.001,
-        "triplet_reduction": "mean", "pairwise_reduction": "mean",
+        "alignment_reduction": "mean", "triplet_reduction": "mean", "pairwise_reduction": "mean",
     },
     "dsprh_plus": {
         "fusion_weights": [0.25, 0.25, 0.5], "cov_channels": 128, "covariance": True,
@@ -65,12 +67,20 @@ OWN = {
 }  # fmt: skip
 
 # What differs from them: by flag file, by method, and by both.
-_PAPER_DATA = {
-    "backbone_weights": "weights/alexnet.safetensors", "dropout": 0.5,
+# All 5,000 pairs train.
+_ALEXNET = {
+    "backbone_weights": "weights/alexnet.safetensors", "validation": 0.0, "select": "last",
 }  # fmt: skip
+_RESNET = {
+    **_ALEXNET, "backbone": "resnet34", "backbone_weights": "weights/resnet34.safetensors",
+}  # fmt: skip
+_MIR = {"dataset": "mirflickr25k", "data_dir": "data/mirflickr25k"}
+_NUS = {"dataset": "nuswide", "data_dir": "data/nuswide"}
 FILES = {
-    "mir": {**_PAPER_DATA, "dataset": "mirflickr25k", "data_dir": "data/mirflickr25k"},
-    "nus": {**_PAPER_DATA, "dataset": "nuswide", "data_dir": "data/nuswide"},
+    "mir": {**_ALEXNET, **_MIR},
+    "nus": {**_ALEXNET, **_NUS},
+    "mir-resnet34": {**_RESNET, **_MIR},
+    "nus-resnet34": {**_RESNET, **_NUS},
     "coco": {
         "dataset": "coco", "backbone": "MobileNetV2", "backbone_weights": "imagenet",
         "freeze_backbone": True, "validation": 0.0, "select": "last",
@@ -99,13 +109,14 @@ FROZEN = {
     "sdeh": {**_ADAMW, "lr_image": 0.001, "epochs": 25},
 }  # fmt: skip
 # The paper's constants stand above the recipe of a frozen backbone.
+_SAID = {
+    "beta": 0.03, "gamma": 1.0, "margin": 0.001, "diagonal_target": 1.0, "symmetry_weight": 0.5,
+}  # fmt: skip
 BOTH = {
-    ("mir", "dsprh"): {
-        "fusion_weights": [0.25, 0.25, 0.5], "beta": 0.03, "gamma": 1.0, "margin": 0.001,
-    },
+    ("mir", "dsprh"): {"fusion_weights": [0.25, 0.25, 0.5], **_SAID},
     ("mir", "dsprh_plus"): {"fusion_weights": [0.25, 0.25, 0.5]},
     ("nus", "djsrh"): {"image_weight": 0.6},
-    ("nus", "dsprh"): {**_FUSION, "beta": 0.03, "gamma": 1.0, "margin": 0.001},
+    ("nus", "dsprh"): {**_FUSION, **_SAID},
     ("nus", "dsprh_plus"): _FUSION,
     ("coco", "dsprh"): {"cov_channels": 64},
     ("coco", "dsprh_plus"): {"cov_channels": 64},
@@ -139,8 +150,11 @@ def test_every_setting_of_each_flag_file_and_method(file, method, frozen):
     freeze = ["--freeze_backbone"] if frozen else []
     found = from_flags(f"--flagfile={ROOT}/{file}.flags", f"--method={method}", *freeze).values
     recipe = (FROZEN if frozen else TRAINED)[method]
-    expected = {**RUN, **OWN[method], **FILES[file], **recipe, **BOTH.get((file, method), {})}
+    both = BOTH.get((file.removesuffix("-resnet34"), method), {})
+    expected = {**RUN, **OWN[method], **FILES[file], **recipe, **both}
     expected.update(method=method, freeze_backbone=frozen, augment=not frozen)
+    # AlexNet's own, with its weights.
+    expected["dropout"] = 0.5 if file in ("mir", "nus") and not frozen else 0.0
     assert found == expected
 
 
@@ -164,6 +178,21 @@ def test_given_settings_are_above_all_recipes(method):
     assert (found.values["lr_text"], found.values["epochs"]) == (0.3, 2)
     assert found.values["text_hidden"] == 7
     assert found.reasons["text_hidden"] == "given"
+
+
+def test_dropout_follows_the_backbone():
+    alexnet = {"dataset": "coco", "backbone": "alexnet", "backbone_weights": "a.npz"}
+    for given, expected in (
+        (alexnet, 0.5),
+        ({**alexnet, "backbone": "AlexNet"}, 0.5),
+        ({**alexnet, "backbone": "resnet34"}, 0.0),
+        ({**alexnet, "backbone_weights": "none"}, 0.0),
+        ({**alexnet, "freeze_backbone": True}, 0.0),
+        ({**alexnet, "dataset": "features"}, 0.0),
+        ({**alexnet, "dropout": 0.0}, 0.0),
+        ({**alexnet, "dropout": 0.2}, 0.2),
+    ):
+        assert effective_settings(given).values["dropout"] == expected, given
 
 
 def test_reasons_say_where_values_come_from():

@@ -50,12 +50,17 @@ ALLOWED = {
     # Runs.
     "training": ("compat", "training"),
     "training.checkpoints": ("compat", "data.files"),
-    "training.tensorboard": ("codes", "compat", "evaluation", "metrics"),
+    "training.curve_notes": (),
+    "training.tensorboard": (
+        "codes", "compat", "evaluation", "metrics", "training.curve_notes",
+    ),
     "settings": (
         "backbones.architectures", "backbones.found_weights", "codes", "data.sources", "methods",
         "training.optimizers",
     ),
-    "run_folder": ("data.files", "settings"),
+    "run_folder": (
+        "data.files", "evaluation.results", "settings", "training.checkpoints",
+    ),
     "run_data": ("backbones", "data", "methods", "run_folder"),
     "serving": ("codes", "data", "serving"),
     "run": (
@@ -66,7 +71,8 @@ ALLOWED = {
         "evaluation", "methods.baselines", "run_data", "run_folder", "settings",
     ),
     "experiments": (
-        "baseline_run", "data", "evaluation", "experiments", "methods", "settings",
+        "baseline_run", "data", "evaluation", "experiments", "methods", "run_data", "settings",
+        "training.curve_notes",
     ),
     # Search.
     "index": ("codes", "data", "index"),

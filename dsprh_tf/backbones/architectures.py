@@ -15,7 +15,13 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from dsprh_tf.backbones.weights import TORCH_TOPS, initialise, load_keras, load_torch
+from dsprh_tf.backbones.weights import (
+    TORCH_FILES,
+    TORCH_TOPS,
+    initialise,
+    load_keras,
+    load_torch,
+)
 from dsprh_tf.layers import AdaptiveAveragePooling, PyramidPooling, SeededDropout
 
 # ImageNet statistics of RGB in 0..1, as torchvision's models expect them.
@@ -146,16 +152,13 @@ def _no_size_warnings():
 def _find_application(name: str) -> tuple[str, str]:
     """Class name and module name of a keras.applications model, in any spelling."""
 
-    def plain(text):
-        return text.lower().replace("_", "").replace("-", "")
-
     modules = [m for m in dir(keras.applications) if m[0].islower()]
-    classes = {plain(c): c for c in dir(keras.applications) if c[0].isupper()}
-    wanted = classes.get(plain(name))
+    classes = {_plain(c): c for c in dir(keras.applications) if c[0].isupper()}
+    wanted = classes.get(_plain(name))
     for module in modules:
         if wanted and hasattr(getattr(keras.applications, module), wanted):
             return wanted, module
-    near = difflib.get_close_matches(plain(name), ["alexnet", "resnet34", *classes], 3, 0.5)
+    near = difflib.get_close_matches(_plain(name), ["alexnet", "resnet34", *classes], 3, 0.5)
     hint = f"; near: {', '.join(classes.get(n, n) for n in near)}" if near else ""
     raise ValueError(
         f"got the backbone {name!r}, expected alexnet, resnet34 or a model of keras.applications "
@@ -228,20 +231,23 @@ def check_backbone(name: str, weights: str, image_size: int, dropout: float) -> 
         dropout: As in `build_backbone`.
 
     Raises:
-        ValueError: An unknown name or kind of weights, a missing file, a bad size or dropout.
+        ValueError: An unknown name or kind of weights, a missing file (the line says where to get
+            it), a bad size or dropout.
     """
-    plain = name.lower().replace("_", "").replace("-", "")
+    plain = _plain(name)
     own = plain in TORCH_TOPS
     if not own:
         _find_application(name)
     if not isinstance(image_size, int) or image_size < _MIN_IMAGE_SIZE:
         raise ValueError(f"got image_size={image_size!r}, expected an integer >= {_MIN_IMAGE_SIZE}")
     if dropout and plain != "alexnet":
-        raise ValueError(f"got dropout={dropout} for {name}: only alexnet has dropout, use 0")
+        raise ValueError(
+            f"got dropout={dropout} for {name}: only alexnet has dropout, leave it out or use 0"
+        )
     if weights == "imagenet" and own:
         raise ValueError(
-            f"got weights='imagenet' for {plain}: convert torchvision's {plain} .pth file with "
-            "`dsprh convert_weights` and give the path of the result"
+            f"got weights='imagenet' for {plain}: {_converted(plain)} and give the path of the "
+            "result"
         )
     if weights not in ("none", "imagenet"):
         suffixes = (".safetensors", ".npz") if own else _KERAS_SUFFIXES
@@ -252,7 +258,35 @@ def check_backbone(name: str, weights: str, image_size: int, dropout: float) -> 
                 f"{' or '.join(suffixes)} file{fix}"
             )
         if not Path(weights).is_file():
-            raise ValueError(f"{weights}: no such weight file for {name}")
+            fix = _converted(plain, weights) if own else "imagenet downloads it"
+            raise ValueError(f"{weights}: no such weight file for {name}; {fix}")
+
+
+def _plain(name: str) -> str:
+    """A name without the marks by which spellings differ."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def own_dropout(name: str, weights: str) -> float:
+    """The dropout that a backbone's weights were trained with and are fine-tuned with.
+
+    Args:
+        name: As in `build_backbone`.
+        weights: As in `build_backbone`.
+
+    Returns:
+        .5 for AlexNet with weights, else 0.
+    """
+    return 0.5 if _plain(name) == "alexnet" and weights != "none" else 0.0
+
+
+def _converted(name: str, output: str = "FILE.safetensors") -> str:
+    """How to get the weights of AlexNet or ResNet-34."""
+    return (
+        f"fetch https://download.pytorch.org/models/{TORCH_FILES[name]} and convert it with "
+        f"`dsprh convert_weights --input={TORCH_FILES[name]} --output={output}` "
+        "(scripts/convert_weights.py)"
+    )
 
 
 def build_backbone(
@@ -302,7 +336,7 @@ def build_backbone(
     """
     weights = str(weights)
     check_backbone(name, weights, image_size, dropout)
-    plain = name.lower().replace("_", "").replace("-", "")
+    plain = _plain(name)
     own = plain in TORCH_TOPS
     pixels = keras.Input((image_size, image_size, 3), name="pixels", dtype="float32")
     if own:

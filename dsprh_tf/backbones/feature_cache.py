@@ -63,7 +63,9 @@ class FeatureCache:
                 "--cache_dir=FOLDER, one that can be written, or set DSPRH_HOME"
             ) from error
         self._source = source
-        self._backbone = backbone
+        self._run = tf.function(
+            lambda pixels: backbone(pixels, training=False), reduce_retracing=True
+        )
         self._done_path = self.folder / "done.u1"
         sizes = {name: 2 * int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
         whole = [self._extend(self.folder / f"{name}.f16", size) for name, size in sizes.items()]
@@ -96,7 +98,7 @@ class FeatureCache:
         row = sum(2 * int(np.prod(a.shape[1:], dtype=np.int64)) for a in self.arrays.values())
         return items * row
 
-    def ensure(self, indices: np.ndarray, batch_size: int = 32) -> int:
+    def ensure(self, indices: np.ndarray, batch_size: int = 32, bar: bool = True) -> int:
         """Computes the items that are missing.
 
         Rows are written with plain writes, not through the map: a full disk is then an error to
@@ -112,15 +114,13 @@ class FeatureCache:
         missing = self.missing(indices)
         if not len(missing):
             return 0
-        backbone = self._backbone
-        run = tf.function(lambda pixels: backbone(pixels, training=False), reduce_retracing=True)
         files = {name: open(self.folder / f"{name}.f16", "r+b") for name in self.arrays}  # noqa: SIM115
         done = open(self._done_path, "r+b")  # noqa: SIM115
-        bar = tqdm(total=len(missing), desc="frozen backbone", unit="img")
+        shown = tqdm(total=len(missing), desc="frozen backbone", unit="img", disable=not bar)
         try:
             at = 0
             for batch in self._source.batches(missing, batch_size, texts=False):
-                outputs = run(batch["pixels"])
+                outputs = self._run(batch["pixels"])
                 rows = missing[at : at + len(batch["pixels"])]
                 for name, file in files.items():
                     self._write(file, name, rows, outputs[name].numpy())
@@ -129,9 +129,9 @@ class FeatureCache:
                     done.write(b"\x01")
                 done.flush()
                 at += len(rows)
-                bar.update(len(rows))
+                shown.update(len(rows))
         finally:
-            bar.close()
+            shown.close()
             for file in (*files.values(), done):
                 file.close()
         return len(missing)

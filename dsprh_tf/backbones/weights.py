@@ -22,6 +22,8 @@ from dsprh_tf.data.files import require_regular
 
 # torchvision's classifier: the code networks replace it.
 TORCH_TOPS = {"alexnet": "classifier.6.", "resnet34": "fc."}
+TORCH_FILES = {"alexnet": "alexnet-owt-7be5be79.pth", "resnet34": "resnet34-b627a593.pth"}
+"""torchvision's ImageNet weights, in https://download.pytorch.org/models/."""
 _TORCH_VARIABLES = {
     keras.layers.Conv2D: ("weight", "bias"),
     keras.layers.Dense: ("weight", "bias"),

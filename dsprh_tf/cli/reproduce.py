@@ -8,7 +8,9 @@ A trial is one training and evaluation, with one set of settings and one seed.
     dsprh reproduce --experiment=figure5 --flagfile=nus.flags --dry_run
 
 table2, table3   all methods and baselines, 16 to 128 bits (the paper's on MIRFlickr, NUS-WIDE);
-                 those that learn from labels are marked as supervised
+                 those that learn from labels are marked as supervised; the paper's method is in two
+                 rows, with the paper's constants (on the paper's data on both of its backbones, if
+                 weights/resnet34.safetensors lies beside the given weights) and as chosen here
 table4           the paper's method with all of its loss, and with L_1, L_2, L_3 alone
 figure4          the same over w3 of the fusion, w1 = w2
 figure5          the same over alpha, beta and gamma, one at a time
@@ -19,8 +21,8 @@ ablation_METHOD  METHOD without each of its parts
 Any data with labels will do; published figures stand beside ours where the data are the paper's.
 Flags of `dsprh train`, also in a flag file, go to every trial that has such a setting and overrule
 the methods' recipes; those of a single run (bits, seed, method, run_dir, overwrite) are ignored in
-a flag file. The same command resumes where it stopped, and retries failed trials. A trial keeps
-the last checkpoint (--max_to_keep for more), and the best where there are validation pairs.
+a flag file. The same command resumes where it stopped, and retries failed trials. A finished trial
+keeps the weights that count. Times are estimated from pairs x epochs and the finished trials.
 """
 
 from __future__ import annotations

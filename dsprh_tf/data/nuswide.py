@@ -30,7 +30,9 @@ def load_nuswide(data_dir: str | os.PathLike, on_bad_image: str = "error") -> Pa
 
     Kept are images with at least one of the 1,000 tags and one of the 10 concepts, about 186,577
     (rebuilt counts differ; the notes hold the one found). The text vector of the field is the
-    1,000 tags; the 500 columns sometimes seen are a bag of SIFT words.
+    1,000 tags. The DSPRH paper has bags of 500 words and does not say which; the only 500 columns
+    of NUS-WIDE itself are a bag of SIFT words, of images. `--max_words=500` keeps the 500 tags
+    that are most frequent in the training texts.
 
     Args:
         data_dir: where the archives are unpacked.

@@ -6,6 +6,8 @@ item), so that a run resumed at an epoch sees what the uninterrupted one sees.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -43,6 +45,7 @@ class PairSource:
         self.cache = cache
         self.targets = targets
         self.extra: dict[str, np.ndarray] = {}
+        self.pairwise: Callable[[dict], dict] | None = None  # `Method.pairwise`
         self._bow_rows: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
@@ -80,6 +83,7 @@ class PairSource:
         epochs: range,
         augmented: bool = False,
         shard: tuple[int, int] = (0, 1),
+        replica_size: int | None = None,
     ) -> tf.data.Dataset:
         """Shuffled whole batches of several epochs, one after another.
 
@@ -90,6 +94,8 @@ class PairSource:
             epochs: which epochs.
             augmented: random flip and crop; needs images, not a cache.
             shard: (worker, workers); a worker gets its part of each batch.
+            replica_size: pairs of a batch that one replica gets, which are compared with one
+                another (`Method.pairwise`); None for all of a worker's.
 
         Returns:
             A dataset of dicts, `len(indices) // batch_size` batches per epoch.
@@ -115,7 +121,9 @@ class PairSource:
 
         signature = (tf.TensorSpec([share], tf.int64), tf.TensorSpec([], tf.int64))
         order = tf.data.Dataset.from_generator(generate, output_signature=signature)
-        return self._load(order, share, True, True, seed if augmented else None)
+        return self._load(
+            order, share, True, True, seed if augmented else None, replica_size or share
+        )
 
     def batches(
         self, indices: np.ndarray, batch_size: int = 64, images: bool = True, texts: bool = True
@@ -125,7 +133,7 @@ class PairSource:
         order = order.map(lambda rows: (rows, tf.constant(0, tf.int64)))
         return self._load(order, batch_size, images, texts, None)
 
-    def _load(self, order, batch_size, images, texts, augment_seed) -> tf.data.Dataset:
+    def _load(self, order, batch_size, images, texts, augment_seed, compared=0) -> tf.data.Dataset:
         """From (indices [batch], epoch) to batches."""
         fields = self._fields(images, texts)
         decode = images and self.cache is None and self.image_size is not None
@@ -147,6 +155,8 @@ class PairSource:
         options.deterministic = True
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         parts = order.map(rows_of, num_parallel_calls=2) if fields else None
+        if compared and self.pairwise is not None:
+            parts = parts.map(lambda batch: self._compare(batch, compared), num_parallel_calls=2)
         if decode:
             items = order.flat_map(
                 lambda rows, epoch: tf.data.Dataset.from_tensor_slices(rows).map(
@@ -162,6 +172,15 @@ class PairSource:
             else:
                 parts = tf.data.Dataset.zip((parts, pixels)).map(self._with_pixels)
         return parts.with_options(options).prefetch(2)
+
+    def _compare(self, batch: dict, size: int) -> dict:
+        """`pairwise` on each replica's part: what it makes of n pairs has n columns."""
+        count = next(iter(batch.values())).shape[0]
+        parts = [
+            self.pairwise({name: rows[i : i + size] for name, rows in batch.items()})
+            for i in range(0, count, size)
+        ]
+        return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
     def _with_pixels(self, batch: dict, pixels: tf.Tensor) -> dict:
         rows = next(iter(batch.values())).shape[0]

@@ -189,18 +189,34 @@ class BagOfWords:
         return bag
 
     @classmethod
-    def of_tags(cls, tags: Sequence[str]) -> BagOfWords:
+    def of_tags(
+        cls, tags: Sequence[str], texts: Sequence[str] = (), max_words: int | None = None
+    ) -> BagOfWords:
         """The bag of words of a fixed list of tags, by the rule "tags".
 
         Args:
             tags: the list. One that is spelt like an earlier one once case is folded, or that holds
                 a space then, is left out, and `notes` says so.
+            texts: [n] training texts, which decide what is frequent.
+            max_words: keep only so many of the most frequent tags, in the order of the list; of
+                equals the earlier ones.
         """
         found = [words[0] for words in split_words(tags, "tags") if len(words) == 1]
         bag = cls(list(dict.fromkeys(found)), "tags")
+        notes = []
         if bag.size < len(tags):
             lost = len(tags) - bag.size
-            bag.notes = (f"{lost:,} tags of the word list are spelt like others, or hold a space",)
+            notes.append(f"{lost:,} tags of the word list are spelt like others, or hold a space")
+        if max_words is not None and max_words < bag.size:
+            blocks = bag._blocks(texts, lambda block, at: block.sum(axis=0))
+            pairs = np.sum([np.zeros(bag.size), *blocks], axis=0)
+            kept = np.sort(np.argsort(-pairs, kind="stable")[:max_words])
+            notes.append(
+                f"{max_words:,} of {bag.size:,} tags are kept, the most frequent in {len(texts):,} "
+                "training texts"
+            )
+            bag = cls([bag.vocabulary[column] for column in kept], "tags")
+        bag.notes = tuple(notes)
         return bag
 
     @classmethod

@@ -15,9 +15,18 @@ from dsprh_tf import baseline_run, methods
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import file_sha256
 from dsprh_tf.experiments import sweep
-from dsprh_tf.experiments.paper import EXPERIMENTS, NAMES, title
+from dsprh_tf.experiments.estimate import estimate
+from dsprh_tf.experiments.paper import (
+    BACKBONES,
+    DATASETS,
+    EXPERIMENTS,
+    NAMES,
+    compared_row,
+    title,
+)
 from dsprh_tf.experiments.sweep import Trial
 from dsprh_tf.methods.baselines import BASELINES
+from dsprh_tf.run_data import split_sizes
 from dsprh_tf.settings import (
     NEUTRAL,
     Effective,
@@ -47,6 +56,7 @@ class Request:
         shared_space: as of `BaselineRun`.
         marks: fingerprints of data and weights, which determine results as well.
         has_images: False for precomputed features.
+        pairs: how many train and how many there are; 0 before the data are known.
     """
 
     given: Mapping
@@ -56,6 +66,7 @@ class Request:
     shared_space: bool = False
     marks: Mapping = dataclasses.field(default_factory=dict)
     has_images: bool = True
+    pairs: tuple[int, int] = (0, 0)
 
     def __post_init__(self):
         for name in () if self.methods is None else self.methods or ("",):
@@ -93,11 +104,46 @@ class Request:
                 f"{self.dataset} data has no labels, so nothing says which results are relevant: "
                 "an experiment needs a labels column"
             )
-        weights = self.given.get("backbone_weights", RunSettings.backbone_weights)
-        if Path(weights).is_file():  # counts by its content, so that it can move
-            weights = file_sha256(weights)
-        marks = {"data": dataset.fingerprint(), "weights": weights}
-        return dataclasses.replace(self, marks=marks, has_images=dataset.image_features is None)
+        marks = {"data": dataset.fingerprint(), "weights": _weights_mark(self._weights)}
+        values = self.settings(methods.PAPER)
+        _, training = split_sizes(dataset, values["queries"], values["train_pairs"])
+        return dataclasses.replace(
+            self,
+            marks=marks,
+            has_images=dataset.image_features is None,
+            pairs=(training, len(dataset)),
+        )
+
+    @property
+    def _weights(self) -> str:
+        return self.given.get("backbone_weights", RunSettings.backbone_weights)
+
+    @property
+    def other_backbone(self) -> tuple[str, str] | None:
+        """The paper's other backbone and its weights, on the paper's data, if the file is there."""
+        wanted = self._wanted_backbone()
+        return wanted if wanted is not None and Path(wanted[1]).is_file() else None
+
+    def without_backbone(self) -> list[str]:
+        """A line that says which row of a comparison lacks its weights, if one does."""
+        wanted = self._wanted_backbone()
+        if (
+            wanted is None
+            or self.other_backbone is not None
+            or methods.PAPER not in self.compared()
+        ):
+            return []
+        row = f"{compared_row(methods.PAPER)}, {BACKBONES[wanted[0]]}"
+        return [f"without {row}: there is no {wanted[1]} (BUILD.md, Weights)"]
+
+    def _wanted_backbone(self) -> tuple[str, str] | None:
+        """The paper's other backbone, and where its weights would lie: beside the given ones."""
+        here = self.given.get("backbone", RunSettings.backbone)
+        weights = Path(self._weights)
+        if not (self.dataset in DATASETS and here in BACKBONES and weights.suffix):
+            return None
+        (other,) = set(BACKBONES) - {here}
+        return other, str(weights.with_name(other + weights.suffix))
 
     def settings(self, method: str, **changed) -> dict:
         """The settings in effect for a method, with `changed` ones: name -> value."""
@@ -117,6 +163,9 @@ class Request:
             counting, own = tuple(effective.values), {}
             # A sweep is some hundred trials: each keeps the checkpoint that it goes on from.
             flags = {"max_to_keep": 1, **self._given_to(name), **changed}
+        marks = dict(self.marks)
+        if marks and "backbone_weights" in changed:
+            marks["weights"] = _weights_mark(changed["backbone_weights"])
         result = {n: effective.values[n] for n in counting if n not in NEUTRAL}
         differing = [n for n, value in result.items() if value != effective.defaults[n]]
         return Trial(
@@ -124,9 +173,10 @@ class Request:
             name,
             bits,
             seed,
-            {**result, **own, **self.marks},
+            {**result, **own, **marks},
             flags,
             tuple(sorted(differing)),
+            self.pairs,
         )
 
     def compared(self) -> tuple[str, ...]:
@@ -268,7 +318,7 @@ def remarks(plans: Mapping[str, Sequence[Entry]], request: Request) -> list[str]
         request: the request that they were made for.
     """
     comparing = any(EXPERIMENTS[name].compares for name in plans)
-    left_out = request.left_out() if comparing else []
+    left_out = [*request.left_out(), *request.without_backbone()] if comparing else []
     planned = _methods(itertools.chain(*plans.values()))
     return [*left_out, *request.not_applied(planned), *request.overruled(planned)]
 
@@ -302,12 +352,18 @@ def plan_table(plans: Mapping[str, Sequence[Entry]], out: str | os.PathLike) -> 
         new = [trial for trial in left if trial.name not in to_run]
         to_run.update({trial.name: trial for trial in new})
         failed = sum(trial.failure(out) is not None for trial in left)
-        about = sweep.duration(sweep.remaining(new, every, out))
+        about = sweep.duration(estimate(new, every, out).seconds)
         rows.append([name, len(own), len(own) - len(left), failed, len(new), about])
     header = ["experiment", "trials", "done", "failed before", "to run", "takes about"]
-    total = sweep.duration(sweep.remaining(list(to_run.values()), every, out))
+    total = estimate(list(to_run.values()), every, out)
     table = pd.DataFrame(rows, columns=header).to_string(index=False)
-    return f"{table}\n{len(to_run)} of {len(every)} trials to run, about {total}, in {out}"
+    about = f"about {sweep.duration(total.seconds)}, in {out}"
+    return f"{table}\n{total.basis}\n{len(to_run)} of {len(every)} trials to run, {about}"
+
+
+def _weights_mark(weights: str) -> str:
+    """A weight file by its content, so that it can move; else its name."""
+    return file_sha256(weights) if Path(weights).is_file() else weights
 
 
 def _methods(entries: Iterable[Entry]) -> tuple[str, ...]:

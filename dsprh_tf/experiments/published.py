@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dsprh_tf.experiments.paper import DATASETS
+from dsprh_tf.experiments.paper import BACKBONES, DATASETS, compared_row
 from dsprh_tf.methods import METHODS
 
 _DIRECTIONS = {"image2text": "image_to_text", "text2image": "text_to_image"}
@@ -36,7 +36,7 @@ def published(experiment: str, dataset: str) -> pd.DataFrame:
     table = pd.concat([pd.read_csv(_FOLDER / name) for name in names[experiment]])
     table = table[table["dataset"] == DATASETS[dataset]]
     table = table.rename(columns={"method": "row", "loss": "row"})
-    table["row"] = table["row"].replace({name: m.title for name, m in METHODS.items()})
+    table["row"] = table["row"].replace({name: compared_row(name) for name in METHODS})
     table["direction"] = table["direction"].map(_DIRECTIONS)
     table["metric"] = table["metric"].str.lower()
     if "backbone" not in table:
@@ -46,4 +46,4 @@ def published(experiment: str, dataset: str) -> pd.DataFrame:
 
 def paper_backbone(backbone: str) -> str:
     """A backbone as the published tables call it; AlexNet for those that they do not have."""
-    return {"alexnet": "AlexNet", "resnet34": "ResNet34"}.get(backbone.lower(), "AlexNet")
+    return BACKBONES.get(backbone.lower(), "AlexNet")

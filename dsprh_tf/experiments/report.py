@@ -196,6 +196,8 @@ def _beside(metric, direction, part, printed, bits, backbone) -> Table:
     marks.update(_best(part, bits, 3))
     own = paper_backbone(backbone)
     for (row, there), lines in printed.groupby(["row", "backbone"], sort=False):
+        if f"{row}, {there}" in used:
+            continue
         if row in used and (there in (own, "") or own not in set(printed.loc[
                 printed["row"] == row, "backbone"])):  # fmt: skip
             continue

@@ -71,7 +71,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
         results: of `read_trials`.
         printed: of `published`.
         backbone: name of the backbone here: a row is set beside the printed one with it, else
-            beside that with AlexNet, the paper's main one.
+            beside that with AlexNet, the paper's main one; a row that names its backbone beside
+            that one.
 
     Returns:
         Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
@@ -82,8 +83,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     known: dict[tuple, float] = {}
     for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
         lines = printed[printed["backbone"] == wanted]
-        keys = zip(lines["row"], lines["bits"], lines["direction"], lines["metric"])
-        known.update(zip(keys, lines["value"]))
+        known.update(_by_place(lines, lines["row"]))
+    known.update(_by_place(printed, printed["row"] + ", " + printed["backbone"]))
     rows = []
     for (row, bits), group in results.groupby(["row", "bits"], sort=False):
         counts = {"row": row, "bits": bits, "seeds": group["seed"].nunique(),
@@ -108,6 +109,11 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
                          "std": std, "done": len(values), "published": there,
                          "difference": mean - there})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _by_place(lines: pd.DataFrame, rows: pd.Series) -> dict[tuple, float]:
+    """(row, bits, direction, metric) -> value."""
+    return dict(zip(zip(rows, lines["bits"], lines["direction"], lines["metric"]), lines["value"]))
 
 
 def mean_curves(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFrame:

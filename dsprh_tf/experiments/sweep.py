@@ -15,6 +15,7 @@ setting makes a new one. Folders:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,7 +23,6 @@ import math
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -36,13 +36,13 @@ from tqdm import tqdm
 from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.evaluation.results import read_results
 from dsprh_tf.evaluation.retrieval import CROSS_MODAL
+from dsprh_tf.experiments.estimate import estimate
 from dsprh_tf.settings import as_text
+from dsprh_tf.training.curve_notes import result_note
 
 PROGRAMS = (sys.executable, "-m", "dsprh_tf.cli")
 """The command that runs a program by its name."""
 
-# Seconds of a trial before any like it has finished: a frozen backbone on 2 cores.
-GUESSES = {"train": 180.0, "baseline": 30.0}
 # The settings that TensorBoard shows of every trial, beside those that are not a default.
 _SHOWN = ("alpha", "beta", "gamma", "optimizer", "lr_image", "lr_text", "epochs", "batch_size")
 _PATIENCE = 20  # seconds that an interrupted program has to end by itself
@@ -60,6 +60,7 @@ class Trial:
         settings: everything that determines the result, JSON types.
         flags: the program's flags beside method, bits, seed and folder.
         changed: names of settings to show in TensorBoard: those that are not a default.
+        pairs: how many it trains on, and how many it encodes; 0 where that is not known.
     """
 
     program: str
@@ -69,6 +70,7 @@ class Trial:
     settings: dict = dataclasses.field(hash=False)
     flags: dict = dataclasses.field(hash=False)
     changed: tuple[str, ...] = ()
+    pairs: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
@@ -202,6 +204,12 @@ def run_trial(trial: Trial, out: str | os.PathLike) -> str | None:
     return reason
 
 
+def _leave_gpus() -> None:
+    """Keeps this process from the GPUs, which are for the trials, if TensorFlow has not started."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+
+
 def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str]:
     """Runs the trials that are not finished, under a bar that names the trial and the time left.
 
@@ -212,6 +220,7 @@ def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str
     Returns:
         Name -> reason of the trials that failed.
     """
+    _leave_gpus()
     failed = {}
     left = [trial for trial in trials if trial.record(out) is None]
     for trial in trials:
@@ -220,7 +229,8 @@ def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str
     with tqdm(total=len(left), bar_format=shown, disable=not left) as bar:
         for number, trial in enumerate(left):
             bar.set_description(trial.name, refresh=False)
-            bar.set_postfix_str(f"about {duration(remaining(left[number:], trials, out))} left")
+            time_left = duration(estimate(left[number:], trials, out).seconds)
+            bar.set_postfix_str(f"about {time_left} left")
             reason = run_trial(trial, out)
             if reason:
                 failed[trial.name] = reason
@@ -228,25 +238,6 @@ def run_trials(trials: Sequence[Trial], out: str | os.PathLike) -> dict[str, str
             bar.update()
             write_hparams(trial, out)
     return failed
-
-
-def remaining(left: Sequence[Trial], trials: Sequence[Trial], out: str | os.PathLike) -> float:
-    """Seconds that trials will take, by the finished ones that are most like them.
-
-    Of the same method and code length, else of the same method, else of the same program, the
-    median; without any, a guess (`GUESSES`).
-    """
-    done = [trial for trial in trials if trial.record(out) is not None]
-    known = [(trial, trial.seconds(out)) for trial in done if trial.seconds(out)]
-
-    def seconds(trial: Trial) -> float:
-        for names in (("program", "method", "bits"), ("program", "method"), ("program",)):
-            like = [s for t, s in known if all(getattr(t, n) == getattr(trial, n) for n in names)]
-            if like:
-                return statistics.median(like)
-        return GUESSES[trial.program]
-
-    return sum(map(seconds, left))
 
 
 def duration(seconds: float) -> str:
@@ -276,7 +267,8 @@ def write_hparams(trial: Trial, out: str | os.PathLike) -> None:
         for direction in CROSS_MODAL:
             for name, value in record[direction].items():
                 if isinstance(value, float):
-                    tf.summary.scalar(f"{direction}/{name}", value, step=0)
+                    note = result_note(direction, name)
+                    tf.summary.scalar(f"{direction}/{name}", value, step=0, description=note)
 
 
 def _plain(value):

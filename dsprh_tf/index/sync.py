@@ -143,12 +143,14 @@ def apply(
         if plan.rows:
             ids = [row["id"] for row in plan.rows]
             index.add(index.codes_of(ids), pa.Table.from_pylist(plan.rows, SCHEMA))
-        files += [{**row, "problem": troubles.get(row["id"], row["problem"])} for row in plan.files]
+        for row in plan.files:
+            files.append({**row, "problem": troubles.get(row["id"], row["problem"])})
     index.remove(np.array([*bad, *(n for plan in plans for n in plan.gone_ids)], np.int64))
     changed = any(plan.changes for plan in plans)
-    table = _with_others(index.known_files, files, plans)
-    if index.known_files is None or not table.equals(index.known_files):
-        index.know_files(table)
+    if any(not plan.same for plan in plans):
+        table = _with_others(index.known_files, files, plans)
+        if index.known_files is None or not table.equals(index.known_files):
+            index.know_files(table)
     index.commit()
     shutil.rmtree(work, ignore_errors=True)
     return Done(changed, encoded, problems)
@@ -179,7 +181,7 @@ def _encode(
 
 def _with_others(known: pa.Table | None, files: list[dict], plans: list[Plan]) -> pa.Table:
     """The table of known files with those of some sources replaced."""
-    synced = {plan.source.path for plan in plans}
+    synced = {plan.source.path for plan in plans if not plan.same}
     others = [] if known is None else [r for r in known.to_pylist() if r["source"] not in synced]
     return pa.Table.from_pylist([*others, *filter(_nameable, files)], known_files.SCHEMA)
 

@@ -129,7 +129,8 @@ class Method:
     | `recipes` | settings that replace defaults on an occasion, see below |
     | `networks` | the image network and the text network |
     | `prepare` | what batches hold beside images and texts |
-    | `loss` | the loss of a batch and its terms |
+    | `pairwise` | what is computed from it on the host, for the pairs of a batch |
+    | `loss`, `weights` | the loss of a batch and its terms; their factors |
     | `ablation` | row of a table -> settings that take one part of the method away |
 
     `recipes` maps an occasion to settings of the method or of the run (`RunSettings`). Occasions
@@ -144,7 +145,7 @@ class Method:
 
     Attributes:
         name: name on the command line.
-        terms: names of the loss's terms, without the "total".
+        terms: name of each term of the loss, without the "total" -> what it is, for TensorBoard.
         hardening: whether codes harden by alpha_e while training; False if the loss itself pulls
             them to +-1.
         pyramid: whether the image network reads the last stages of the backbone.
@@ -159,7 +160,7 @@ class Method:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     supervised: ClassVar[bool] = False
-    terms: ClassVar[tuple[str, ...]] = ()
+    terms: ClassVar[Mapping[str, str]] = {}
     hardening: ClassVar[bool] = True
     pyramid: ClassVar[bool] = False
     takes_features: ClassVar[bool] = True
@@ -235,17 +236,37 @@ class Method:
         del features, texts, labels
         return {}
 
+    def pairwise(self, batch: dict) -> dict:
+        """The batch with quantities of its pairs in place of rows of `prepare`.
+
+        Batches of a run have gone through it: it runs on the host, beside the training step, and so
+        may have operations that XLA cannot compile or that a GPU is slow at.
+
+        Args:
+            batch: the rows of one replica's M pairs, without pixels.
+
+        Returns:
+            A batch whose new values are [M, M].
+        """
+        return batch
+
     def loss(self, batch: Mapping, outputs: Mapping) -> dict:
         """The loss of a batch.
 
         Args:
-            batch: "bow" [M, D_T], "target_feature" [M, D_I] and what `prepare` returned.
+            batch: "bow" [M, D_T], "target_feature" [M, D_I], and what `prepare` returned or
+                `pairwise` made of it.
             outputs: of `CrossModalHashing.call`.
 
         Returns:
             A dict of scalars: the `terms`, and "total", which is minimised.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Term of the loss -> its factor in the total, for TensorBoard; 1 for those not named."""
+        return {}
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -22,11 +22,15 @@ class DJSRH(Method):
         S~ = lambda S_II + (1 - lambda) S_TT,   S = k ((1 - w) S~ + w S~ S~^T / M)
         loss = eta (mse(S, S^B_II) + mse(S, S^B_TT)) + mse(S, S^B_IT)
 
-    The hash layer reads the backbone's feature as it is; there are no decoders.
+    The hash layer reads the backbone's feature as it is; there are no decoders. Codes are
+    tanh(sqrt(1 + epoch) H) while training, which DSAH and DSPRH have taken over here.
     """
 
     name, title = "djsrh", "DJSRH"
-    terms = ("L_W",)
+    terms = {
+        "L_W": "Squared error between the cosines of codes and the joint similarity, of first and "
+        "second order, within images, within texts and across."
+    }
 
     @dataclasses.dataclass(frozen=True)
     class Settings:

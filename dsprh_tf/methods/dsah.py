@@ -7,6 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from dsprh_tf.losses import (
+    TERM_NOTES,
     alignment_terms,
     cosine_triplet_loss,
     feature_similarity,
@@ -27,7 +28,7 @@ class DSAH(Method):
     """
 
     name, title = "dsah", "DSAH"
-    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
+    terms = TERM_NOTES
 
     @dataclasses.dataclass(frozen=True)
     class Settings:
@@ -60,6 +61,11 @@ class DSAH(Method):
         """A dense layer on the feature, and a network of one hidden layer on the bag of words."""
         del sizes
         return plain_networks(self.bits, self.settings.text_hidden)
+
+    @property
+    def weights(self):
+        """L_2 and L_3 are only shown."""
+        return {"L_2": 0.0, "L_3": 0.0}
 
     def loss(self, batch, outputs):
         """Scalars "L_F", "L_R", "L_W", their sum "total", and DSPRH's "L_2" and "L_3"."""

@@ -9,6 +9,7 @@ import time
 import tensorflow as tf
 
 from dsprh_tf.losses import (
+    TERM_NOTES,
     cosine_matrix,
     cosine_triplet_loss,
     joint_similarity,
@@ -38,7 +39,7 @@ class DSPRHPlus(Method):
     """
 
     name, title = "dsprh_plus", "DSPRH+"
-    terms = ("L_F", "L_R", "L_W", "L_2", "L_3")
+    terms = TERM_NOTES
 
     @dataclasses.dataclass(frozen=True)
     class Settings(FusionSettings):
@@ -108,8 +109,16 @@ class DSPRHPlus(Method):
         )
         return {"graph_neighbours": self.graph.neighbours, "graph_weights": self.graph.weights}
 
+    def pairwise(self, batch):
+        """The batch with "graph_similarity" [M, M] in place of the rows of the graph."""
+        rows = ("graph_neighbours", "graph_weights")
+        if not batch.keys() >= set(rows):
+            return batch
+        rest = {name: value for name, value in batch.items() if name not in rows}
+        return {**rest, "graph_similarity": graph_similarity(*(batch[name] for name in rows))}
+
     def target(self, batch) -> tf.Tensor:
-        """T [M, M] from "target_feature", "bow", "graph_neighbours" and "graph_weights"."""
+        """T [M, M] from "target_feature", "bow" and "graph_similarity" or the graph's rows."""
         if self.graph is None:
             raise ValueError(
                 f"{self.name} knows no graph yet: call prepare with the training pairs, and add "
@@ -119,10 +128,16 @@ class DSPRHPlus(Method):
         first = joint_similarity(
             cosine_matrix(image, image), cosine_matrix(words, words), self.graph.image_weight
         )
-        second = graph_similarity(batch["graph_neighbours"], batch["graph_weights"])
+        second = self.pairwise(batch)["graph_similarity"]
         standard = self.graph.first * first + self.graph.second * second - self.graph.offset
         s = self.settings
         return tf.stop_gradient(tf.minimum(s.target_deviation * standard, s.diagonal_target))
+
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {**dict.fromkeys(("L_F", "L_R", "L_W"), s.alpha), "L_2": s.beta, "L_3": s.gamma}
 
     def loss(self, batch, outputs):
         """Scalars "L_F", "L_R", "L_W", "L_2", "L_3" and "total"."""

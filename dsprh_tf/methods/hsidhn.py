@@ -48,7 +48,13 @@ class HSIDHN(Method):
 
     name, title = "hsidhn", "HSIDHN"
     supervised, pyramid, takes_features, hardening = True, True, False, False
-    terms = ("L_hard", "L_soft", "L_Q", "L_B")
+    terms = {
+        "L_hard": "Negative log-likelihood of which items share a label, by the cosines of codes.",
+        "L_soft": "Squared error between the cosines of codes and those of the pairs' labels.",
+        "L_Q": "Squared distance of the codes to their signs: at 0 nothing is lost when signs are "
+        "taken.",
+        "L_B": "Mean square of each bit's mean over a batch: at 0 every bit is +1 for half of it.",
+    }
 
     @dataclasses.dataclass(frozen=True)
     class Settings:
@@ -95,6 +101,17 @@ class HSIDHN(Method):
         """The "labels" of the training pairs."""
         return {"labels": labels}
 
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {
+            "L_hard": s.hard_weight,
+            "L_soft": s.soft_weight,
+            "L_Q": s.quantization_weight,
+            "L_B": s.balance_weight,
+        }
+
     def loss(self, batch, outputs):
         """Scalars "L_hard", "L_soft", "L_Q", "L_B", "total" from "labels" [M, L] and the codes."""
         s = self.settings
@@ -106,8 +123,7 @@ class HSIDHN(Method):
             "L_Q": sum(mean_squared_error(code, signs(code)) for code in (image, text)) / 2,
             "L_B": balance_loss(image, text),
         }
-        weights = (s.hard_weight, s.soft_weight, s.quantization_weight, s.balance_weight)
-        return with_total(terms, weights)
+        return with_total(terms, self.weights)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

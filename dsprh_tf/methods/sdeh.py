@@ -43,7 +43,14 @@ class SDEH(Method):
 
     name, title = "sdeh", "SDEH"
     supervised, takes_features, hardening = True, False, False
-    terms = ("L_S", "L_C", "L_D", "L_Q")
+    terms = {
+        "L_S": "Squared error between the cosines of codes and those of the pairs' labels.",
+        "L_C": "Cross entropy of the labels predicted from image and text, summed over labels.",
+        "L_D": "Distance between the distributions of both modalities' label features, and 1 - "
+        "cosine of the two features of each present label.",
+        "L_Q": "Squared distance of the codes to the binary code that image and text share: at 0 "
+        "nothing is lost when signs are taken.",
+    }
 
     @dataclasses.dataclass(frozen=True)
     class Settings:
@@ -89,6 +96,17 @@ class SDEH(Method):
         """The "labels" of the training pairs."""
         return {"labels": labels}
 
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {
+            "L_S": s.similarity_weight,
+            "L_C": s.classification_weight,
+            "L_D": s.distribution_weight,
+            "L_Q": s.quantization_weight,
+        }
+
     def loss(self, batch, outputs):
         """Scalars "L_S", "L_C", "L_D", "L_Q" and "total".
 
@@ -109,13 +127,7 @@ class SDEH(Method):
             + alignment_loss(*both["decomposed"], labels),
             "L_Q": quantization_loss(*both["code"], signs(sum(both["hash"]))),
         }
-        weights = (
-            s.similarity_weight,
-            s.classification_weight,
-            s.distribution_weight,
-            s.quantization_weight,
-        )
-        return with_total(terms, weights)
+        return with_total(terms, self.weights)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

@@ -95,6 +95,15 @@ class Checkpoints:
         """Path of the last whole checkpoint."""
         return newest(self._read_from / "checkpoints")
 
+    @property
+    def finished_epochs(self) -> int:
+        """Number of epochs that the last whole checkpoint is of; 0 without one."""
+        return int(self.latest.rsplit("-", 1)[1]) if self.latest else 0
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the weights alone, and of a whole checkpoint."""
+        return _saved_bytes(self._weights), _saved_bytes(self._checkpoint)
+
     def resume(self, epochs: int | None = None) -> int:
         """Restores the last checkpoint, if any and not of the last epoch.
 
@@ -105,7 +114,7 @@ class Checkpoints:
             The epoch to go on with; `epochs` for a finished run.
         """
         latest = self.latest
-        if latest and epochs is not None and int(latest.rsplit("-", 1)[1]) >= epochs:
+        if latest and epochs is not None and self.finished_epochs >= epochs:
             return epochs
         if latest:
             self._restore(self._checkpoint, latest)
@@ -199,6 +208,30 @@ def model_parts(model) -> dict:
         parts["backbone"] = model.backbone
     variables = {name: compat.checkpoint_variables(part) for name, part in parts.items()}
     return {**variables, "alpha_epoch": model.epoch_variable}
+
+
+def can_go_on(run_dir) -> bool:
+    """Whether the last checkpoint of a run holds all that further epochs need.
+
+    That of a finished run holds the weights that count alone, unless more than one was to be kept.
+
+    Args:
+        run_dir: the run folder.
+    """
+    latest = newest(Path(run_dir) / "checkpoints")
+    try:
+        return latest is not None and any(
+            "optimizer" in n for n, _ in tf.train.list_variables(latest)
+        )
+    except (ValueError, tf.errors.OpError):  # damaged: restoring says so
+        return True
+
+
+def _saved_bytes(checkpoint: tf.train.Checkpoint) -> int:
+    """Bytes of all variables that a checkpoint holds."""
+    found = tf.train.TrackableView(checkpoint).descendants()
+    saved = [v for v in found if isinstance(v, tf.Variable) or hasattr(v, "_value")]
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in saved)
 
 
 def newest(folder: Path) -> str | None:

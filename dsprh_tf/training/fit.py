@@ -1,4 +1,4 @@
-"""Training that resumes, around `keras.Model.fit`."""
+"""Training that resumes: the loop of a run."""
 
 from __future__ import annotations
 
@@ -12,76 +12,7 @@ from tqdm import tqdm
 from dsprh_tf.training.checkpoints import Checkpoints, model_parts
 from dsprh_tf.training.devices import shard_of
 
-
-class _StopOnNonFinite(keras.callbacks.Callback):
-    """Stops at the first step whose loss is not a number, before anything is saved."""
-
-    def __init__(self, checkpoints: Checkpoints):
-        super().__init__()
-        self._checkpoints = checkpoints
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        bad = [name for name in self.model.terms if not np.isfinite(logs[name])]
-        if bad:
-            self._stop(f"{bad[0]} became {float(logs[bad[0]])} in step {batch + 1}")
-
-    def on_epoch_end(self, epoch, logs=None):
-        # The last step's update is in no loss yet.
-        for part, variables in model_parts(self.model).items():
-            if not all(np.isfinite(v.numpy()).all() for v in tf.nest.flatten(variables)):
-                self._stop(f"weights of {part} became infinite or NaN in the last step")
-
-    def _stop(self, what: str) -> None:
-        last = self._checkpoints.latest or "none yet"
-        raise ValueError(
-            f"{what} of epoch {self._epoch + 1}: lower the learning rate; the last good checkpoint "
-            f"is {last}"
-        )
-
-
-class _ProgressBar(keras.callbacks.Callback):
-    """One bar for the whole run, with time left, pairs per second and the terms."""
-
-    def __init__(self, epochs: int, steps: int, first: int, batch_size: int):
-        super().__init__()
-        self._steps, self._batch_size = steps, batch_size
-        self._bar = tqdm(total=epochs * steps, initial=first * steps, desc="training", unit="step")
-        self._started = time.monotonic()
-        self._last_shown = 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._bar.set_description(f"epoch {epoch + 1}")
-        self._started = time.monotonic()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._bar.update(1)
-        now = time.monotonic()
-        if now - self._last_shown > 0.5:
-            self._last_shown = now
-            terms = (f"{name} {float(logs[name]):.3g}" for name in self.model.terms)
-            self._bar.set_postfix_str(" ".join(terms))
-
-    def on_epoch_end(self, epoch, logs=None):
-        # Before monitoring, which takes time of its own.
-        seconds = time.monotonic() - self._started
-        logs["images/s"] = self._steps * self._batch_size / seconds
-
-    def close(self):
-        self._bar.close()
-
-
-class _SaveEpoch(keras.callbacks.Callback):
-    def __init__(self, checkpoints: Checkpoints, epochs: int):
-        super().__init__()
-        self._checkpoints, self._epochs = checkpoints, epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self._epochs
-        self._checkpoints.save(epoch, logs.get("selection_score"), last)
+_TOGETHER = 0.2  # seconds of steps that run without a word from the device
 
 
 def fit(
@@ -94,8 +25,13 @@ def fit(
     seed: int,
     augmented: bool = False,
     monitor: keras.callbacks.Callback | None = None,
+    jit: bool = False,
+    profile: tuple[int, int, str] | None = None,
 ) -> int:
     """Trains a compiled model up to `epochs`, going on from the last checkpoint.
+
+    `keras.Model.fit` would do on one machine. This loop also runs on several under Keras 3, and
+    asks the device for losses a few times a second instead of after every step.
 
     On CPU the final weights are those of an uninterrupted run, bit for bit, if operations are
     deterministic (`tf.config.experimental.enable_op_determinism`): order and crops depend on
@@ -110,7 +46,9 @@ def fit(
         batch_size: pairs per replica and step; a step uses this times the number of replicas.
         seed: of order and augmentation.
         augmented: random flip and crop.
-        monitor: a callback that may add "selection_score" to an epoch's logs.
+        monitor: a callback whose `on_epoch_end` may add "selection_score" to the logs.
+        jit: compile the step with XLA; for one replica.
+        profile: (first step, last step, folder) of the first epoch, for TensorBoard's profiler.
 
     Returns:
         The epoch that training began with: 0, or that of the checkpoint.
@@ -121,37 +59,88 @@ def fit(
     first = checkpoints.resume(epochs)
     if first >= epochs:
         return first
-    strategy = (
-        tf.distribute.get_strategy()
-        if model.distribute_strategy is None
-        else (model.distribute_strategy)
-    )
+    strategy = model.distribute_strategy or tf.distribute.get_strategy()
     together = batch_size * strategy.num_replicas_in_sync
     shard = shard_of(strategy)
 
     def dataset(_=None):
         return source.training_batches(
-            train, together, seed, range(first, epochs), augmented, shard
+            train, together, seed, range(first, epochs), augmented, shard, batch_size
         )
 
-    batches = dataset()
     if shard[1] > 1:
-        batches = strategy.distribute_datasets_from_function(dataset)
+        batches = iter(strategy.distribute_datasets_from_function(dataset))
+    else:
+        batches = iter(strategy.experimental_distribute_dataset(dataset()))
+    run_steps = _steps(model, strategy, batches, jit)
     steps = len(train) // together
-    progress = _ProgressBar(epochs, steps, first, together)
-    callbacks = [_StopOnNonFinite(checkpoints), progress]
-    callbacks += [monitor] if monitor is not None else []
-    callbacks.append(_SaveEpoch(checkpoints, epochs))
-    try:
-        model.fit(
-            batches,
-            steps_per_epoch=steps,
-            initial_epoch=first,
-            epochs=epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks,
-        )
-    finally:
-        progress.close()
+    start, stop, log_dir = profile or (-1, -1, "")
+    if monitor is not None:
+        monitor.set_model(model)
+        monitor.set_params({"epochs": epochs})
+        monitor.on_train_begin()
+    with tqdm(total=epochs * steps, initial=first * steps, desc="training", unit="step") as bar:
+        for epoch in range(first, epochs):
+            bar.set_description(f"epoch {epoch + 1}")
+            model.begin_epoch(epoch)
+            started = time.monotonic()
+            done, count = 0, 1  # the first call traces
+            while done < steps:
+                if epoch == first and done == start:
+                    tf.profiler.experimental.start(log_dir)
+                began = time.monotonic()
+                edges = (edge - done for edge in (start, stop) if epoch == first and edge > done)
+                count = min([count, *edges])
+                try:
+                    run_steps(tf.constant(count))
+                except tf.errors.UnavailableError as error:
+                    reason = " ".join(str(error).split())[:200]
+                    raise ValueError(
+                        f"another worker cannot be reached any more ({reason}): start all workers "
+                        "again, they go on from the last checkpoint"
+                    ) from error
+                done += count
+                if epoch == first and done == stop:
+                    tf.profiler.experimental.stop()
+                _stop_if_not_finite(model, checkpoints, epoch)
+                bar.update(count)
+                bar.set_postfix_str(
+                    " ".join(f"{name} {value:.3g}" for name, value in model.means().items())
+                )
+                seconds = (time.monotonic() - began) / count
+                count = min(max(1, int(_TOGETHER / seconds)), max(1, steps - done))
+            logs = {**model.means(), "images/s": steps * together / (time.monotonic() - started)}
+            _stop_if_not_finite(model, checkpoints, epoch, weights=True)
+            if monitor is not None:
+                monitor.on_epoch_end(epoch, logs)
+            checkpoints.save(epoch, logs.get("selection_score"), epoch + 1 == epochs)
     return first
+
+
+def _steps(model, strategy, batches, jit: bool):
+    """A function that trains on a number of batches (int32 []), without leaving the graph."""
+    step = tf.function(model.train_step, jit_compile=True) if jit else model.train_step
+
+    @tf.function
+    def run_steps(count):
+        for _ in tf.range(count):
+            strategy.run(step, args=(next(batches),))
+
+    return run_steps
+
+
+def _stop_if_not_finite(model, checkpoints, epoch: int, weights: bool = False) -> None:
+    """Raises a `ValueError` if a loss, or a weight, is not a number."""
+    what, found = None, model.first_not_finite()
+    if found:
+        what = "{} became infinite or NaN in step {}".format(*found)
+    elif weights:  # the last step's update is in no loss yet
+        for part, variables in model_parts(model).items():
+            if not all(np.isfinite(v.numpy()).all() for v in tf.nest.flatten(variables)):
+                what = f"weights of {part} became infinite or NaN in the last step"
+                break
+    if what:
+        raise ValueError(
+            f"{what} of epoch {epoch + 1}: lower the learning rate; the last good checkpoint is "
+            f"{checkpoints.latest or 'none yet'}"
+        )

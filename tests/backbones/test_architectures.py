@@ -361,11 +361,12 @@ def test_bad_weights_arguments(tmp_path):
     (tmp_path / "cut.keras").write_bytes(b"not a zip")
     for name, weights, message in (
         ("alexnet", "imagenet", "dsprh convert_weights"),
-        ("resnet34", "missing.npz", "no such weight file"),
+        ("resnet34", "missing.npz", "no such weight file for resnet34; fetch https://download"),
+        ("resnet34", "gone.npz", "--input=resnet34-b627a593.pth --output=gone.npz"),
         ("resnet34", "model.pth", "expected none, imagenet or a .safetensors or .npz file"),
         ("resnet34", str(tmp_path / "cut.npz"), "cannot read weights"),
         ("mobilenet_v2", "model.npz", "expected none, imagenet or a .h5 or .keras file"),
-        ("mobilenet_v2", "missing.h5", "no such weight file"),
+        ("mobilenet_v2", "missing.h5", "no such weight file for mobilenet_v2; imagenet downloads"),
         ("vgg16", str(tmp_path / "cut.h5"), "damaged, or not a Keras weight file"),
         ("vgg16", str(tmp_path / "cut.keras"), "damaged, or not a Keras weight file"),
         ("mobilenetv9", "none", "near: MobileNet"),

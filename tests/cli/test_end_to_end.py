@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import ROOT, read_events
+from helpers import ROOT, read_notes
 from PIL import Image
 
 from dsprh_tf import codes
@@ -146,6 +146,14 @@ class TestTensorBoard:
         total = first["L_F"] + first["L_R"] + first["L_W"]
         total += flags["beta"] * first["L_2"] + flags["gamma"] * first["L_3"]
         assert first["total"] == pytest.approx(total, rel=1e-5)
+
+    def test_every_tag_says_what_good_looks_like(self, trained, events):
+        notes = read_notes(trained[0] / "tensorboard")
+        assert notes.keys() == events(trained[0]).keys() - {"settings", "curves"}
+        assert all("**Good:**" in note or "training/" in tag for tag, note in notes.items())
+        assert notes["loss/L_W"].startswith(DSPRH.terms["L_W"])
+        ((_, page),) = events(trained[0])["curves"]  # as text too, for the tab without notes
+        assert all(f"`{tag}`" in page.decode() for tag in notes)
 
     @pytest.mark.parametrize("tag", ["validation/precision_recall", "validation/retrieval"])
     def test_pictures(self, trained, events, tag):
@@ -340,7 +348,9 @@ def test_pairs_without_labels_are_evaluated_by_their_own_texts(
     written = (tmp_path / "run" / "results.json").read_bytes()
     record = json.loads(written)
     assert 0 < record["image_to_text"]["recall@10"] <= 1 and 0 < record["neighbour_map"] <= 1
-    assert "validation/recall@10_image_to_text" in read_events(tmp_path / "run")
+    notes = read_notes(tmp_path / "run" / "tensorboard")
+    assert "first k" in notes["validation/recall@10_image_to_text"]
+    assert all(notes.values())
     assert program("evaluate", f"--run_dir={tmp_path / 'run'}").code == 0
     assert (tmp_path / "run" / "results.json").read_bytes() == written
 

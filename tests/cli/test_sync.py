@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
+from helpers import ROOT
 from index_helpers import HashEncoder, write_image
 
 from dsprh_tf.index import sync
@@ -48,6 +51,19 @@ def test_a_dry_run_and_a_run(program, photos):
     assert "(7 items, 0 encoded)" in outcome.out
     program("index", "undo", flags[1])
     assert len(HammingIndex.load(photos.parent / "index")) == 8
+
+
+def test_tensorflow_is_left_alone_where_nothing_is_to_encode(photos):
+    (photos / "1.png").rename(photos / "one.png")
+    script = (
+        "import sys; from dsprh_tf.cli.program import load\n"
+        "code = load('sync').run('sync', sys.argv[1:], 'dsprh sync')\n"
+        "sys.exit(code or ('tensorflow' in sys.modules and 'TensorFlow was imported'))"
+    )
+    command = [sys.executable, "-c", script, str(photos), f"--index={photos.parent}/index"]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "1 moved" in outcome.stdout
 
 
 def test_watch(photos, process):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shlex
 import shutil
 
 import numpy as np
 import pytest
-from helpers import ROOT, call_program
+from helpers import call_program
+from page_helpers import blocks, commands, page_text, program_of, run_command, within
 
 import dsprh_tf
 from dsprh_tf.evaluation.results import read_results
@@ -23,9 +21,7 @@ COUNT, WIDTH = 90, 512
 QUICK = {"train": ["--epochs=2", "--batch_size=32", "--queries=20"], "baseline": ["--queries=20"]}
 
 
-def section() -> str:
-    text = (ROOT / "README.md").read_text()
-    return text.partition("### From embeddings to search\n")[2].partition("\n###")[0]
+SECTION = page_text("README.md", "### From embeddings to search")
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +40,14 @@ def embedded(tmp_path_factory):
     lines = [f"{1000 + i},photos/{i}.jpg,caption {i},group{i % 6};all" for i in range(COUNT)]
     (folder / "ids.csv").write_text("\n".join(["id,image,text,tags", *lines]))
     np.save(folder / "q.npy", vectors["texts"][:3])
-    block = re.search(r"```bash\n(.*?)```", section(), re.DOTALL)[1].replace("\\\n", " ")
+    (block,) = blocks(SECTION, "bash")
     said = {}
-    with _within(folder):
-        for line in filter(None, block.splitlines()):
-            python, script, *arguments = shlex.split(line)
-            assert python == "python"
-            name = re.fullmatch(r"scripts/(\w+)\.py", script)[1]
-            outcome = call_program(name, *arguments, *QUICK.get(name, []))
+    with within(folder):
+        for line in commands(block):
+            outcome = run_command(line, QUICK)
             assert outcome.code == 0, (line, outcome.err[-2000:])
-            said.setdefault(name, []).append(outcome)
+            said.setdefault(program_of(line)[0], []).append(outcome)
     return folder, said
-
-
-@contextlib.contextmanager
-def _within(folder):
-    """As `contextlib.chdir`, which Python 3.11 brought."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @pytest.fixture
@@ -114,9 +96,9 @@ class TestReadme:
 
     def test_the_lines_of_python(self, embedded):
         folder, _ = embedded
-        (block,) = re.findall(r"```python\n(.*?)```", section(), re.DOTALL)
+        (block,) = blocks(SECTION, "python")
         values = {"dsprh_tf": dsprh_tf}
-        with _within(folder):
+        with within(folder):
             exec(block, values)  # noqa: S102 - README's own
         images, query = (np.load(folder / f) >= 0 for f in ("clip/images.npy", "q.npy"))
         expected = np.sort((query[:, None] != images).sum(axis=2), axis=1)[:, :10]

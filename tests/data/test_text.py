@@ -54,6 +54,17 @@ def test_fit_counts_over_blocks_and_caps_words():
         BagOfWords.fit(texts, min_pairs=1401)
 
 
+def test_the_most_frequent_of_a_list_of_tags():
+    tags, texts = ("sky", "Dog", "c++", "sea"), ["dog sea dog", "c++ sea", "sea dog", "sky c++"]
+    assert BagOfWords.of_tags(tags, texts).vocabulary == ("sky", "dog", "c++", "sea")
+    for most, kept in ((1, ("sea",)), (2, ("dog", "sea")), (3, ("dog", "c++", "sea"))):
+        bag = BagOfWords.of_tags(tags, texts, most)
+        assert bag.vocabulary == kept and bag.standardize == "tags"
+        assert bag.notes == (f"{most} of 4 tags are kept, the most frequent in 4 training texts",)
+    assert BagOfWords.of_tags(tags, texts, 4).notes == ()
+    assert BagOfWords.of_tags(tags, [], 2).vocabulary == ("sky", "dog"), "of equals the earlier"
+
+
 @pytest.mark.parametrize("texts", [[], ["", "  "], ["the of", "a the"], ["...", "!"]])
 def test_fit_refuses_texts_without_words(texts):
     with pytest.raises(ValueError, match="no word occurs"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_helpers import fail, finish, request
+from experiment_helpers import CHOSEN, PRINTED, fail, finish, request
 
 from dsprh_tf import methods
 from dsprh_tf.cli import baseline as baseline_program
@@ -32,8 +32,10 @@ def settings_of(name, asked, row):
 @pytest.mark.parametrize("name", ["table2", "table3"])
 def test_a_comparison_has_every_method_and_baseline(name):
     entries = plan.plan(name, request())
-    assert len(entries) == len(NAMES) * 4 * 3
-    assert [e.trial.method for e in entries[: len(NAMES)]] == list(NAMES)
+    # The paper's method has two rows.
+    names = [n for name in NAMES for n in [name] * (2 if name == methods.PAPER else 1)]
+    assert len(entries) == len(names) * 4 * 3
+    assert [e.trial.method for e in entries[: len(names)]] == names
     assert {(e.bits, e.trial.seed) for e in entries} == set(itertools.product(BITS, (0, 1, 2)))
     assert all(e.trial.bits == e.bits for e in entries)
     programs = {e.trial.method: e.trial.program for e in entries}
@@ -49,6 +51,7 @@ WANT_IMAGES = {n: m.title for n, m in methods.METHODS.items() if not m.takes_fea
 def test_only_rows_of_supervised_methods_are_marked_in_a_comparison():
     assert SUPERVISED and len(SUPERVISED) < len(methods.METHODS)
     rows = {e.trial.method: e.row for e in plan.plan("table2", request())}
+    del rows[methods.PAPER]
     marked = {n: row for n, row in rows.items() if "(" in row and n not in BASELINES}
     assert marked == {n: f"{title} (supervised)" for n, title in SUPERVISED.items()}
 
@@ -60,6 +63,7 @@ def test_vectors_are_compared_without_the_methods_that_need_images(name):
     entries = plan.plan(name, asked)
     found = list(dict.fromkeys(e.trial.method for e in entries))
     assert found == [n for n in NAMES if n not in WANT_IMAGES]
+    assert {e.row for e in entries if e.trial.method == methods.PAPER} == {PRINTED, CHOSEN}
     (line,) = plan.remarks({name: entries, "table4": []}, asked)
     assert line.startswith(f"without {', '.join(WANT_IMAGES.values())}: images are needed")
     assert "features data has vectors only" in line
@@ -86,14 +90,14 @@ def test_experiments_share_trials():
     assert {e.trial.name for e in figure6} < {e.trial.name for e in table2}
     assert {e.bits for e in figure6} == {128}
     everything = table2 + table3 + figure6 + plan.plan("table4", asked)
-    # Of table 4 the whole loss is the row of table 2: only its three parts are new.
-    assert len(plan.unique_trials(everything)) == (len(NAMES) + 3) * 4 * 3
+    # Of table 4 the whole loss is a row of table 2: only its three parts are new.
+    assert len(plan.unique_trials(everything)) == (len(NAMES) + 1 + 3) * 4 * 3
 
 
 def test_the_papers_method_runs_first_since_its_cache_serves_all():
     order = plan.unique_trials(plan.plan("table2", request()))
     assert order[0].method == methods.PAPER
-    assert len({c.name for c in order}) == len(order) == len(NAMES) * 12
+    assert len({c.name for c in order}) == len(order) == (len(NAMES) + 1) * 12
 
 
 def test_table4_takes_the_loss_apart():
@@ -102,7 +106,7 @@ def test_table4_takes_the_loss_apart():
         row: [settings_of("table4", asked, row)[n] for n in ("alpha", "beta", "gamma")]
         for row in ("L_All", "L_1", "L_2", "L_3")
     }
-    whole = settings_of("table2", asked, methods.METHODS[methods.PAPER].title)
+    whole = settings_of("table2", asked, PRINTED)
     assert settings_of("table4", asked, "L_All") == whole
     assert weights["L_All"][2] == 0.01
     assert weights["L_1"] == [1, 0, 0]
@@ -152,15 +156,68 @@ def test_given_bits_and_seeds_count_for_all_experiments():
 )
 def test_the_papers_datasets_bring_its_settings(dataset, fusion, parent, given):
     asked = request(dataset, given)
-    own = settings_of("table2", asked, "DSPRH")
+    own = settings_of("table2", asked, PRINTED)
     assert own["fusion_weights"] == fusion
+    assert (own["diagonal_target"], own["symmetry_weight"], own["related"]) == (1, 0.5, "pair")
+    assert own["optimizer"] == "sgd"
+    chosen = settings_of("table2", asked, CHOSEN)
+    assert [chosen[n] for n in ("beta", "gamma", "related")] == [0.3, 0.01, "neighbours"]
+    assert chosen["optimizer"] == ("adamw" if given else "sgd")
     assert [own[n] for n in ("alpha", "beta", "gamma", "image_weight")] == [1, 0.03, 1, 0.9]
     assert own["margin"] == 0.001
     assert settings_of("table2", asked, "DJSRH")["image_weight"] == parent
     # What the user gives counts more.
     asked = request(dataset, {**given, "beta": 0.5, "image_weight": 0.3})
-    assert settings_of("table2", asked, "DSPRH")["beta"] == 0.5
+    assert settings_of("table2", asked, PRINTED)["beta"] == 0.5
+    assert settings_of("table2", asked, CHOSEN)["beta"] == 0.5
     assert settings_of("table2", asked, "DJSRH")["image_weight"] == 0.3
+
+
+def test_the_rows_of_the_papers_method_on_a_frozen_backbone():
+    asked = request("coco", {"freeze_backbone": True, "backbone": "MobileNetV2", "epochs": 7})
+    printed, chosen = (settings_of("table2", asked, row) for row in (PRINTED, CHOSEN))
+    assert chosen == asked.trial(methods.PAPER, 16, 0).settings, "what train does by itself"
+    differing = {n: v for n, v in printed.items() if v != chosen[n]}
+    assert differing == {
+        "fusion_weights": [0.25, 0.25, 0.5], "diagonal_target": 1.0, "symmetry_weight": 0.5,
+        "beta": 0.03, "gamma": 1.0, "margin": 0.001, "related": "pair", "optimizer": "sgd",
+        "lr_image": 0.005, "lr_text": 0.005, "weight_decay": 5e-4, "text_hidden": 4096,
+    }  # fmt: skip
+
+
+def test_the_papers_method_is_planned_on_both_of_its_backbones(tmp_path):
+    given = {"backbone_weights": str(tmp_path / "alexnet.npz"), "backbone": "alexnet"}
+    (tmp_path / "alexnet.npz").write_text("a")
+    row = f"{PRINTED}, ResNet34"
+    asked = request("nuswide", given, marks={"data": "d", "weights": "w"}, seeds=(0,))
+    entries = plan.plan("table3", asked)
+    assert row not in {e.row for e in entries}
+    (line,) = plan.remarks({"table3": entries}, asked)
+    assert line.startswith(f"without {row}: there is no {tmp_path}/resnet34.npz")
+
+    (tmp_path / "resnet34.npz").write_text("r")
+    for more in ({}, {"dropout": 0.3}):
+        asked = request("nuswide", {**given, **more}, marks=asked.marks, seeds=(0,))
+        entries = plan.plan("table3", asked)
+        assert [e.row for e in entries if e.trial.method == methods.PAPER][:3] == [
+            PRINTED, row, CHOSEN,
+        ]  # fmt: skip
+        first, other = (settings_of("table3", asked, label) for label in (PRINTED, row))
+        assert (first["dropout"], other["dropout"]) == (more.get("dropout", 0.5), 0.0)
+        differing = {n for n in first if first[n] != other[n]}
+        assert differing == {"backbone", "dropout", "weights"}
+        assert first["weights"] == "w" and len(other["weights"]) == 64
+        trial = next(e.trial for e in entries if e.row == row)
+        assert program_settings(trial, tmp_path) == {
+            n: v for n, v in trial.settings.items() if n not in asked.marks
+        }
+    for changed in ({"backbone_weights": "none"}, {"backbone": "MobileNetV2"}):
+        with_other = request("nuswide", {**given, **changed})
+        assert with_other.other_backbone is None and not with_other.without_backbone()
+    there = request(
+        "nuswide", {"backbone": "resnet34", "backbone_weights": given["backbone_weights"]}
+    )
+    assert there.other_backbone == ("alexnet", str(tmp_path / "alexnet.npz"))
 
 
 def test_a_frozen_backbone_has_its_own_recipe():
@@ -344,7 +401,8 @@ def test_what_only_says_where_things_lie_makes_no_other_trial(tmp_path):
 
     for method in ("lsh", methods.PAPER):
         places = {"data_dir": "/elsewhere", "cache_dir": "/tmp", "backbone_weights": str(weights)}
-        assert name(method, places) == name(method)
+        frozen = {"freeze_backbone": True}  # AlexNet is fine-tuned with dropout if it has weights
+        assert name(method, {**places, **frozen}) == name(method, frozen)
         assert name(method, {"backbone": "resnet34"}) != name(method)
         assert name(method, marks={"data": "abc"}) != name(method)
     assert name("lsh", {"epochs": 3}) == name("lsh"), "how to train is nothing to a baseline"
@@ -404,7 +462,7 @@ def test_the_plan_counts_shared_trials_once(tmp_path):
     fail(trials[1], tmp_path, "boom")
     text = plan.plan_table(plans, tmp_path)
     lines = [line.split() for line in text.splitlines()]
-    left = len(NAMES) - 1
+    left = len(NAMES)  # one is done, and the paper's method has two rows
     assert lines[1][:5] == ["table2", str(left + 1), "1", "1", str(left)]
     assert lines[2][:5] == ["figure6", str(left + 1), "1", "1", "0"]
     assert lines[3][:5] == ["table4", "4", "1", "0", "3"]

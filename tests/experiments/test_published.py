@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from experiment_helpers import PRINTED
 
 from dsprh_tf.experiments.published import published
 from dsprh_tf.methods import METHODS, PAPER
@@ -15,8 +16,8 @@ def test_published_figures_are_those_of_the_paper():
     assert not table.duplicated(key).any()
     value = table.set_index(key)["value"].sort_index()
     # Read off the paper's tables, not off the file.
-    assert value["DSPRH", "AlexNet", "map", "image_to_text", 16] == 0.733
-    assert value["DSPRH", "ResNet34", "map@50", "text_to_image", 128] == 0.924
+    assert value[PRINTED, "AlexNet", "map", "image_to_text", 16] == 0.733
+    assert value[PRINTED, "ResNet34", "map@50", "text_to_image", 128] == 0.924
     assert value["DJSRH", "AlexNet", "map@50", "image_to_text", 16] == 0.776
     assert value["DSAH", "AlexNet", "map", "text_to_image", 64] == 0.699
     assert value["SSAH", "CNN-F", "map@50", "image_to_text", 64] == 0.800
@@ -31,7 +32,7 @@ def test_published_figures_of_nus_wide_and_of_the_ablation():
     value = published("table2", "nuswide").set_index(
         ["row", "backbone", "metric", "direction", "bits"]
     )["value"]
-    assert value["DSPRH", "AlexNet", "map@50", "text_to_image", 32] == 0.776
+    assert value[PRINTED, "AlexNet", "map@50", "text_to_image", 32] == 0.776
     assert value["DSAH", "AlexNet", "map@50", "text_to_image", 32] == 0.777
     assert not any(row.startswith("DJSRH (") for row in value.index.get_level_values(0))
     for dataset, expected in (("mirflickr25k", 0.648), ("nuswide", 0.713)):
@@ -40,7 +41,7 @@ def test_published_figures_of_nus_wide_and_of_the_ablation():
         value = table.set_index(["row", "metric", "direction", "bits"])["value"]
         assert value["L_2", "map@50", "text_to_image", 16] == expected
         whole = published("table2", dataset)
-        whole = whole[(whole["row"] == "DSPRH") & (whole["backbone"] == "AlexNet")]
+        whole = whole[(whole["row"] == PRINTED) & (whole["backbone"] == "AlexNet")]
         for line in whole.itertuples():
             assert value["L_All", line.metric, line.direction, line.bits] == line.value
 
@@ -55,4 +56,4 @@ def test_nothing_is_published_for_other_data_or_figures(name, dataset):
 def test_figures_follow_the_titles_of_the_methods(monkeypatch):
     monkeypatch.setattr(METHODS[PAPER], "title", "Ours")
     rows = set(published("table2", "nuswide")["row"])
-    assert "Ours" in rows and "DSPRH" not in rows
+    assert "Ours, the paper's constants" in rows and PRINTED not in rows

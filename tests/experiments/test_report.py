@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from experiment_helpers import METHODS, Page, fail, finish, make, request
+from experiment_helpers import CHOSEN, METHODS, PRINTED, Page, fail, finish, make, request
 from PIL import Image
 
 from dsprh_tf import methods
@@ -52,13 +52,13 @@ def test_the_page_is_self_contained_and_says_how_it_was_made(tmp_path):
         assert Image.open(io.BytesIO(content)).size[0] > 1000
     about = {row[0][0]: row[1][0] for row in found.tables[-1]}
     assert about["Data"] == "8 pairs"
-    assert about["Trials"] == "12 done"
+    assert about["Trials"] == "16 done"
     assert about["Seeds"] == "0, 1"
     assert about["Chance"] == "0.1000"
     assert about["Evaluated"] == "20 queries against 100 items"
     assert about["Versions"] == "python 3.9, numpy 1.26"
     assert "cores" in about["Machine"]
-    assert about["Time"].startswith("12 min")
+    assert about["Time"].startswith("16 min")
     text = page.read_text()
     assert "There are no published figures" in text
     assert "DSAH runs with other settings: epochs 3 instead of" in text
@@ -73,7 +73,7 @@ def test_failed_trials_are_shown_with_their_reason(tmp_path):
     by_row = {row[0][0]: row[1:] for row in found.tables[0][2:]}
     assert by_row["DSAH"] == [["failed", s] for s in ("first failed", "failed") * 2]
     assert [text for text, _ in by_row["LSH"]] == ["–"] * 4
-    assert "4 done, 4 failed, 4 open" in str(found.tables[-1])
+    assert "8 done, 4 failed, 4 open" in str(found.tables[-1])
     markdown = (page.parent / "report.md").read_text()
     assert markdown.count("train: no <room> | left") == 4  # two code lengths, two seeds
     assert "| DSAH | failed |" in markdown
@@ -118,16 +118,16 @@ def test_published_figures_stand_beside_ours(tmp_path):
     assert [text for text, _ in first[1]] == ["", *("here", "published", "difference") * 2]
     rows = {row[0][0]: [text for text, _ in row[1:]] for row in first[2:]}
     line = summary.set_index(["row", "metric", "direction", "bits"])["mean"]
-    here = line["DSPRH", "map@50", "image_to_text", 128]
-    assert rows["DSPRH"][4:] == ["0.929", f"{here - 0.929:+.3f}"]
-    assert rows["DSPRH"][3].startswith(f"{here:.3f} ± ")
+    here = line[PRINTED, "map@50", "image_to_text", 128]
+    assert rows[PRINTED][4:] == ["0.929", f"{here - 0.929:+.3f}"]
+    assert rows[PRINTED][3].startswith(f"{here:.3f} ± ")
     assert rows["LSH"] == ["–", "", ""] * 2
     # What only the paper has: other methods, its second backbone, DJSRH's own figures.
     assert rows["SSAH, VGG19"] == ["", "0.797", "", "", "–", ""]
-    assert rows["DSPRH, ResNet34"][1] == "0.932"
+    assert rows[f"{PRINTED}, ResNet34"][1] == "0.932"
     assert rows["DJSRH (its own paper), AlexNet"][1] == "0.810"
     assert rows["DJSRH, AlexNet"][1] == "0.776", "not measured here: among the paper's rows"
-    assert "DSPRH, AlexNet" not in rows, "ours stand beside it already"
+    assert f"{PRINTED}, AlexNet" not in rows, "ours stand beside it already"
     assert "figures printed in the DSPRH paper for MIRFlickr-25K" in page.read_text()
     published = [style for text, style in first[2][1:]][1]
     assert published == "published"
@@ -135,19 +135,20 @@ def test_published_figures_stand_beside_ours(tmp_path):
     graded = found.tables[4]
     assert [text for text, _ in graded[0]] == ["", "image → text", "text → image"]
     assert [text for text, _ in graded[1]] == ["", *("16 bits", "128 bits") * 2]
-    assert [row[0][0] for row in graded[2:]] == ["LSH", "DSAH", "DSPRH"]
+    assert [row[0][0] for row in graded[2:]] == ["LSH", "DSAH", PRINTED, CHOSEN]
 
 
 @pytest.mark.parametrize(
     ("backbone", "beside", "below"),
-    [("alexnet", "0.733", "DSPRH, ResNet34"), ("resnet34", "0.762", "DSPRH, AlexNet")],
+    [("alexnet", "0.733", f"{PRINTED}, ResNet34"), ("resnet34", "0.762", f"{PRINTED}, AlexNet")],
 )
 def test_ours_stand_beside_the_same_backbone(tmp_path, backbone, beside, below):
     page, _ = make("table2", tmp_path, "mirflickr25k", (16,), given={"backbone": backbone})
     table = Page(page.read_text()).tables[2]
     rows = {row[0][0]: [text for text, _ in row[1:]] for row in table[2:]}
-    assert rows["DSPRH"][1] == beside
+    assert rows[PRINTED][1] == beside
     assert below in rows
+    assert rows[CHOSEN][1] == "", "the paper's figures are of its own settings"
     assert rows["DSAH"][1] == "0.684"  # published with AlexNet only
     assert "DSAH, AlexNet" not in rows
 
@@ -168,10 +169,10 @@ def test_csvs_hold_every_number(tmp_path):
     results = pd.read_csv(page.parent / "results.csv")
     assert set(results["state"]) == {"done", "failed"}
     assert {"map", "map@50", "ndcg@50", "seconds", "reason", "seed"} <= set(results)
-    assert len(results[results["state"] == "done"]) == 2 * 2 * 2 * 4
+    assert len(results[results["state"] == "done"]) == 3 * 2 * 2 * 4
     curves = pd.read_csv(page.parent / "curves.csv")
     assert set(curves["curve"]) == {"precision_recall", "precision_at_k"}
-    assert set(curves["row"]) == {"LSH", "DSPRH"}
+    assert set(curves["row"]) == {"LSH", PRINTED, CHOSEN}
 
 
 def test_nothing_finished_makes_a_report_all_the_same(tmp_path):

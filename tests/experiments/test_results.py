@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from experiment_helpers import fail, finish, request
+from experiment_helpers import PRINTED, fail, finish, request
 
 from dsprh_tf.experiments import plan
 from dsprh_tf.experiments.published import published
@@ -23,20 +23,20 @@ def test_results_become_means_and_deviations(tmp_path):
     fail(entries[0].trial, tmp_path, "boom")
     results = read_trials(entries, tmp_path)
     states = results.drop_duplicates("trial").groupby("state")["trial"].count()
-    assert states.to_dict() == {"done": 4, "failed": 1, "open": 4}
+    assert states.to_dict() == {"done": 6, "failed": 1, "open": 5}
     assert results.loc[results["state"] == "failed", "reason"].tolist() == ["boom"]
-    assert len(results[results["state"] == "done"]) == 4 * 4
+    assert len(results[results["state"] == "done"]) == 6 * 4
 
     printed = published("table2", "mirflickr25k")
     summary = summarise(results, printed, "alexnet")
     line = summary.set_index(["row", "direction", "metric"]).loc
-    got = line["DSPRH", "text_to_image", "map@50"]
+    got = line[PRINTED, "text_to_image", "map@50"]
     assert got["mean"] == pytest.approx(0.61)
     assert got["std"] == pytest.approx(0.02 / math.sqrt(2))  # .60 and .62
     assert (got["done"], got["seeds"], got["failed"]) == (2, 3, 0)
     assert got["published"] == 0.878
     assert got["difference"] == pytest.approx(0.61 - 0.878)
-    graded = line["DSPRH", "text_to_image", "ndcg@50"]
+    graded = line[PRINTED, "text_to_image", "ndcg@50"]
     assert graded["mean"] == pytest.approx(0.31)
     assert graded["std"] == pytest.approx(0.02 / math.sqrt(2))
     assert math.isnan(graded["published"]) and math.isnan(graded["difference"])
@@ -61,7 +61,7 @@ def test_a_row_stands_beside_the_published_one_with_its_backbone(tmp_path):
     for backbone, own in (("alexnet", 0.636), ("resnet34", 0.661), ("MobileNetV2", 0.636)):
         summary = summarise(results, printed, backbone)
         value = summary.set_index(["row", "direction", "metric"])["published"]
-        assert value["DSPRH", "image_to_text", "map"] == own
+        assert value[PRINTED, "image_to_text", "map"] == own
         assert value["DSAH", "image_to_text", "map"] == 0.587  # only published with AlexNet
 
 
@@ -76,7 +76,7 @@ def test_nothing_finished_is_a_table_too(tmp_path):
 
 
 def test_curves_are_averaged_at_the_radii_of_all_seeds(tmp_path):
-    asked = request(bits=(16,), seeds=(0, 1), methods=("dsprh",))
+    asked = request(bits=(16,), seeds=(0, 1), methods=("dsah",))
     entries = plan.plan("figure6", asked)
     finish(entries[0].trial, tmp_path, 0.0, radius=(0, 1, 2))
     finish(entries[1].trial, tmp_path, 0.1, radius=(1, 2, 3))

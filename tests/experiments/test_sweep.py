@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import read_notes
 
 import dsprh_tf
 from dsprh_tf.data.files import Lock
@@ -263,35 +264,6 @@ def test_an_interruption_ends_the_trial_and_leaves_it_resumable(programs, tmp_pa
     assert json.loads((trial.folder(tmp_path) / "seconds.json").read_text())["seconds"] > spent
 
 
-def test_the_time_left_comes_from_the_most_similar_finished_trials(programs, tmp_path):
-    def finished(seconds, **what):
-        trial = make(**what)
-        sweep.run_trials([trial], tmp_path)
-        path = trial.folder(tmp_path) / "seconds.json"
-        path.write_text(json.dumps({"seconds": seconds}))
-        return trial
-
-    def left(*plan):
-        return sweep.remaining(plan, done, tmp_path)
-
-    done = []
-    assert left(make(), make(seed=1)) == 2 * sweep.GUESSES["train"]
-    done = [
-        finished(10.0, seed=0),
-        finished(30.0, seed=1),
-        finished(20.0, seed=2),
-        finished(50.0, seed=0, bits=32),
-        finished(100.0, method="n"),
-    ]
-    assert left(make(seed=3)) == 20  # the same method and bits
-    assert left(make(seed=3, bits=64)) == 25  # the same method
-    assert left(make(method="k")) == 30  # the same program
-    assert left(dataclasses.replace(make(), program="baseline")) == sweep.GUESSES["baseline"]
-    assert left(make(seed=3), make(method="n", seed=3)) == 120
-    done.append(make(seed=5))  # in the plan, but not finished
-    assert left(make(seed=3)) == 20
-
-
 def test_durations_are_readable():
     shown = [sweep.duration(s) for s in (0, 59.4, 60, 3599, 3900, 90000)]
     assert shown == ["0 s", "59 s", "1 min", "1 h 00 min", "1 h 05 min", "25 h 00 min"]
@@ -322,7 +294,9 @@ def test_every_finished_trial_is_an_entry_of_tensorboards_hparams(programs, tmp_
             for name, entry in data.session_start_info.hparams.items():
                 shown[name] = getattr(entry, entry.WhichOneof("kind"))
     assert shown == {"method": "m", "bits": 16, "seed": 0, "alpha": 1.0, "weights": "0.25,0.75"}
-    record = trial.record(tmp_path)
+    record, notes = trial.record(tmp_path), read_notes(folder)
+    assert notes.keys() == numbers.keys()
     for direction in ("image_to_text", "text_to_image"):
         for metric in ("map", "map@50", "ndcg@50"):
+            assert f"`{metric}`" in notes[f"{direction}/{metric}"]
             assert numbers[f"{direction}/{metric}"] == pytest.approx(record[direction][metric])

@@ -297,10 +297,10 @@ def _trials_samples() -> list[Files]:
 
 
 def _trials(folder: Path) -> None:
+    from dsprh_tf.experiments.estimate import estimate
     from dsprh_tf.experiments.plan import Entry
     from dsprh_tf.experiments.published import published
     from dsprh_tf.experiments.results import mean_curves, read_trials, summarise
-    from dsprh_tf.experiments.sweep import remaining
 
     trial, out = _trial(), folder / "out"
     entries = [Entry("DSPRH", 16, trial)]
@@ -308,7 +308,7 @@ def _trials(folder: Path) -> None:
     check(set(table["state"]) <= {"done", "failed", "open"}, "a state")
     _finite(table)
     check(bool(np.isfinite(table["seconds"].astype(float)).all()), "seconds")
-    check(math.isfinite(remaining([trial], [trial], out)), "time left")
+    check(math.isfinite(estimate([trial], [trial], out).seconds), "time left")
     summarise(table, published("table2", "mirflickr25k"), "alexnet")
     mean_curves(entries, out)
 

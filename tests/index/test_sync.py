@@ -98,6 +98,49 @@ def test_unchanged_files_are_not_read(photos, monkeypatch):
     assert len(read) == 1
 
 
+def test_the_short_way_of_an_unchanged_folder_is_the_long_one(photos, monkeypatch):
+    shutil.copy(photos.path(3), photos.photos / "a" / "zz.png")
+    (photos.photos / "broken.png").write_bytes(b"no image")
+    photos.sync()
+    found = []
+    for short in (True, False):
+        if not short:
+            monkeypatch.setattr(sync_plan, "_as_before", lambda *_: None)
+        images = photos.plans()[0]
+        photos.close()
+        assert images.same is short and not images.changes
+        found.append(
+            {k: v for k, v in vars(images).items() if k not in ("source", "files", "same")}
+        )
+    assert found[0] == found[1]
+    assert (found[0]["bad"], found[0]["total"], len(found[0]["equal"])) == (1, 12, 1)
+
+
+@pytest.mark.parametrize("change", ["tagged", "touched", "renamed", "added", "removed", "dropped"])
+def test_the_short_way_is_not_taken_once_something_has_changed(photos, change):
+    photos.sync()
+    assert photos.plans()[0].same
+    if change == "dropped":  # from the index, by other means
+        photos.open.remove(photos.open.ids_where(Where(modality="image"))[:1])
+        photos.open.commit()
+    photos.close()
+    if change == "tagged":
+        photos.tags = str(photos.root / "tags.csv")
+        Path(photos.tags).write_text(f"image,tags\n{photos.path(0)},new\n")
+    elif change == "touched":
+        os.utime(photos.path(0), (1, 1))
+    elif change == "renamed":
+        photos.path(0).rename(photos.path(0).with_name("other.png"))
+    elif change == "added":
+        write_image(photos.photos / "new.png", 99)
+    elif change == "removed":
+        photos.path(0).unlink()
+    images = photos.plans()[0]
+    photos.close()
+    assert not images.same
+    assert images.changes is (change != "touched")
+
+
 def test_new_changed_moved_and_gone(photos):
     before = photos.items()
     write_image(photos.photos / "new.png", 100)

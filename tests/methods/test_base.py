@@ -35,7 +35,7 @@ class Toy(Method):
     """A method with a setting of every kind."""
 
     name, title = "toy", "Toy"
-    terms = ("L",)
+    terms = {"L": "A loss."}
 
     @dataclasses.dataclass(frozen=True)
     class Settings:

@@ -45,12 +45,17 @@ def naive_loss(s, batch, outputs):
             if (batch["labels"][i] & batch["labels"][j]).any():
                 masks["labels"][i, j] = True
     masks["soft"] = np.clip((joint + 1) / 2, 0, 1)
+
+    def error(a, b):
+        return mse(a, b) * (1 if s.alignment_reduction == "mean" else np.size(a))
+
     terms = {
-        "L_F": mse(outputs["text_from_image"], unit_rows(batch["bow"]))
-        + mse(outputs["image_from_text"], unit_rows(outputs["image_fused"])),
-        "L_R": np.mean((s.diagonal_target - np.diag(it)) ** 2) + s.symmetry_weight * mse(it, it.T),
-        "L_W": s.within_weight * (mse(s.scale * s_i, ii) + mse(s.scale * s_t, tt))
-        + sum(mse(s.scale * joint, x) for x in (ii, tt, it)),
+        "L_F": error(outputs["text_from_image"], unit_rows(batch["bow"]))
+        + error(outputs["image_from_text"], unit_rows(outputs["image_fused"])),
+        "L_R": error(np.diag(it), np.full(size, s.diagonal_target))
+        + s.symmetry_weight * error(it, it.T),
+        "L_W": s.within_weight * (error(s.scale * s_i, ii) + error(s.scale * s_t, tt))
+        + sum(error(s.scale * joint, x) for x in (ii, tt, it)),
         "L_2": naive_triplet(image, text, masks[s.related], s.margin, s.triplet_reduction),
     }
     entries = naive_pairwise(image, text, masks[s.pairwise_target])
@@ -76,6 +81,7 @@ OTHERS = {
     "related": "labels",
     "pairwise_target": "pair",
     "margin": 0.3,
+    "alignment_reduction": "sum",
     "triplet_reduction": "sum",
     "pairwise_reduction": "sum",
 }
@@ -213,6 +219,7 @@ def test_gradients_pass_through_the_bottleneck(decoder_input):
         ({"related": "near"}, "related is 'near', expected one of pair, neighbours, labels"),
         ({"pairwise_target": "hard"}, "pairwise_target is 'hard', expected one of soft, neigh"),
         ({"similarity_source": "live"}, "similarity_source is 'live', expected one of frozen"),
+        ({"alignment_reduction": "l1"}, "alignment_reduction is 'l1', expected one of mean, sum"),
         ({"triplet_reduction": "max"}, "triplet_reduction is 'max', expected one of mean, sum"),
         ({"pairwise_reduction": ""}, "pairwise_reduction is '', expected one of mean, sum"),
         ({"image_weight": 1.1}, "image_weight is 1.1, expected a finite number from 0 to 1"),

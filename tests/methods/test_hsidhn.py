@@ -73,7 +73,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms_and_labels_enter_it():
         return (mse(image, np.sign(image)) + mse(text, np.sign(text))) / 2
 
     method = HSIDHN(8, **WEIGHTS, soft_scale=1.2)
-    assert method.terms == ("L_hard", "L_soft", "L_Q", "L_B")
+    assert tuple(method.terms) == ("L_hard", "L_soft", "L_Q", "L_B")
     check_supervised_loss(method, WEIGHTS.values(), quantization)
     image, text, labels = supervised_codes()
     terms = method.loss({"labels": tf.constant(labels)}, supervised_outputs(image, text))

@@ -113,7 +113,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms_and_labels_enter_it():
         return quantization_loss(image, text, np.sign(image + text))
 
     method = SDEH(8, **WEIGHTS, soft_scale=1.2)
-    assert method.terms == ("L_S", "L_C", "L_D", "L_Q")
+    assert tuple(method.terms) == ("L_S", "L_C", "L_D", "L_Q")
     check_supervised_loss(method, WEIGHTS.values(), quantization)
     image, text, labels = supervised_codes()
     outputs = supervised_outputs(image, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import socket
@@ -16,7 +17,6 @@ import pytest
 import tensorflow as tf
 from helpers import ROOT
 
-from dsprh_tf import compat
 from dsprh_tf.data.pipeline import PairSource
 from dsprh_tf.methods import DSPRH
 from dsprh_tf.model import CrossModalHashing
@@ -30,8 +30,9 @@ BATCH = 6  # four steps per epoch
 
 
 @pytest.fixture(autouse=True)
-def deterministic():
-    """As `Run.train` sets it before it makes a model."""
+def deterministic(monkeypatch):
+    """As `Run.train` sets it before it makes a model; each epoch is saved, slow or not."""
+    monkeypatch.setattr("dsprh_tf.training.checkpoints._LONG", math.inf)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
 
@@ -204,10 +205,8 @@ class TestStops:
         source.targets[9] = np.nan
         order = np.random.default_rng([0, 1]).permutation(TRAIN)
         step = int(np.flatnonzero(order == 9)[0]) // BATCH + 1
-        with pytest.raises(
-            ValueError,
-            match=f"L_W became nan in step {step} of epoch 2: .*last good checkpoint is .*/ckpt-1$",
-        ):
+        message = f"L_W became infinite or NaN in step {step} of epoch 2: .*point is .*/ckpt-1$"
+        with pytest.raises(ValueError, match=message):
             fit(make_model(frozen(tiny_backbone())), source, tmp_path, 3)
         after = weights(tmp_path)
         assert after.keys() == before.keys()
@@ -278,10 +277,12 @@ for bar, point in points:
 """
 
 
-def train_and_kill(points: list, *flags) -> None:
+def train_and_kill(points: list, *flags, env=None) -> None:
     """Runs `dsprh train` once per point, each time until SIGKILL ends it there."""
     command = [sys.executable, "-c", KILLER, json.dumps(points), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", cwd=ROOT, env=env
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 
@@ -367,33 +368,40 @@ def test_two_devices_train(on_two_devices, events, trained):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compat.KERAS_3, reason="Keras 3 cannot train on several machines (20585)")
 def test_two_workers_get_the_losses_of_two_devices(
     process, small_flags, on_two_devices, events, weights, tmp_path
 ):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    """Also where a worker was killed in the second epoch, and all are started again."""
     flags = [
         *small_flags, *SMALL_BATCHES, f"--run_dir={tmp_path / 'run'}",
         f"--cache_dir={tmp_path / 'cache'}",
     ]  # fmt: skip
-    running, logs = [], [tmp_path / "log0", tmp_path / "log1"]
-    for index, log in enumerate(logs):
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        running.append(process("train", *flags, log=log, env={"TF_CONFIG": json.dumps(task)}))
+    logs = [tmp_path / "log0", tmp_path / "log1"]
+    first, second = clusters()
+    chief = process("train", *flags, log=logs[0], env={"TF_CONFIG": first[0]})
+    try:
+        train_and_kill([("epoch 2", 1)], *flags, env={**os.environ, "TF_CONFIG": first[1]})
+    finally:
+        chief.kill()
+        chief.wait()
+    assert (tmp_path / "run" / "checkpoints" / "ckpt-1.index").exists()
+    assert not (tmp_path / "run" / "results.json").exists()
+    running = [
+        process("train", *flags, log=log, env={"TF_CONFIG": config})
+        for log, config in zip(logs, second)
+    ]
     try:
         codes = [one.wait(timeout=180) for one in running]
     finally:
         for one in running:
             one.kill()
-    assert codes == [0, 0], "\n".join(log.read_text()[-2000:] for log in logs)
+    said = [log.read_text() for log in logs]
+    assert codes == [0, 0], "\n".join(text[-2000:] for text in said)
+    assert "resuming" in said[0]
     alone, _ = on_two_devices
     one, two = events(alone), events(tmp_path / "run")
     for tag in [tag for tag in one if tag.startswith("loss/")]:
-        np.testing.assert_allclose(one[tag], two[tag], rtol=1e-5, err_msg=tag)
+        np.testing.assert_allclose(one[tag][-1], two[tag][-1], rtol=1e-5, err_msg=tag)
     assert_same_weights(weights(alone), weights(tmp_path / "run"), atol=1e-5)
     # Only the chief keeps checkpoints and results; split and words are the same for both.
     chief, other = tmp_path / "run", tmp_path / "run.worker1"
@@ -401,3 +409,19 @@ def test_two_workers_get_the_losses_of_two_devices(
     assert not (other / "checkpoints").exists()
     for name in ("split.json", "vocabulary.json", "backbone.json"):
         assert (chief / name).read_bytes() == (other / name).read_bytes()
+
+
+def clusters() -> list:
+    """TF_CONFIG of two workers on this machine, for two clusters one after the other."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    return [
+        [
+            json.dumps({"cluster": {"worker": pair}, "task": {"type": "worker", "index": index}})
+            for index in range(2)
+        ]
+        for pair in (workers[:2], workers[2:])
+    ]

@@ -1,4 +1,4 @@
-"""Code statistics against naive loops."""
+"""Code statistics against naive loops, and what is said of the curves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from dsprh_tf import codes
+from dsprh_tf.methods import METHODS
+from dsprh_tf.training.curve_notes import curve_note
 from dsprh_tf.training.tensorboard import bit_correlation, code_balance
 
 
@@ -54,3 +56,20 @@ def test_statistics_of_extreme_codes():
     everything = np.arange(256, dtype=np.uint8)[:, None]
     assert code_balance(everything) == 0
     assert bit_correlation(everything) == 0
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_every_term_of_a_loss_is_explained(method):
+    notes = [curve_note(f"loss/{name}", method.terms) for name in (*method.terms, "total")]
+    assert len(set(notes)) == len(notes) > 1
+    assert all("no unit. **Good:**" in note for note in notes)
+
+
+def test_a_note_is_that_of_the_longest_name():
+    def of(tag):
+        return curve_note(f"validation/{tag}", {})
+
+    assert len({of("map"), of("map@50_image_to_text"), of("recall"), of("recall@5_x")}) == 4
+    assert of("map@50_image_to_text") == of("map@50_text_to_image")
+    with pytest.raises(KeyError, match="validation/mrr"):
+        of("mrr")

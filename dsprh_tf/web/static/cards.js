@@ -62,6 +62,17 @@ export function tagList(tags, most = TAGS) {
   return list;
 }
 
+// A mark for a file that lies in several places, once among the results.
+function places(paths) {
+  const said = `in ${paths.length} places`;
+  return element(
+    "span",
+    { className: "places", title: `${said}:\n${paths.join("\n")}` },
+    element("span", { textContent: `×${paths.length}`, ariaHidden: "true" }),
+    element("span", { className: "unseen", textContent: said }),
+  );
+}
+
 // A card: the larger view behind the picture, a box to select it, a link to more like it.
 export function card(item, { code, bits, like, picked }) {
   const shot = element("button", { type: "button", className: "shot" }, content(item, "small"));
@@ -92,6 +103,7 @@ export function card(item, { code, bits, like, picked }) {
       "div",
       { className: "line" },
       element("p", { className: "name", textContent: item.path ? name(item) : "", title: (item.paths ?? [item.path ?? ""]).join("\n") }),
+      ...(item.paths ? [places(item.paths)] : []),
       similar,
     ),
   );
