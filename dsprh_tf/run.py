@@ -104,6 +104,8 @@ class Run:
         self.folder = RunFolder(run_dir)
         self.is_chief = True
         self.data = RunData(self.settings, self.folder, keep=opened)
+        # By `train` on one device: evaluation and export need no second model.
+        self._trained: tuple[CrossModalHashing, Checkpoints] | None = None
 
     @property
     def dataset(self) -> PairDataset:
@@ -199,6 +201,8 @@ class Run:
         if workers > 1 and self.data.has_images:
             # All workers must read a strategy's variables together, but each has its own cache.
             self.data.build_backbone()
+        if strategy.num_replicas_in_sync == 1:
+            self._trained = model, checkpoints
         split, source = self.data.split, self.data.source
         counts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in splits.PARTS)
         left_out = f", {self.data.left_out:,} left out" if self.data.left_out else ""
@@ -326,8 +330,12 @@ class Run:
         if not self.data.keep:
             self.folder.check(vars(self.settings))
             self.data = self.data.kept_in(self.folder)
-        model = self.build()
-        epoch = Checkpoints(model, self.folder.path).restore_selected()
+        if self._trained is None:
+            model = self.build()
+            checkpoints = Checkpoints(model, self.folder.path)
+        else:
+            model, checkpoints = self._trained
+        epoch = checkpoints.restore_selected()
         print(f"weights of epoch {epoch} of {self.folder.path}")
         return model
 

@@ -37,7 +37,9 @@ def test_all_pairs_may_train_and_the_manifest_may_stand_alone(
     own = ("--data_dir", "--queries", "--train_pairs", "--cache_dir")
     flags = [flag for flag in small_flags if not flag.startswith(own)]
     manifest = str(scenes_dir / "manifest.csv")
-    outcome = program("train", manifest, *flags, "--queries=0", "--epochs=1")
+    outcome = program(
+        "train", manifest, *flags, "--queries=0", "--epochs=1", "--fusion_weights=0,0,1"
+    )
     assert outcome.code == 0, outcome.err
     assert "results: none, all pairs were trained on" in outcome.out
     run_dir = tmp_path / "runs" / "dsprh-pairs-16-0"
