@@ -28,7 +28,7 @@ def registered_classes():
     registered, subclasses = set(), set()
     for path in (ROOT / "dsprh_tf").rglob("*.py"):
         text = path.read_text("utf-8")
-        for node in ast.walk(ast.parse(text)) if "Layer" in text else ():
+        for node in ast.walk(ast.parse(text)) if "Layer" in text or "keras" in text else ():
             if isinstance(node, ast.ClassDef):
                 if any("register_keras_serializable" in ast.dump(d) for d in node.decorator_list):
                     registered.add(node.name)

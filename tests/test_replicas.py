@@ -22,7 +22,7 @@ sys.path[:0] = ["tests", "."]
 
 def module(path):
     spec = importlib.util.spec_from_file_location(path.replace("/", "_"), path)
-    found = importlib.util.module_from_spec(spec)
+    found = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return found
 

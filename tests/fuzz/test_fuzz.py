@@ -94,7 +94,7 @@ def test_a_short_campaign_finds_nothing(worker):
     """`make fuzz` runs a longer one."""
     said: list[str] = []
     with engine.Campaign(0, list(TARGETS), None, said.append, worker) as campaign:
-        campaign.run(inputs=12)
+        campaign.run(inputs=20)
     assert not said, "\n".join(said)
     for name, count in campaign.counts.items():
         # Of files with checksums or tight headers, next to none of so few damaged ones is whole.
