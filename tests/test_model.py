@@ -348,6 +348,22 @@ def test_both_sides_leave_out_a_step_that_overflows(policy):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_total_is_the_weighted_sum_of_the_terms(name):
+    model = small_model(name)
+    model.compile(sgd(), sgd())
+    terms, image, text = model.local_gradients(prepared(model.method, small_batch(8)))
+    assert set(model.method.weights) <= set(model.method.terms)
+    expected = sum(
+        model.method.weights.get(term, 1.0) * float(terms[term]) for term in model.method.terms
+    )
+    assert float(terms["total"]) == pytest.approx(expected, rel=1e-5)
+    model.train_step(prepared(model.method, small_batch(8)))
+    for side, gradients in (("image", image), ("text", text)):
+        norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+        assert model.gradient_norms()[side] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_step_compiled_by_xla_is_the_same(name):
     """Up to rounding: this is what --jit=auto turns on where batches have features."""
     moves = []

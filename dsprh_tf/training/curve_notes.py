@@ -43,6 +43,22 @@ _NOTES = {
         "**Good:** small: every bit adds something; 1,000 random codes have .03. **Bad:** near 1: "
         "all bits repeat one. It is larger where the data have few kinds of images."
     ),
+    "codes/values": (
+        "Codes while training, tanh(alpha_e H), of up to 1,000 training pairs, all bits together. "
+        "**Good:** two peaks that move to -1 and +1 with the epochs: little is lost when the sign "
+        "is taken. **Bad:** all of it at -1 or +1 from the first epochs (saturated: lower the "
+        "learning rate), or one peak at 0 at the end."
+    ),
+    "training/gradient_norm": (
+        "Norm of the gradients of one side, of the last step looked at (each 16th). No unit. "
+        "**Good:** of one size over the epochs. **Bad:** growing by orders of magnitude before the "
+        "loss jumps (lower the learning rate), or 0 (that side learns nothing)."
+    ),
+    "per_class": (
+        "Mean average precision of the validation pairs with one label, which alone makes items "
+        "relevant, mean of both directions, from 0 to 1; at the last epoch. Shown for the 100 most "
+        "frequent labels. Chance is the label's share of the items: rare labels have low values."
+    ),
     "training/images_per_second": (
         "Pairs trained on per second, without evaluation and checkpoints. **Good:** level. The "
         "first epoch is slower, as graphs are compiled. **Bad:** falling: the machine swaps, or "
@@ -110,6 +126,8 @@ def curve_note(tag: str, terms: Mapping[str, str]) -> str:
     if group == "loss":
         note = f"{_TOTAL if name == 'total' else terms[name]} {_LOSS}"
         return f"{note} {_MEASURED}" if "Measured" in note else note
+    if group == "weighted":
+        return f"loss/{name} times its factor in the total. {terms[name]}"
     if tag in _NOTES:
         return _NOTES[tag]
     # Of one side or direction, or at one of several ranks; the longest name fits best.
