@@ -208,7 +208,7 @@ def test_signs_are_those_of_packed_codes():
 
 def test_the_total_is_the_weighted_sum_in_the_order_of_the_terms():
     terms = {"b": tf.constant(2.0), "a": tf.constant(3.0)}
-    found = losses.with_total(terms, (10.0, 0.1))
+    found = losses.with_total(terms, {"a": 0.1, "b": 10.0})
     assert list(found) == ["b", "a", "total"]
     close(found["total"], 20.3)
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from dsprh_tf.experiments.trial import Trial
 from dsprh_tf.settings import is_frozen
 
 # Pairs per second of training steps on 2 cores by benchmarks/trial_speed.py: of a backbone that is
@@ -47,7 +48,7 @@ class Estimate(NamedTuple):
         return f"times: {'; '.join(parts)}" if parts else "times: nothing is left to run"
 
 
-def guess(trial) -> float:
+def guess(trial: Trial) -> float:
     """Seconds of a trial on 2 CPU cores, from its settings and the size of its data alone."""
     if trial.program == "baseline":
         return BASELINE
@@ -59,7 +60,7 @@ def guess(trial) -> float:
     return _START + (trial.settings.get("epochs", 1) * training + encoded / _FORWARD) / rate
 
 
-def estimate(left: Sequence, trials: Sequence, out: str | os.PathLike) -> Estimate:
+def estimate(left: Sequence[Trial], trials: Sequence[Trial], out: str | os.PathLike) -> Estimate:
     """How long trials will take.
 
     Finished trials tell how much slower or faster than guessed this machine is; those that are
@@ -87,7 +88,7 @@ def estimate(left: Sequence, trials: Sequence, out: str | os.PathLike) -> Estima
     return Estimate(seconds, measured, len(left))
 
 
-def _backbone(trial) -> tuple[str, bool]:
+def _backbone(trial: Trial) -> tuple[str, bool]:
     """Name of a trial's backbone, "" for features, and whether it is frozen."""
     s = trial.settings
     name = str(s.get("backbone", "")) if s.get("dataset") != "features" else ""
@@ -95,7 +96,7 @@ def _backbone(trial) -> tuple[str, bool]:
     return name.lower().replace("_", ""), frozen or trial.program == "baseline"
 
 
-_LIKE: tuple[Callable[..., tuple], ...] = (
+_LIKE: tuple[Callable[[Trial], tuple], ...] = (
     lambda t: (t.program, *_backbone(t), t.method, t.bits),
     lambda t: (t.program, *_backbone(t), t.method),
     lambda t: (t.program, *_backbone(t)),
@@ -103,7 +104,7 @@ _LIKE: tuple[Callable[..., tuple], ...] = (
 )
 
 
-def _ratio(trial, ratios: Sequence[tuple]) -> float | None:
+def _ratio(trial: Trial, ratios: Sequence[tuple[Trial, float]]) -> float | None:
     """Times longer than guessed that the finished trials most like this one took."""
     for kind in _LIKE:
         like = [ratio for t, ratio in ratios if kind(t) == kind(trial)]
