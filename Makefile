@@ -6,7 +6,7 @@
 # make gpu:          benchmarks and tests that need a GPU, on the default stack
 # make format:       formats all files
 PYTHON ?= python3
-# Processes that run tests. Each builds the shared fixtures (a trained run, its export) for itself.
+# Processes that run tests. What many tests share (a trained run, its export) is made by one of them.
 JOBS ?= 2
 PYTEST = -m pytest -n $(JOBS) --dist=worksteal
 .PHONY: demo check test test-tfa test-engines fuzz gpu lint types format clean

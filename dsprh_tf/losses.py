@@ -8,6 +8,8 @@ replica's part of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from dsprh_tf.layers import l2_normalize
@@ -335,6 +337,6 @@ def signs(x: tf.Tensor) -> tf.Tensor:
     return tf.where(x >= 0, 1.0, -1.0)
 
 
-def with_total(terms: dict, weights: tuple) -> dict:
-    """The terms, and their "total" under weights in the order of the terms."""
-    return {**terms, "total": sum(w * term for w, term in zip(weights, terms.values()))}
+def with_total(terms: dict, weights: Mapping[str, float]) -> dict:
+    """The terms, and their "total": the sum of each times its weight."""
+    return {**terms, "total": sum(weights[name] * term for name, term in terms.items())}

@@ -11,6 +11,7 @@ from dsprh_tf import compat
 from dsprh_tf.networks import straight_through_sign
 
 DECODER_INPUTS = ("tanh", "sign", "inert")
+_STEPS_PER_NORM = 16
 
 
 @keras.saving.register_keras_serializable(package="dsprh_tf")
@@ -78,6 +79,7 @@ class CrossModalHashing(keras.Model):
         self.epoch_variable = self._counter(0.0, "epoch")
         self.step_variable = self._counter(tf.constant(0, tf.int64), "step")
         self.not_finite_variable = self._counter(-tf.ones(len(self.terms), tf.int64), "not_finite")
+        self.norms_variable = self._counter(tf.zeros(2), "gradient_norms")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in self.terms}
         self.text_optimizer = None
         self.l2_weight = 0.0
@@ -358,6 +360,7 @@ class CrossModalHashing(keras.Model):
     def train_step(self, data):
         """One step of both optimizers on a batch; returns the terms' running means."""
         terms, image_gradients, text_gradients = self.local_gradients(data)
+        self._look_at(image_gradients, text_gradients)
         compat.apply_gradients(self.optimizer, image_gradients, self.image_variables)
         compat.apply_gradients(self.text_optimizer, text_gradients, self.text_variables)
         means = self._track(terms)
@@ -366,6 +369,19 @@ class CrossModalHashing(keras.Model):
         known.assign(tf.where(bad & (known < 0), self.step_variable, known))
         self.step_variable.assign_add(1)
         return means
+
+    def _look_at(self, *gradients) -> None:
+        """Keeps the norms of some steps' gradients: of each step they would take time."""
+        found = tf.cond(
+            self.step_variable % _STEPS_PER_NORM == 0,
+            lambda: tf.stack([tf.linalg.global_norm(side) for side in gradients]),
+            lambda: tf.identity(self.norms_variable),
+        )
+        self.norms_variable.assign(found)
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Norms of the last gradients looked at, of the "image" and the "text" side."""
+        return dict(zip(("image", "text"), map(float, self.norms_variable.numpy())))
 
     def first_not_finite(self) -> tuple[str, int] | None:
         """(term, step of the epoch from 1) where a loss first became infinite or NaN, or None."""

@@ -17,6 +17,7 @@ from dsprh_tf.data.files import read_json, write_json
 from dsprh_tf.data.images import image_bytes
 from dsprh_tf.data.splits import Split
 from dsprh_tf.evaluation.encode_pairs import PairEncoder, Side, near_map, validation_map
+from dsprh_tf.evaluation.projector import write_projector
 from dsprh_tf.evaluation.results import Results, results_record, write_results
 from dsprh_tf.evaluation.retrieval import evaluate_directions, evaluate_own_items
 from dsprh_tf.methods.base import image_rate
@@ -103,6 +104,8 @@ class Run:
         self.folder = RunFolder(run_dir)
         self.is_chief = True
         self.data = RunData(self.settings, self.folder, keep=opened)
+        # By `train` on one device: evaluation and export need no second model.
+        self._trained: tuple[CrossModalHashing, Checkpoints] | None = None
 
     @property
     def dataset(self) -> PairDataset:
@@ -198,6 +201,8 @@ class Run:
         if workers > 1 and self.data.has_images:
             # All workers must read a strategy's variables together, but each has its own cache.
             self.data.build_backbone()
+        if strategy.num_replicas_in_sync == 1:
+            self._trained = model, checkpoints
         split, source = self.data.split, self.data.source
         counts = ", ".join(f"{len(getattr(split, part)):,} {part}" for part in splits.PARTS)
         left_out = f", {self.data.left_out:,} left out" if self.data.left_out else ""
@@ -217,14 +222,30 @@ class Run:
             s.select == "validation",
             self.effective.method.supervised,
             self.effective.markdown(),
+            self.effective.hparams(),
         )
         monitor.set_model(model)
         batch_size = execution.batch_size
         self._prepare(model, batch_size, checkpoints, None if worker else monitor)
         fit(
             model, source, split.train, checkpoints, s.epochs, batch_size, s.seed, s.augment,
-            monitor, execution.jit,
+            monitor, execution.jit, self._profile(batch_size * execution.replicas),
         )  # fmt: skip
+
+    def _profile(self, together: int) -> tuple[int, int, str] | None:
+        """What `--profile` asks for, as `fit` takes it; `together` pairs make a step."""
+        value, steps = self.settings.profile, len(self.data.split.train) // together
+        if value is None:
+            return None
+        parts = value.split(",")
+        if len(parts) == 2 and all(part.isdecimal() for part in parts):
+            start, stop = map(int, parts)
+            if start < stop <= steps:
+                return start, stop, str(self.folder / "tensorboard")
+        raise ValueError(
+            f"--profile is {value!r}, expected START,STOP with START below STOP and at most "
+            f"{steps} steps, such as 10,20"
+        )
 
     def _execution(self, strategy, resumed: bool) -> Execution:
         """How steps are computed: decided when a run begins, and kept in its folder."""
@@ -309,8 +330,12 @@ class Run:
         if not self.data.keep:
             self.folder.check(vars(self.settings))
             self.data = self.data.kept_in(self.folder)
-        model = self.build()
-        epoch = Checkpoints(model, self.folder.path).restore_selected()
+        if self._trained is None:
+            model = self.build()
+            checkpoints = Checkpoints(model, self.folder.path)
+        else:
+            model, checkpoints = self._trained
+        epoch = checkpoints.restore_selected()
         print(f"weights of epoch {epoch} of {self.folder.path}")
         return model
 
@@ -355,6 +380,9 @@ class Run:
             score = validation_map(encode, split, features, s.seed)
         record = results_record(s.method, s.bits, s.dataset, s.seed, results, score)
         write_results(self.folder.path, record)
+        write_projector(
+            self.folder / "tensorboard", self.data.dataset, self.data.split.query, query
+        )
         return record
 
     def export(self, export_dir: str | os.PathLike) -> dict[str, Path]:

@@ -25,7 +25,7 @@ NEUTRAL = frozenset(
     {
         "run_dir", "overwrite", "data_dir", "cache_dir", "cache_limit_gb", "max_to_keep",
         "monitor_every", "backbone_weights", "accept_odd_data", "on_bad_text", "jit",
-        "deterministic", "other_devices",
+        "deterministic", "other_devices", "profile",
     }
 )  # fmt: skip
 """Where things lie, what is shown and what is refused: the same run gives the same weights whatever
@@ -171,6 +171,9 @@ class RunSettings:
         "which can then go on to more --epochs.",
         low=1,
     )
+    profile: str | None = setting(
+        None, "START,STOP: steps of the first epoch that TensorBoard's profiler records."
+    )
     monitor_every: int = setting(1, "Epochs between evaluations on validation pairs.", low=1)
 
 
@@ -191,7 +194,7 @@ GROUPS = {
     ),
     "run": (
         "seed", "run_dir", "overwrite", "cache_dir", "cache_limit_gb", "max_to_keep",
-        "monitor_every",
+        "monitor_every", "profile",
     ),
 }  # fmt: skip
 """Title -> names of `RunSettings`, the order of `--help`."""
@@ -200,6 +203,10 @@ GROUPS = {
 _YOURS = {"method": BEST, "queries": None, "train_pairs": None, "min_word_pairs": None}
 OWN_DATA: dict[str, dict] = {"pairs": {**_YOURS, "fold_plurals": True}, "features": _YOURS}
 """Kind of your own data -> settings that replace defaults there, below the method's recipes."""
+
+_HPARAMS = (
+    "method", "dataset", "bits", "seed", "epochs", "batch_size", "optimizer", "lr_image", "lr_text",
+)  # fmt: skip
 
 _NAMES = {field.name: field for field in dataclasses.fields(RunSettings)}
 
@@ -240,6 +247,15 @@ class Effective:
             if self.values[name] != self.defaults[name] and name not in NEUTRAL:
                 found.setdefault(reason, {})[name] = self.values[name]
         return found
+
+    def hparams(self) -> dict[str, bool | int | float | str]:
+        """What TensorBoard's HParams tab shows: the usual settings, and those that differ."""
+        names = {*_HPARAMS, *(n for settings in self.differences().values() for n in settings)}
+        return {
+            name: value if isinstance(value, (bool, int, float)) else as_text(value)
+            for name, value in self.values.items()
+            if name in names
+        }
 
     def describe(self) -> str:
         """The differences, one line per reason."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
+import pickle
 import shutil
 from pathlib import Path
 
-import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
-
-os.environ["COLUMNS"] = "200"  # progress bars in one line, however tests are run
-
-# isort: split
-import keras
 import numpy as np
 import pytest
 from helpers import call_program, killed_at, read_events, read_weights, start_program
 from PIL import Image
 
+import dsprh_tf  # noqa: F401 - quietens TensorFlow before its import
 from dsprh_tf.data.dataset import PairDataset
-from dsprh_tf.data.scenes.draw import write_scenes
-from dsprh_tf.data.text import BagOfWords
+
+# What imports TensorFlow is imported where it is used: of the processes of `pytest -n`, the one
+# that only hands out the tests does without.
+os.environ["COLUMNS"] = "200"  # progress bars in one line, however tests are run
 
 TRAINED = {"trained", "exported", "collection", "embedded", "process"}
 """Fixtures that train a run or start a process."""
@@ -32,6 +32,20 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if TRAINED.intersection(item.fixturenames) or item.nodeid.split("[")[0] in listed:
             item.add_marker("slow")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """Sets aside what the imports made: a full garbage collection of it takes .3 s, each time."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Hypothesis may be imported now, and looks for owners of what it registers."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +61,32 @@ def process():
 
 
 @pytest.fixture(scope="session")
-def scenes_dir(tmp_path_factory) -> Path:
+def shared(tmp_path_factory):
+    """`shared(name, make) -> folder` that `make(folder)` fills, once for all testing processes."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def get(name: str, make) -> Path:
+        folder = base / f"shared-{name}"
+        with open(f"{folder}.lock", "a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not lock.tell():  # nobody has made it, or whoever tried has failed
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                lock.write("made")
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def scenes_dir(shared) -> Path:
     """120 drawn images with texts and labels, in the layout of `pairs`."""
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, 120, 0, (80, 72))
-    return folder
+    from dsprh_tf.data.scenes.draw import write_scenes
+
+    return shared("scenes", lambda folder: write_scenes(folder, 120, 0, (80, 72)))
 
 
 @pytest.fixture(scope="session")
@@ -80,41 +115,65 @@ def small_flags(scenes_dir, tmp_path_factory) -> list:
 
 
 @pytest.fixture(scope="session")
-def trained(small_flags, tmp_path_factory):
+def trained(small_flags, shared):
     """A finished run: (run folder, what train.py said). Tests must not change it."""
-    run_dir = tmp_path_factory.mktemp("runs") / "trained"
-    outcome = call_program("train", *small_flags, f"--run_dir={run_dir}")
-    assert outcome.code == 0, outcome.err[-2000:]
-    return run_dir, outcome
+
+    def make(folder):
+        outcome = call_program("train", *small_flags, f"--run_dir={folder}/trained")
+        assert outcome.code == 0, outcome.err[-2000:]
+        (folder / "outcome").write_bytes(pickle.dumps(outcome))
+
+    folder = shared("run", make)
+    return folder / "trained", pickle.loads((folder / "outcome").read_bytes())
 
 
 @pytest.fixture(scope="session")
-def exported(trained, tmp_path_factory) -> Path:
-    """The encoders of the finished run. Tests must not change them."""
-    folder = tmp_path_factory.mktemp("savedmodels") / "run"
-    outcome = call_program("export", f"--run_dir={trained[0]}", f"--export_dir={folder}")
-    assert outcome.code == 0, outcome.err
-    return folder
+def exported(trained, shared):
+    """The encoders of the finished run. Tests must not change them.
+
+    TensorFlow loads each of them once: it takes a second or two, and what it gives never changes.
+    """
+    import tensorflow as tf
+
+    def make(folder):
+        outcome = call_program("export", f"--run_dir={trained[0]}", f"--export_dir={folder}")
+        assert outcome.code == 0, outcome.err
+
+    folder = shared("encoders", make)
+    load, loaded = tf.saved_model.load, {}
+
+    def load_once(path, *arguments, **options):
+        if folder not in Path(path).parents:
+            return load(path, *arguments, **options)
+        if path not in loaded:
+            loaded[path] = load(path, *arguments, **options)
+        return loaded[path]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tf.saved_model, "load", load_once)
+        yield folder
 
 
 @pytest.fixture(scope="session")
-def collection(exported, scenes_dir, tmp_path_factory) -> Path:
+def collection(exported, scenes_dir, shared) -> Path:
     """A folder with a copy of the drawn images, `scenes`, and an `index` of them and their texts.
 
     Tests must leave it as it is.
     """
-    folder = tmp_path_factory.mktemp("collection")
-    shutil.copytree(scenes_dir, folder / "scenes")
-    for part in ("image", "text"):
-        outcome = call_program(
-            "encode", f"--export_dir={exported}", f"--{part}s={folder}/scenes/manifest.csv",
-            f"--out={folder}/{part}", "--on_bad_text=skip",
-        )  # fmt: skip
+
+    def make(folder):
+        shutil.copytree(scenes_dir, folder / "scenes")
+        for part in ("image", "text"):
+            outcome = call_program(
+                "encode", f"--export_dir={exported}", f"--{part}s={folder}/scenes/manifest.csv",
+                f"--out={folder}/{part}", "--on_bad_text=skip",
+            )  # fmt: skip
+            assert outcome.code == 0, outcome.err
+        codes = f"--codes={folder}/image,{folder}/text"
+        outcome = call_program("index", "build", codes, f"--index={folder}/index")
         assert outcome.code == 0, outcome.err
-    codes = f"--codes={folder}/image,{folder}/text"
-    outcome = call_program("index", "build", codes, f"--index={folder}/index")
-    assert outcome.code == 0, outcome.err
-    return folder
+
+    return shared("collection", make)
 
 
 @pytest.fixture(scope="session")
@@ -153,14 +212,18 @@ def pairs(tmp_path_factory) -> PairDataset:
 
 
 @pytest.fixture(scope="session")
-def bag_of_words() -> BagOfWords:
-    """The bag of words of `pairs`."""
+def bag_of_words():
+    """The bag of words of `pairs`: a `BagOfWords`."""
+    from dsprh_tf.data.text import BagOfWords
+
     return BagOfWords(WORDS)
 
 
 @pytest.fixture
 def tiny_backbone():
     """`tiny_backbone(seed=0, scale=1.0)`: a backbone for images of 16 pixels per side."""
+
+    import keras
 
     def build(seed: int = 0, scale: float = 1.0, dropout: float = 0.0) -> keras.Model:
         from dsprh_tf.layers import SeededDropout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import os
 import signal
 import struct
@@ -44,17 +45,22 @@ class Outcome:
         return lines[0]
 
 
+_calls = itertools.count(1)
+
+
 def call_program(name: str, *arguments) -> Outcome:
     """Runs `dsprh NAME` in this process: as the command line does, without its start-up."""
     from dsprh_tf.cli.program import load
 
     program = load(name)
     out, err = io.StringIO(), io.StringIO()
+    if next(_calls) % 25 == 0:
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()  # what was there before: the collection below takes a third of a second with it
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = program.run(name, list(map(str, arguments)), f"dsprh {name}")
     gc.collect()  # lets go of the run folder's lock
-    gc.unfreeze()
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
@@ -71,11 +77,22 @@ def start_program(name: str, *arguments, log: Path, env: dict | None = None) -> 
         )
 
 
+_CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
+            "os.truncate"}  # fmt: skip
+
+
+def _changes_the_disk(event: str, arguments: tuple) -> bool:
+    """Whether an audit event precedes a change of the disk; a kill at others leaves the same."""
+    if event != "open":
+        return event in _CHANGES
+    return bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+
+
 def killed_at(folder, point: int, change) -> bool:
-    """Runs `change` in a child that SIGKILL ends at its `point`-th file operation in a folder.
+    """Runs `change` in a child that SIGKILL ends before its `point`-th change within a folder.
 
     Returns:
-        Whether it was killed; False once `change` has fewer operations.
+        Whether it was killed; False once `change` makes fewer changes.
     """
     child = os.fork()
     if child == 0:
@@ -83,6 +100,8 @@ def killed_at(folder, point: int, change) -> bool:
 
         def die(event, arguments):
             nonlocal left
+            if not _changes_the_disk(event, arguments):
+                return
             if any(str(folder) in str(argument) for argument in arguments):
                 left -= 1
                 if left <= 0:
@@ -118,16 +137,17 @@ def read_events(run_dir) -> dict:
     found = {}
     for step, value in _summaries(Path(run_dir, "tensorboard")):
         content = tf.make_ndarray(value.tensor)
-        entry = content.item() if content.shape == () else content[2]
+        is_image = value.metadata.plugin_data.plugin_name == "images"
+        entry = content[2] if is_image else content.item() if content.shape == () else content
         found.setdefault(value.tag, []).append((step, entry))
     return found
 
 
 def read_notes(folder) -> dict:
-    """Tag -> what TensorBoard says of it, of the curves and images in a folder of event files."""
+    """Tag -> what TensorBoard says of it: all scalars, images, histograms of a folder."""
     found = {}
     for _, value in _summaries(folder):
-        if value.metadata.plugin_data.plugin_name in ("scalars", "images"):
+        if value.metadata.plugin_data.plugin_name in ("scalars", "images", "histograms"):
             found.setdefault(value.tag, value.metadata.summary_description)
     return found
 
@@ -137,7 +157,7 @@ def _summaries(folder):
     import tensorflow as tf
     from tensorflow.core.util import event_pb2
 
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(Path(folder).glob("events*")):
         for record in tf.data.TFRecordDataset(str(path)):
             event = event_pb2.Event.FromString(record.numpy())
             for value in event.summary.value:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -29,7 +27,8 @@ def registered_classes():
     """Names of all classes of the package that are registered, and of all layers."""
     registered, subclasses = set(), set()
     for path in (ROOT / "dsprh_tf").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)) if "Layer" in text or "keras" in text else ():
             if isinstance(node, ast.ClassDef):
                 if any("register_keras_serializable" in ast.dump(d) for d in node.decorator_list):
                     registered.add(node.name)
@@ -250,26 +249,3 @@ def test_mixed_precision_trains_with_a_loss_in_float32(name, policy):
     terms, image, text = model.local_gradients(batch)
     assert all(value.dtype == tf.float32 and np.isfinite(value) for value in terms.values())
     assert all(np.isfinite(gradient).all() for gradient in image + text)
-
-
-# Two replicas
-
-REPLICAS = """
-import sys
-import dsprh_tf, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.path.insert(0, "tests")
-import conformance_helpers
-conformance_helpers.check_all_on_replicas()
-"""
-
-
-@pytest.mark.slow
-def test_two_replicas():
-    result = subprocess.run(
-        [sys.executable, "-c", REPLICAS],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    said = f"{len(CASES)} layers and {len(METHODS)} methods on two replicas"
-    assert said in result.stdout, result.stderr[-3000:]

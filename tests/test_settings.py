@@ -29,6 +29,7 @@ RUN = {
     "overwrite": False, "cache_dir": "cache", "cache_limit_gb": 16.0, "max_to_keep": 1,
     "monitor_every": 1, "accept_odd_data": False,
     "global_batch_size": None, "jit": "auto", "deterministic": None, "other_devices": False,
+    "profile": None,
 }  # fmt: skip
 OWN = {
     "djsrh": {

@@ -30,8 +30,9 @@ class PairEncoder:
     def __init__(self, model, source: PairSource, batch_size: int = 64):
         self.source = source
         self.batch_size = batch_size
-        self._image = tf.function(model.encode_image, reduce_retracing=True)
-        self._text = tf.function(model.encode_text, reduce_retracing=True)
+        self._encode_image, self._encode_text = model.encode_image, model.encode_text
+        self._image: Callable | None = None  # graphs, of the first batch's inputs
+        self._text: Callable | None = None
 
     def hash_values(self, indices: np.ndarray, progress: str | None = None):
         """Real-valued H_I, H_T of the items: two float32 [n, bits].
@@ -44,6 +45,9 @@ class PairEncoder:
         bar = tqdm(total=len(indices), desc=progress, unit="pair", disable=progress is None)
         for batch in self.source.batches(indices, self.batch_size):
             bow = batch.pop("bow")
+            if self._image is None or self._text is None:
+                self._image = _any_size(self._encode_image, batch)
+                self._text = _any_size(self._encode_text, bow)
             image.append(self._image(batch).numpy())
             text.append(self._text(bow).numpy())
             bar.update(len(bow))
@@ -59,6 +63,12 @@ class PairEncoder:
             text_codes=codes.pack(text),
             labels=None if labels is None else labels[indices],
         )
+
+
+def _any_size(encode: Callable, batch) -> Callable:
+    """A graph for batches of any size with the inputs of this one."""
+    signature = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), batch)
+    return tf.function(encode, input_signature=[signature])
 
 
 class Side(NamedTuple):

@@ -130,7 +130,7 @@ class Method:
     | `networks` | the image network and the text network |
     | `prepare` | what batches hold beside images and texts |
     | `pairwise` | what is computed from it on the host, for the pairs of a batch |
-    | `loss` | the loss of a batch and its terms |
+    | `loss`, `weights` | the loss of a batch and its terms; their factors |
     | `ablation` | row of a table -> settings that take one part of the method away |
 
     `recipes` maps an occasion to settings of the method or of the run (`RunSettings`). Occasions
@@ -262,6 +262,11 @@ class Method:
             A dict of scalars: the `terms`, and "total", which is minimised.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Term of the loss -> its factor in the total, for TensorBoard; 1 for those not named."""
+        return {}
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -156,6 +156,12 @@ class DSPRH(Method):
             found["labels"] = np.asarray(labels)
         return found
 
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {**dict.fromkeys(("L_F", "L_R", "L_W"), s.alpha), "L_2": s.beta, "L_3": s.gamma}
+
     def loss(self, batch, outputs):
         """Scalars "L_F", "L_R", "L_W", "L_2", "L_3" and "total"."""
         s = self.settings

@@ -133,6 +133,12 @@ class DSPRHPlus(Method):
         s = self.settings
         return tf.stop_gradient(tf.minimum(s.target_deviation * standard, s.diagonal_target))
 
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {**dict.fromkeys(("L_F", "L_R", "L_W"), s.alpha), "L_2": s.beta, "L_3": s.gamma}
+
     def loss(self, batch, outputs):
         """Scalars "L_F", "L_R", "L_W", "L_2", "L_3" and "total"."""
         s = self.settings

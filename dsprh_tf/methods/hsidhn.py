@@ -101,6 +101,17 @@ class HSIDHN(Method):
         """The "labels" of the training pairs."""
         return {"labels": labels}
 
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {
+            "L_hard": s.hard_weight,
+            "L_soft": s.soft_weight,
+            "L_Q": s.quantization_weight,
+            "L_B": s.balance_weight,
+        }
+
     def loss(self, batch, outputs):
         """Scalars "L_hard", "L_soft", "L_Q", "L_B", "total" from "labels" [M, L] and the codes."""
         s = self.settings
@@ -112,8 +123,7 @@ class HSIDHN(Method):
             "L_Q": sum(mean_squared_error(code, signs(code)) for code in (image, text)) / 2,
             "L_B": balance_loss(image, text),
         }
-        weights = (s.hard_weight, s.soft_weight, s.quantization_weight, s.balance_weight)
-        return with_total(terms, weights)
+        return with_total(terms, self.weights)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

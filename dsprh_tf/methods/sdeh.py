@@ -96,6 +96,17 @@ class SDEH(Method):
         """The "labels" of the training pairs."""
         return {"labels": labels}
 
+    @property
+    def weights(self):
+        """Factors of the terms."""
+        s = self.settings
+        return {
+            "L_S": s.similarity_weight,
+            "L_C": s.classification_weight,
+            "L_D": s.distribution_weight,
+            "L_Q": s.quantization_weight,
+        }
+
     def loss(self, batch, outputs):
         """Scalars "L_S", "L_C", "L_D", "L_Q" and "total".
 
@@ -116,13 +127,7 @@ class SDEH(Method):
             + alignment_loss(*both["decomposed"], labels),
             "L_Q": quantization_loss(*both["code"], signs(sum(both["hash"]))),
         }
-        weights = (
-            s.similarity_weight,
-            s.classification_weight,
-            s.distribution_weight,
-            s.quantization_weight,
-        )
-        return with_total(terms, weights)
+        return with_total(terms, self.weights)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

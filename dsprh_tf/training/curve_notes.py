@@ -22,6 +22,10 @@ _TOTAL = (
     "harden. A low training loss says nothing about pairs that were not seen: see validation. "
     "Measured: .76 after epoch 1, .19 after epoch 29."
 )
+_WEIGHTED = (
+    "**Good:** of the size of the others. **Bad:** it stays many times above all others, which "
+    "then hardly count (lower its weight), or far below them."
+)
 _OWN = (
     "Each validation text (or image) is a query, and the only right answer is its own partner, "
     "among all validation pairs and up to 1,000 training pairs. Near ones count as wrong."
@@ -42,6 +46,23 @@ _NOTES = {
         "Mean |correlation| of two different bits among up to 1,000 training pairs, from 0 to 1. "
         "**Good:** small: every bit adds something; 1,000 random codes have .03. **Bad:** near 1: "
         "all bits repeat one. It is larger where the data have few kinds of images."
+    ),
+    "codes/values": (
+        "Codes while training, tanh(alpha_e H), of up to 1,000 training pairs, all bits together. "
+        "**Good:** two peaks that move to -1 and +1 with the epochs: little is lost when the sign "
+        "is taken. **Bad:** all of it at -1 or +1 from the first epochs (saturated: lower the "
+        "learning rate), or one peak at 0 at the end."
+    ),
+    "training/gradient_norm": (
+        "Norm of the gradients of one side, of the last step looked at (each 16th). No unit. "
+        "**Good:** of one size over the epochs. **Bad:** growing by orders of magnitude before the "
+        "loss jumps (lower the learning rate), or 0 (that side learns nothing)."
+    ),
+    "per_class": (
+        "Mean average precision of the validation pairs with one label, which alone makes items "
+        "relevant, mean of both directions, from 0 to 1; at the last epoch. Shown for the 100 most "
+        "frequent labels. Chance is the label's share of the items. **Good:** far above it. "
+        "**Bad:** a frequent label near it: captions may not name it."
     ),
     "training/images_per_second": (
         "Pairs trained on per second, without evaluation and checkpoints. **Good:** level. The "
@@ -110,6 +131,9 @@ def curve_note(tag: str, terms: Mapping[str, str]) -> str:
     if group == "loss":
         note = f"{_TOTAL if name == 'total' else terms[name]} {_LOSS}"
         return f"{note} {_MEASURED}" if "Measured" in note else note
+    if group == "weighted":
+        what = terms[name].partition(" Measured")[0]  # that was without the factor
+        return f"loss/{name} times its factor in the total: {what} {_WEIGHTED}"
     if tag in _NOTES:
         return _NOTES[tag]
     # Of one side or direction, or at one of several ranks; the longest name fits best.

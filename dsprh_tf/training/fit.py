@@ -26,6 +26,7 @@ def fit(
     augmented: bool = False,
     monitor: keras.callbacks.Callback | None = None,
     jit: bool = False,
+    profile: tuple[int, int, str] | None = None,
 ) -> int:
     """Trains a compiled model up to `epochs`, going on from the last checkpoint.
 
@@ -47,6 +48,7 @@ def fit(
         augmented: random flip and crop.
         monitor: a callback whose `on_epoch_end` may add "selection_score" to the logs.
         jit: compile the step with XLA; for one replica.
+        profile: (first step, last step, folder) of the first epoch, for TensorBoard's profiler.
 
     Returns:
         The epoch that training began with: 0, or that of the checkpoint.
@@ -72,6 +74,7 @@ def fit(
         batches = iter(strategy.experimental_distribute_dataset(dataset()))
     run_steps = _steps(model, strategy, batches, jit)
     steps = len(train) // together
+    start, stop, log_dir = profile or (-1, -1, "")
     if monitor is not None:
         monitor.set_model(model)
         monitor.set_params({"epochs": epochs})
@@ -83,7 +86,11 @@ def fit(
             started = time.monotonic()
             done, count = 0, 1  # the first call traces
             while done < steps:
+                if epoch == first and done == start:
+                    tf.profiler.experimental.start(log_dir)
                 began = time.monotonic()
+                edges = (edge - done for edge in (start, stop) if epoch == first and edge > done)
+                count = min([count, *edges])
                 try:
                     run_steps(tf.constant(count))
                 except tf.errors.UnavailableError as error:
@@ -93,6 +100,8 @@ def fit(
                         "again, they go on from the last checkpoint"
                     ) from error
                 done += count
+                if epoch == first and done == stop:
+                    tf.profiler.experimental.stop()
                 _stop_if_not_finite(model, checkpoints, epoch)
                 bar.update(count)
                 bar.set_postfix_str(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from tensorboard.plugins.hparams import api as hp
 
 from dsprh_tf import codes, compat
 from dsprh_tf.evaluation.contact_sheet import RetrievalItem, RetrievalRow, draw_contact_sheet
@@ -22,10 +25,12 @@ from dsprh_tf.evaluation.retrieval import (
     evaluate_directions,
     evaluate_own_items,
 )
+from dsprh_tf.metrics import evaluate
 from dsprh_tf.training.curve_notes import curve_note, notes_page
 
 _DATABASE = 1000  # training pairs that validation queries are searched in
 _SHOWN = 4  # queries of the contact sheet
+_CLASSES = 100  # labels whose average precision is shown
 
 
 def code_balance(packed: np.ndarray) -> float:
@@ -62,6 +67,7 @@ class Monitor(keras.callbacks.Callback):
         select: whether the selection score is put into the logs, so that the best epoch is kept.
         supervised: whether labels may choose.
         settings: Markdown with the settings of the run; "" for none.
+        hparams: name -> value, for the HParams tab.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Monitor(keras.callbacks.Callback):
         select: bool = True,
         supervised: bool = False,
         settings: str = "",
+        hparams: Mapping | None = None,
     ):
         super().__init__()
         rng = np.random.default_rng(seed)
@@ -88,7 +95,10 @@ class Monitor(keras.callbacks.Callback):
         self._seed = seed
         self._writer = tf.summary.create_file_writer(str(log_dir)) if log_dir else None
         self._encoder = None
+        self._encoded: tuple[Encoded, Encoded] | None = None
         self._settings = settings
+        self._hparams = hparams or {}
+        self._hparams_id = Path(log_dir).parent.name if log_dir else ""
 
     @property
     def pairs(self) -> int:
@@ -119,16 +129,26 @@ class Monitor(keras.callbacks.Callback):
         return seconds, sum(map(len, images))
 
     def on_train_begin(self, logs=None):
-        """Writes the settings as text."""
-        if self._writer is not None and self._settings:
-            with self._writer.as_default(step=0):
+        """Writes the settings as text, and to the HParams tab."""
+        if self._writer is None:
+            return
+        with self._writer.as_default(step=0):
+            if self._settings:
                 tf.summary.text("settings", self._settings)
+            if self._hparams:
+                hp.hparams(dict(self._hparams), trial_id=self._hparams_id)
 
     def on_epoch_end(self, epoch, logs=None):
         """Evaluates the codes of this epoch if it is due, and writes everything."""
         last = epoch + 1 == self.params["epochs"]
         names = {name: "total" if name == "loss" else name for name in self.model.terms}
         scalars = {f"loss/{shown}": float(logs[name]) for name, shown in names.items()}
+        weights = self.model.method.weights
+        for name in self.model.method.terms:
+            if (weight := weights.get(name, 1.0)) != 1.0:
+                scalars[f"weighted/{name}"] = weight * scalars[f"loss/{name}"]
+        for side, norm in self.model.gradient_norms().items():
+            scalars[f"training/gradient_norm_{side}"] = norm
         scalars["training/images_per_second"] = logs.get("images/s", 0.0)
         scalars["training/alpha"] = float(self.model.alpha)
         for side, optimizer in (
@@ -136,33 +156,67 @@ class Monitor(keras.callbacks.Callback):
             ("text", self.model.text_optimizer),
         ):
             scalars[f"training/learning_rate_{side}"] = compat.current_learning_rate(optimizer)
-        figures = {}
+        figures: dict[str, np.ndarray] = {}
+        values: dict[str, np.ndarray] = {}
         if last or (epoch + 1) % self._every == 0:
-            self._look(scalars, figures, logs)
+            self._look(scalars, figures, values, logs)
+        if last:
+            scalars.update(self._per_class())
         if self._writer is not None:
             with self._writer.as_default(step=epoch + 1):
                 for name, value in scalars.items():
                     tf.summary.scalar(name, value, description=self._note(name))
+                for name, numbers in values.items():
+                    tf.summary.histogram(name, numbers, description=self._note(name))
                 for name, image in figures.items():
                     tf.summary.image(name, image[None], description=self._note(name))
                 if last:  # all tags are there
-                    shown = [*scalars, *figures]
+                    shown = [*scalars, *values, *figures]
                     tf.summary.text("curves", notes_page(shown, self.model.method.terms))
             self._writer.flush()
 
     def _note(self, tag: str) -> str:
         return curve_note(tag, self.model.method.terms)
 
-    def _look(self, scalars: dict, figures: dict, logs: dict) -> None:
+    def _look(self, scalars: dict, figures: dict, values: dict, logs: dict) -> None:
         if self._encoder is None:
             self._encoder = PairEncoder(self.model, self._source)
-        database = self._encoder(self._database)
+        hashes = dict(zip(("image", "text"), self._encoder.hash_values(self._database)))
+        labels = self._source.dataset.labels
+        database = Encoded(
+            *map(codes.pack, hashes.values()), None if labels is None else labels[self._database]
+        )
         for side, packed in (("image", database.image_codes), ("text", database.text_codes)):
+            values[f"codes/values_{side}"] = np.tanh(float(self.model.alpha) * hashes[side])
             scalars[f"codes/balance_{side}"] = code_balance(packed)
             scalars[f"codes/bit_correlation_{side}"] = bit_correlation(packed)
         if not len(self._validation):
             return
-        self._compare(self._encoder(self._validation), database, scalars, figures, logs)
+        query = self._encoder(self._validation)
+        self._encoded = query, database
+        self._compare(query, database, scalars, figures, logs)
+
+    def _per_class(self) -> dict[str, float]:
+        """MAP of the validation pairs of each label, where only this label makes others relevant.
+
+        At most that of 100 labels, the most frequent, as a mean of both directions.
+        """
+        if self._writer is None or self._encoded is None or self._encoded[0].labels is None:
+            return {}
+        query, database = self._encoded
+        found = {}
+        for label in np.argsort(-query.labels.sum(axis=0, dtype=int), kind="stable")[:_CLASSES]:
+            rows = np.flatnonzero(query.labels[:, label])
+            if not len(rows):
+                break
+            relevant = query.labels[rows][:, [label]], database.labels[:, [label]]
+            both = [
+                evaluate(query.side(one)[rows], database.side(other), *relevant)["map"]
+                for one, other in (("image", "text"), ("text", "image"))
+            ]
+            name = self._source.dataset.label_names[label]
+            found[f"per_class/{name}"] = float(np.mean(both))
+        return found
 
     def _compare(
         self, query: Encoded, database: Encoded, scalars: dict, figures: dict, logs: dict

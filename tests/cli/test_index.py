@@ -229,7 +229,7 @@ def test_killed_while_adding(program, collection, killed, tmp_path):
     whole = HammingIndex.load(collection / "index")
     rng = np.random.default_rng(0)
     deaths = 0
-    for point in rng.integers(1, 25, 20):
+    for point in rng.integers(1, 14, 20):
         shutil.rmtree(index)
         shutil.copytree(tmp_path / "before", index)
         deaths += killed(index, int(point), lambda: program(*add))

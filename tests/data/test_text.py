@@ -1,9 +1,6 @@
 import csv
-import json
 import re
 import string
-import subprocess
-import sys
 from collections import Counter
 
 import keras
@@ -211,23 +208,6 @@ def test_vocabulary_travels_in_a_saved_model(tmp_path, standardize):
     texts = ["a Sofa! été", "x", "dog", "ÉTÉ e\u0301te\u0301", ""]
     np.testing.assert_array_equal(loaded.bow(tf.constant(texts)), bag(texts))
     assert loaded.bow(tf.constant([], tf.string)).shape == (0, 3)
-
-
-def test_a_saved_model_needs_tensorflow_alone(tmp_path):
-    """Neither this package nor tensorflow-text, which registers operations of its own."""
-    words = ["dog", "東京", "été", "👍"]
-    texts = ["DOG’s", "東京", "e\u0301t&eacute;", "👍🏽<br>", "x"]
-    folder = save_model(BagOfWords(words), tmp_path)
-    code = (
-        "import json, sys, tensorflow as tf\n"
-        "model = tf.saved_model.load(sys.argv[1])\n"
-        "print(json.dumps(model.bow(tf.constant(json.loads(sys.argv[2]))).numpy().tolist()))\n"
-        "assert not any('dsprh' in name or 'tensorflow_text' in name for name in sys.modules)\n"
-    )
-    command = [sys.executable, "-c", code, folder, json.dumps(texts)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert json.loads(ended.stdout) == [*np.eye(4).tolist(), [0, 0, 0, 0]]
 
 
 # What people bring: pairs of texts with the same words

@@ -158,13 +158,17 @@ class Campaign:
         names: targets.
         out: folder for inputs that are faults.
         say: prints a line.
+        worker: reads the inputs; without one the campaign starts its own, and ends it.
     """
 
-    def __init__(self, seed: int, names: list[str], out: Path | None, say=print):
+    def __init__(
+        self, seed: int, names: list[str], out: Path | None, say=print, worker: Worker | None = None
+    ):
         self.seed, self.out, self.say = seed, out, say
         self.counts = {name: Count() for name in names}
         self._temporary = tempfile.TemporaryDirectory(prefix="dsprh_fuzz_")
-        self.worker = Worker(Path(self._temporary.name))
+        self.worker = worker or Worker(Path(self._temporary.name))
+        self._own_worker = worker is None
         self._pools: dict[str, list[Files]] = {}
         self._known: dict[str, set[str]] = {name: set() for name in names}
 
@@ -172,7 +176,8 @@ class Campaign:
         return self
 
     def __exit__(self, *error):
-        self.worker.close()
+        if self._own_worker:
+            self.worker.close()
         self._temporary.cleanup()
 
     def run(self, seconds: float = float("inf"), inputs: float = float("inf")) -> None:

@@ -66,13 +66,6 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory):
-    found = engine.Worker(tmp_path_factory.mktemp("attacks"))
-    yield found
-    found.close()
-
-
 @pytest.fixture
 def refused(worker):
     """`refused(target, changes, *parts)`: one line with these parts, and no fault."""

@@ -88,6 +88,11 @@ def exported(small, tmp_path_factory):
     return folder, paths
 
 
+@pytest.fixture(scope="module")
+def text_encoder(exported):
+    return Encoder(exported[0], "text")
+
+
 def image_hash(model, images):
     pixels = [preprocess.resize_crop(preprocess.decode_image(b), SIZE, RESIZE) for b in images]
     return model.encode_image({"pixels": tf.stack(pixels)}).numpy()
@@ -250,15 +255,18 @@ print(json.dumps([
 
 
 def test_loads_without_this_package(small, exported, tmp_path):
+    """Nor with tensorflow-text, which registers operations of its own."""
     model, bag = small
+    texts = [*TEXTS, "DOG’s", "ＢＯＡＴ<br>be&shy;ach", "東京 e\u0301t&eacute; 👍🏽 red"]
     (tmp_path / "images").mkdir()
     for i, content in enumerate(IMAGES):
         (tmp_path / "images" / f"{i}.jpg").write_bytes(content)
     # -I: neither the current folder nor PYTHONPATH is searched; an installed copy is hidden.
-    script = "import sys; sys.modules['dsprh_tf'] = None\n" + FOREIGN
+    hidden = "import sys; sys.modules['dsprh_tf'] = sys.modules['tensorflow_text'] = None\n"
+    script = hidden + FOREIGN
     paths = [str(exported[1][f"{kind}_encoder"]) for kind in KINDS]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", script, *paths, str(tmp_path / "images"), json.dumps(TEXTS)],
+        [sys.executable, "-I", "-c", script, *paths, str(tmp_path / "images"), json.dumps(texts)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -267,7 +275,8 @@ def test_loads_without_this_package(small, exported, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     image_codes, text_codes = json.loads(done.stdout)
     np.testing.assert_array_equal(image_codes, codes.pack(image_hash(model, IMAGES)))
-    np.testing.assert_array_equal(text_codes, codes.pack(model.encode_text(bag(TEXTS)).numpy()))
+    np.testing.assert_array_equal(text_codes, codes.pack(model.encode_text(bag(texts)).numpy()))
+    np.testing.assert_array_equal(bag(texts)[-3:], np.eye(5)[[0, 3, 2]] + np.eye(5)[[0, 4, 2]] > 0)
 
 
 def listing(folder):
@@ -405,8 +414,8 @@ def test_few_unknown_words_are_compared_with_the_vocabulary(exported, monkeypatc
         ("!?", 0, {}),
     ],
 )
-def test_words_are_those_of_the_graph(exported, text, known, unknown):
-    encoder = Encoder(exported[0], "text")
+def test_words_are_those_of_the_graph(text_encoder, text, known, unknown):
+    encoder = text_encoder
     assert encoder.known_words([text]) == [known]
     assert encoder.unknown_words(text) == unknown
     assert encoder.encode([text], unknown="allow").shape == (1, BITS // 8)
@@ -419,9 +428,9 @@ def test_words_are_those_of_the_graph(exported, text, known, unknown):
             encoder.check_words([text])
 
 
-def test_texts_of_unknown_words_get_no_code_in_silence(exported):
+def test_texts_of_unknown_words_get_no_code_in_silence(text_encoder):
     """All of them have one code: a search for one finds what it finds for any other."""
-    encoder = Encoder(exported[0], "text")
+    encoder = text_encoder
     texts = ["dog", "giraffe", "dog giraffe", "zebra", ""]
     with pytest.raises(ValueError) as caught:
         encoder.encode(texts)
