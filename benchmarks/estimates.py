@@ -36,7 +36,7 @@ _WEIGHTS = flags.DEFINE_string(
 _PAIRS = flags.DEFINE_list("pairs", ["800", "1924"], "Images of own.", flag_values=FLAGS)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Of own and features.", 1, flag_values=FLAGS)
 _VECTORS = flags.DEFINE_integer("vectors", 5000, "Pairs of features.", 100, flag_values=FLAGS)
-_FINETUNED = flags.DEFINE_integer("finetuned", 160, "Images of finetuned.", 40, flag_values=FLAGS)
+_FINETUNED = flags.DEFINE_integer("finetuned", 160, "Images of finetuned.", 80, flag_values=FLAGS)
 _FINETUNED_EPOCHS = flags.DEFINE_integer(
     "finetuned_epochs", 20, "Epochs of finetuned.", 1, flag_values=FLAGS
 )
