@@ -137,16 +137,17 @@ def read_events(run_dir) -> dict:
     found = {}
     for step, value in _summaries(Path(run_dir, "tensorboard")):
         content = tf.make_ndarray(value.tensor)
-        entry = content.item() if content.shape == () else content[2]
+        is_image = value.metadata.plugin_data.plugin_name == "images"
+        entry = content[2] if is_image else content.item() if content.shape == () else content
         found.setdefault(value.tag, []).append((step, entry))
     return found
 
 
 def read_notes(folder) -> dict:
-    """Tag -> what TensorBoard says of it, of the curves and images in a folder of event files."""
+    """Tag -> what TensorBoard says of it: all scalars, images, histograms of a folder."""
     found = {}
     for _, value in _summaries(folder):
-        if value.metadata.plugin_data.plugin_name in ("scalars", "images"):
+        if value.metadata.plugin_data.plugin_name in ("scalars", "images", "histograms"):
             found.setdefault(value.tag, value.metadata.summary_description)
     return found
 
@@ -156,7 +157,7 @@ def _summaries(folder):
     import tensorflow as tf
     from tensorflow.core.util import event_pb2
 
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(Path(folder).glob("events*")):
         for record in tf.data.TFRecordDataset(str(path)):
             event = event_pb2.Event.FromString(record.numpy())
             for value in event.summary.value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -249,3 +250,16 @@ def test_texts_that_are_all_the_same(scenes_dir, tmp_path):
     folder = write_manifest(tmp_path / "data", rows)
     refuses("data: pairs data look wrong: 30 of 30 texts are the same, 'no caption'",
             lambda: run_of(folder, tmp_path / "run").dataset)  # fmt: skip
+
+
+def test_the_most_frequent_of_a_list_of_tags_are_kept(scenes_dir, tmp_path, capsys):
+    run = run_of(scenes_dir, tmp_path / "run", max_words=3)
+    texts = [str(text).lower().split() for text in run.dataset.texts]
+    tags = sorted({word for words in texts for word in words if word.isalpha()})[:10]
+    vars(run.data)["dataset"] = dataclasses.replace(run.dataset, vocabulary=tuple(tags))
+    counts = [sum(tag in texts[row] for row in run.data._drawn.train) for tag in tags]
+    kept = sorted(range(len(tags)), key=lambda column: (-counts[column], column))[:3]
+    assert run.data.words.vocabulary == tuple(tags[column] for column in sorted(kept))
+    assert (
+        "3 of 10 tags are kept, the most frequent in 50 training texts" in capsys.readouterr().out
+    )

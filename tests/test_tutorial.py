@@ -28,8 +28,8 @@ def test_every_command_and_picture(tmp_path):
     names = re.findall(r"!\[[^]]*\]\((.+?)\)", text)
     assert len(names) > 5
     for name in names if browser else ():
-        new, kept = Image.open(drawn / name), Image.open(ROOT / "docs" / name)
-        assert new.size == kept.size and np.asarray(new).std() > 10, name
+        with Image.open(drawn / name) as new, Image.open(ROOT / "docs" / name) as kept:
+            assert new.size == kept.size and np.asarray(new).std() > 10, name
 
 
 def test_what_is_shown_is_what_was_said():

@@ -10,6 +10,7 @@ at every picture before you commit it.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -238,7 +239,7 @@ class Tutorial:
 
 def masked(line: str) -> str:
     """A line without what differs from machine to machine: numbers, and the rows of results."""
-    if re.match(r" +\d+ ", line):
+    if re.match(r" +\d+ |\d+ /", line):
         return "row"
     return " ".join(re.sub(r"[\d.,:]*\d", "#", line).split())
 
@@ -264,15 +265,16 @@ def as_shown(shown: str, said: str) -> str:
 
 def main() -> None:
     """Runs the tutorial, and with --write brings it up to date."""
-    if sys.argv[1:] not in ([], ["--write"]):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write outputs and pictures to docs")
+    write = parser.parse_args().write
     os.environ["COLUMNS"] = "200"
     with tempfile.TemporaryDirectory(prefix="dsprh_tutorial_") as folder:
         drawn = Path(folder) / "pictures"
         work = Path(folder) / "work"
         work.mkdir()
         text = Tutorial(work, drawn if CHROMIUM else None).run()
-        if sys.argv[1:]:
+        if write:
             PAGE.write_text(text, "utf-8")
             shutil.copytree(drawn, PAGE.parent, dirs_exist_ok=True)
 

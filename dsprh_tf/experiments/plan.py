@@ -24,7 +24,7 @@ from dsprh_tf.experiments.paper import (
     compared_row,
     title,
 )
-from dsprh_tf.experiments.sweep import Trial
+from dsprh_tf.experiments.trial import Trial
 from dsprh_tf.methods.baselines import BASELINES
 from dsprh_tf.run_data import split_sizes
 from dsprh_tf.settings import (

@@ -22,6 +22,10 @@ _TOTAL = (
     "harden. A low training loss says nothing about pairs that were not seen: see validation. "
     "Measured: .76 after epoch 1, .19 after epoch 29."
 )
+_WEIGHTED = (
+    "**Good:** of the size of the others. **Bad:** it stays many times above all others, which "
+    "then hardly count (lower its weight), or far below them."
+)
 _OWN = (
     "Each validation text (or image) is a query, and the only right answer is its own partner, "
     "among all validation pairs and up to 1,000 training pairs. Near ones count as wrong."
@@ -57,7 +61,8 @@ _NOTES = {
     "per_class": (
         "Mean average precision of the validation pairs with one label, which alone makes items "
         "relevant, mean of both directions, from 0 to 1; at the last epoch. Shown for the 100 most "
-        "frequent labels. Chance is the label's share of the items: rare labels have low values."
+        "frequent labels. Chance is the label's share of the items. **Good:** far above it. "
+        "**Bad:** a frequent label near it: captions may not name it."
     ),
     "training/images_per_second": (
         "Pairs trained on per second, without evaluation and checkpoints. **Good:** level. The "
@@ -127,7 +132,8 @@ def curve_note(tag: str, terms: Mapping[str, str]) -> str:
         note = f"{_TOTAL if name == 'total' else terms[name]} {_LOSS}"
         return f"{note} {_MEASURED}" if "Measured" in note else note
     if group == "weighted":
-        return f"loss/{name} times its factor in the total. {terms[name]}"
+        what = terms[name].partition(" Measured")[0]  # that was without the factor
+        return f"loss/{name} times its factor in the total: {what} {_WEIGHTED}"
     if tag in _NOTES:
         return _NOTES[tag]
     # Of one side or direction, or at one of several ranks; the longest name fits best.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -97,6 +98,7 @@ class Monitor(keras.callbacks.Callback):
         self._encoded: tuple[Encoded, Encoded] | None = None
         self._settings = settings
         self._hparams = hparams or {}
+        self._hparams_id = Path(log_dir).parent.name if log_dir else ""
 
     @property
     def pairs(self) -> int:
@@ -134,7 +136,7 @@ class Monitor(keras.callbacks.Callback):
             if self._settings:
                 tf.summary.text("settings", self._settings)
             if self._hparams:
-                hp.hparams(dict(self._hparams))
+                hp.hparams(dict(self._hparams), trial_id=self._hparams_id)
 
     def on_epoch_end(self, epoch, logs=None):
         """Evaluates the codes of this epoch if it is due, and writes everything."""
@@ -203,7 +205,7 @@ class Monitor(keras.callbacks.Callback):
             return {}
         query, database = self._encoded
         found = {}
-        for label in np.argsort(-query.labels.sum(axis=0), kind="stable")[:_CLASSES]:
+        for label in np.argsort(-query.labels.sum(axis=0, dtype=int), kind="stable")[:_CLASSES]:
             rows = np.flatnonzero(query.labels[:, label])
             if not len(rows):
                 break

@@ -135,8 +135,13 @@ class TestTensorBoard:
         for side in ("image", "text"):
             tags += [f"training/learning_rate_{side}", f"codes/balance_{side}"]
             tags += [f"codes/bit_correlation_{side}"]
-        tags += ["training/alpha", "training/images_per_second"]
+            tags.append(f"training/gradient_norm_{side}")
+        tags += ["training/alpha", "training/images_per_second", "weighted/L_2"]
         tags += ["validation/map@50_image_to_text", "validation/map@50_text_to_image"]
+        assert all(found[f"training/gradient_norm_{side}"][-1][1] > 0 for side in ("image", "text"))
+        assert any(tag.startswith("per_class/") for tag in found)
+        for side in ("image", "text"):
+            assert [step for step, _ in found[f"codes/values_{side}"]] == [1, 2]
         for tag in tags:
             assert [step for step, _ in found[tag]] == [1, 2], tag
             assert np.isfinite([value for _, value in found[tag]]).all(), tag
@@ -149,11 +154,22 @@ class TestTensorBoard:
 
     def test_every_tag_says_what_good_looks_like(self, trained, events):
         notes = read_notes(trained[0] / "tensorboard")
-        assert notes.keys() == events(trained[0]).keys() - {"settings", "curves"}
+        others = {tag for tag in events(trained[0]) if tag.startswith("_hparams_")}
+        assert others
+        assert notes.keys() == events(trained[0]).keys() - {"settings", "curves", *others}
         assert all("**Good:**" in note or "training/" in tag for tag, note in notes.items())
         assert notes["loss/L_W"].startswith(DSPRH.terms["L_W"])
         ((_, page),) = events(trained[0])["curves"]  # as text too, for the tab without notes
         assert all(f"`{tag}`" in page.decode() for tag in notes)
+
+    def test_steps_of_the_first_epoch_may_be_profiled(self, program, small_flags, tmp_path):
+        flags = [*small_flags, f"--run_dir={tmp_path / 'run'}", "--epochs=1"]
+        refused = program("train", *flags, "--profile=3,9")
+        assert refused.code == 2
+        assert "--profile is '3,9', expected START,STOP" in refused.err
+        outcome = program("train", *flags, "--profile=1,3")
+        assert outcome.code == 0, outcome.err[-2000:]
+        assert list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb"))
 
     @pytest.mark.parametrize("tag", ["validation/precision_recall", "validation/retrieval"])
     def test_pictures(self, trained, events, tag):

@@ -10,7 +10,7 @@ from experiment_helpers import finish, request
 
 from dsprh_tf.experiments import plan
 from dsprh_tf.experiments.estimate import BASELINE, FROZEN, TRAINED, estimate, guess
-from dsprh_tf.experiments.sweep import Trial
+from dsprh_tf.experiments.trial import Trial
 
 
 def make(method="m", bits=16, seed=0, program="train", pairs=(1000, 3000), **settings) -> Trial:

@@ -17,7 +17,7 @@ from dsprh_tf.cli.settings import given_settings
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.experiments import plan
 from dsprh_tf.experiments.paper import EXPERIMENTS, NAMES
-from dsprh_tf.experiments.sweep import PROGRAMS
+from dsprh_tf.experiments.trial import PROGRAMS
 from dsprh_tf.methods.baselines import BASELINES
 from dsprh_tf.settings import NEUTRAL, RunSettings, effective_settings
 

@@ -23,7 +23,7 @@ from dsprh_tf.data.files import Lock
 from dsprh_tf.evaluation.results import results_record
 from dsprh_tf.evaluation.retrieval import Encoded, evaluate_directions
 from dsprh_tf.experiments import sweep
-from dsprh_tf.experiments.sweep import Trial
+from dsprh_tf.experiments.trial import Trial
 
 # Writes what the training program writes; --alpha says how to end.
 PROGRAM = """
@@ -59,7 +59,9 @@ def programs(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "programs"
     folder.mkdir()
     (folder / "program.py").write_text(PROGRAM)
-    monkeypatch.setattr(sweep, "PROGRAMS", (sys.executable, str(folder / "program.py")))
+    monkeypatch.setattr(
+        "dsprh_tf.experiments.trial.PROGRAMS", (sys.executable, str(folder / "program.py"))
+    )
     rng = np.random.default_rng(0)
     items = Encoded(
         rng.integers(0, 256, (30, 2), np.uint8),

@@ -278,7 +278,7 @@ def _finite(frame) -> None:
 
 
 def _trial():
-    from dsprh_tf.experiments.sweep import Trial
+    from dsprh_tf.experiments.trial import Trial
 
     return Trial("train", "dsprh", 16, 0, {"bits": 16, "alpha": 0.5}, {})
 

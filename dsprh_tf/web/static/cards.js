@@ -69,7 +69,7 @@ function places(paths) {
     "span",
     { className: "places", title: `${said}:\n${paths.join("\n")}` },
     element("span", { textContent: `×${paths.length}`, ariaHidden: "true" }),
-    element("span", { className: "unseen", textContent: said }),
+    element("span", { className: "unseen", textContent: `, ${said}` }),
   );
 }
 
@@ -83,6 +83,7 @@ export function card(item, { code, bits, like, picked }) {
       element("span", { className: "unseen", textContent: `, ${differing(item, bits)}` }),
     );
   }
+  if (item.paths) shot.append(places(item.paths));
   const box = element("input", {
     type: "checkbox",
     checked: picked,
@@ -103,7 +104,6 @@ export function card(item, { code, bits, like, picked }) {
       "div",
       { className: "line" },
       element("p", { className: "name", textContent: item.path ? name(item) : "", title: (item.paths ?? [item.path ?? ""]).join("\n") }),
-      ...(item.paths ? [places(item.paths)] : []),
       similar,
     ),
   );
