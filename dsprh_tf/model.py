@@ -337,7 +337,7 @@ class CrossModalHashing(keras.Model):
             `text_variables`.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        scale = compat.loss_scale(self.optimizer)
+        scale = compat.loss_scale(getattr(self, "optimizer", None))  # none before `compile`
         with tf.GradientTape() as tape:
             terms = self._terms(batch, training=True)
             loss = terms["total"] / replicas

@@ -71,7 +71,7 @@ def shared(tmp_path_factory):
         folder = base / f"shared-{name}"
         with open(f"{folder}.lock", "a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not lock.tell():  # nobody has made it, or whoever tried has failed
+            if not os.path.getsize(lock.name):  # nobody has made it, or whoever tried has failed
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 make(folder)

@@ -73,7 +73,7 @@ class TestFlags:
             (["--related=friends"], ["--related is 'friends'", "pair, neighbours, labels"]),
             (["--on_bad_image=guess"], ["--on_bad_image is 'guess'", "error, skip"]),
             (["--precision=float8"], ["--precision is 'float8'", "float32, mixed_bfloat16"]),
-            (["--devices=tpu"], ["--devices is 'tpu', expected auto or cpu:N"]),
+            (["--devices=tpu"], ["--devices is 'tpu', expected auto, gpu:N or cpu:N"]),
             (["--colour=red"], ["colour"]),
             (["--bit=16"], ["bit"]),
             (["stray"], ["got 'stray', expected only --flag=value"]),
