@@ -23,6 +23,9 @@ _OWN = re.compile(
     rb"table|Warning: unknown JFIF|Unknown Adobe|JPEG datastream|Empty (JPEG|input)|Not a JPEG"
     rb"|Didn't expect more than one scan|Sampling factors|Maximum supported image|Cannot quantize"
     rb"|DCT (coefficient|scaling)|Image too wide|Requested feature|Sorry, |Unexpected marker"
+    rb"|Fractional sampling|CCIR601|IDCT output|Component index|Suspension not|Missing Huffman"
+    rb"|Huffman code|Buffer passed|Virtual array|Too many color|Smoothing not|Failed to create temp"
+    rb"|(Read|Write|Seek) failed on temp|Output file write|Wrong JPEG library"
     rb"|Ran out of|Insufficient memory|Caution: quantization|Application transferred"
     # libtiff: a function, or the name under which Pillow hands it a file.
     rb"|_?TIFF\w+: |tempfile\.tif: |MissingRequired: |setByteArray: |BuildMap\w+: |CheckDirCount: "

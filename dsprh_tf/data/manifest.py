@@ -82,6 +82,7 @@ class Manifest:
         self.columns = found.of
         self._notes = found.notes
         self._embedded = EmbeddedImages(self.path)
+        self._wanting: tuple = ()
 
     @property
     def notes(self) -> list[str]:
@@ -89,9 +90,16 @@ class Manifest:
         return [*self._reader.notes, *self._notes, *self._embedded.notes]
 
     def require(self, roles: Sequence[str], layout: str) -> None:
-        """Refuses a manifest without the columns of some roles; `layout` ends the error line."""
+        """Refuses a manifest without the columns of some roles; `layout` ends the error line.
+
+        One without any column may have no rows either, for which callers have words of their own:
+        it is refused at its first row.
+        """
         missing = [role for role in roles if role not in self.columns]
         if not missing:
+            return
+        if not self.names and not self._wanting:
+            self._wanting = (roles, layout)
             return
         names = sorted(name.strip().lower() for name in self.names if name.strip())
         line = (
@@ -113,6 +121,8 @@ class Manifest:
         """
         wanted = [name for names in self.columns.values() for name in names]
         for row, record in self._reader.rows(wanted):
+            if self._wanting:
+                self.require(*self._wanting)
             for name in wanted:
                 self._check_text(row, name, record.get(name))
             yield row, {role: self._cell(row, record, role) for role in self.columns}

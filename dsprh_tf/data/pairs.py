@@ -45,8 +45,7 @@ def load_pairs(manifest: str | os.PathLike, on_bad_image: str = "error") -> Pair
         "split": columns.SPLIT, "id": columns.IMAGE_ID,
     }  # fmt: skip
     table = Manifest(path, wanted)
-    if table.names:
-        table.require(("image", "text"), _LAYOUT)
+    table.require(("image", "text"), _LAYOUT)
     pairs = _Pairs(path)
     for row, record in table.rows():
         pairs.add(row, record)

@@ -144,7 +144,8 @@ class CodeWriter:
                 self._known[number] = _state(*state)
         # Once all that is there could be read: damaged parts are left as they are.
         self._parts.mkdir(exist_ok=True)
-        write_json(self._parts / "about.json", self.about)
+        if finished or not (self._parts / "about.json").exists():
+            write_json(self._parts / "about.json", self.about)
 
     def close(self) -> None:
         """Lets others write to the folder."""

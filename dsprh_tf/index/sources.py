@@ -104,8 +104,7 @@ class Source:
             "id": columns.IMAGE_ID if modality == "image" else columns.TEXT_ID,
         }
         manifest = Manifest(self.path, wanted)
-        if manifest.names:
-            manifest.require((modality,), f"a manifest of {modality}s needs it")
+        manifest.require((modality,), f"a manifest of {modality}s needs it")
         items: list[Item] = []
         tags: list[Any] = []
         unnamed = 0

@@ -22,6 +22,7 @@ LINES = [
     "Invalid SOS parameters for sequential JPEG",
     "libpng warning: iCCP: known incorrect sRGB profile",
     "Input file read error",
+    "Fractional sampling not implemented yet",
 ]
 OTHERS = ["2026-01-01 12:00:00 F tensorflow: a real message", "Killed", "encoding:  3%|#", ""]
 
