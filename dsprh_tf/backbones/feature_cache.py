@@ -120,10 +120,14 @@ class FeatureCache:
         try:
             at = 0
             for batch in self._source.batches(missing, batch_size, texts=False):
-                outputs = self._run(batch["pixels"])
-                rows = missing[at : at + len(batch["pixels"])]
+                pixels = batch["pixels"]
+                rows = missing[at : at + len(pixels)]
+                # Always so many at once: kernels for other batches round differently, and what is
+                # missing depends on when a run was interrupted.
+                pixels = tf.pad(pixels, [[0, batch_size - len(rows)], [0, 0], [0, 0], [0, 0]])
+                outputs = self._run(pixels)
                 for name, file in files.items():
-                    self._write(file, name, rows, outputs[name].numpy())
+                    self._write(file, name, rows, outputs[name].numpy()[: len(rows)])
                 for row in rows:
                     done.seek(row)
                     done.write(b"\x01")

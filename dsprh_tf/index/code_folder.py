@@ -288,6 +288,11 @@ class CodeWriter:
                     table = table.append_column(
                         schema.field("problem"), pa.nulls(len(table), pa.string())
                     )
+                    missing = [name for name in names if name not in table.column_names]
+                    if missing:
+                        raise ValueError(
+                            f"{self.path / 'items.parquet'} has no column {missing[0]}: {_AGAIN}"
+                        )
                     yield table.select(names)
         for path in self._part_files():
             yield _read_table(path, names, schema, None)

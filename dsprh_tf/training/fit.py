@@ -79,18 +79,19 @@ def fit(
         monitor.set_model(model)
         monitor.set_params({"epochs": epochs})
         monitor.on_train_begin()
+    count = 1  # the first call traces
     with tqdm(total=epochs * steps, initial=first * steps, desc="training", unit="step") as bar:
         for epoch in range(first, epochs):
             bar.set_description(f"epoch {epoch + 1}")
             model.begin_epoch(epoch)
             started = time.monotonic()
-            done, count = 0, 1  # the first call traces
+            done = 0
             while done < steps:
                 if epoch == first and done == start:
                     tf.profiler.experimental.start(log_dir)
                 began = time.monotonic()
                 edges = (edge - done for edge in (start, stop) if epoch == first and edge > done)
-                count = min([count, *edges])
+                count = min([count, steps - done, *edges])
                 try:
                     run_steps(tf.constant(count))
                 except tf.errors.UnavailableError as error:
@@ -107,8 +108,7 @@ def fit(
                 bar.set_postfix_str(
                     " ".join(f"{name} {value:.3g}" for name, value in model.means().items())
                 )
-                seconds = (time.monotonic() - began) / count
-                count = min(max(1, int(_TOGETHER / seconds)), max(1, steps - done))
+                count = max(1, int(_TOGETHER * count / (time.monotonic() - began)))
             logs = {**model.means(), "images/s": steps * together / (time.monotonic() - started)}
             _stop_if_not_finite(model, checkpoints, epoch, weights=True)
             if monitor is not None:

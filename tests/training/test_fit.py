@@ -257,7 +257,9 @@ KILLER = """
 import json, os, signal, sys
 from tqdm import tqdm
 from dsprh_tf.cli.program import load
+from dsprh_tf.training import estimate
 
+estimate._FIRST = estimate._TIMED = 1  # images whose features are computed without a bar
 points, flags = json.loads(sys.argv[1]), sys.argv[2:]
 program, update = load("train"), tqdm.update
 
