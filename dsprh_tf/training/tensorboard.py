@@ -97,6 +97,7 @@ class Monitor(keras.callbacks.Callback):
         self._encoder = None
         self._encoded: tuple[Encoded, Encoded] | None = None
         self._settings = settings
+        self._noted: set[str] = set()
         self._hparams = hparams or {}
         self._hparams_id = Path(log_dir).parent.name if log_dir else ""
 
@@ -175,7 +176,11 @@ class Monitor(keras.callbacks.Callback):
                     tf.summary.text("curves", notes_page(shown, self.model.method.terms))
             self._writer.flush()
 
-    def _note(self, tag: str) -> str:
+    def _note(self, tag: str) -> str | None:
+        """What is said of a tag, with the first of its values: TensorBoard reads no other."""
+        if tag in self._noted:
+            return None
+        self._noted.add(tag)
         return curve_note(tag, self.model.method.terms)
 
     def _look(self, scalars: dict, figures: dict, values: dict, logs: dict) -> None:
