@@ -152,7 +152,7 @@ def show(plans: Sequence[Plan]) -> None:
             "equal": plan.equal,
         }
         for title, names in listed.items():
-            show_some(title, [name.encode("utf-8", "replace").decode()[:200] for name in names])
+            show_some(title, [name.encode("utf-8", "replace").decode()[:1000] for name in names])
 
 
 def show_some(title: str, lines: Sequence[str]) -> None:
