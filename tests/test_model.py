@@ -374,8 +374,7 @@ def test_a_step_compiled_by_xla_is_the_same(name):
         variables = model.image_variables + model.text_variables
         batch = model.method.pairwise(prepared(model.method, small_batch(8)))
         step, before = tf.function(model.train_step, jit_compile=jit), copies(variables)
-        for _ in range(2):
-            step(batch)
+        step(batch)  # after which a unit at 0 may be on or off by rounding
         moves.append([new - old for old, new in zip(before, copies(variables))])
         assert model.first_not_finite() is None
     for plain, compiled in zip(*moves):
