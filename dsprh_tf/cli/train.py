@@ -38,6 +38,7 @@ def main() -> None:
     else:
         print("results: none, all pairs were trained on (--queries)")
     print(f"run folder: {folder}   (tensorboard --logdir {folder.parent})")
+    print(f"next: dsprh export --run_dir={folder} --export_dir=savedmodels/{folder.name}")
 
 
 PROGRAM = Program(

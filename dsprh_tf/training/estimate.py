@@ -111,7 +111,7 @@ def estimate_run(
         figures, figure_bytes = monitor.try_figures()
         training = start + epochs * steps * step + looks * (monitor.pairs * pair + figures)
         seconds = {
-            f"features of {missing:,} images": missing * image,
+            f"features of {missing:,} more images": missing * image,
             f"{epochs:,} epochs": training,
             "evaluation": len(tested) * pair,
         }
