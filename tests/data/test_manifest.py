@@ -334,3 +334,18 @@ def test_files_that_are_none(tmp_path):
         read_json(tmp_path / "deep.json", "fix it")
     with pytest.raises(ValueError, match="cannot be read .*null byte"):
         require_regular("a\0b")
+
+
+def test_a_parquet_list_of_few_bytes_and_many_values(tmp_path, monkeypatch):
+    """It is refused by a process with limited memory, in one line that names file and column."""
+    monkeypatch.setattr("dsprh_tf.data.parquet_rows._MEMORY", 2**27)
+    path = tmp_path / "manifest.parquet"
+    many = pa.ListArray.from_arrays([0, 2 * 10**7], pa.array(np.zeros(2 * 10**7, bool)))
+    parquet.write_table(pa.table({"image": ["a.jpg"], "text": ["a"], "labels": many}), path)
+    assert path.stat().st_size < 2 * 10**5
+    with pytest.raises(ValueError, match=r"manifest.parquet: labels cannot be read .*128 MiB"):
+        list(Manifest(path, {"labels": ("labels",)}).rows())
+    few = pa.array([[True, False]])
+    parquet.write_table(pa.table({"image": ["a.jpg"], "text": ["a"], "labels": few}), path)
+    ((_, record),) = Manifest(path, {"labels": ("labels",)}).rows()
+    assert record["labels"] == [True, False]
