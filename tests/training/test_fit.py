@@ -333,7 +333,9 @@ class TestKilled:
 
 
 # Half of the batch for each of two.
-SMALL_BATCHES = ["--batch_size=8", "--fusion_weights=0,0.5,0.5", "--monitor_every=2"]
+SMALL_BATCHES = [
+    "--batch_size=8", "--fusion_weights=0,0.5,0.5", "--monitor_every=2", "--lr_schedule=cosine",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +369,9 @@ def test_two_devices_train(on_two_devices, events, trained):
     for term in ("L_R", "L_W", "total"):
         ratio = two[f"loss/{term}"][0][1] / one[f"loss/{term}"][0][1]
         assert 0.7 < ratio < 1.4, term
+    # The rate has fallen to 0 at the end, whatever the number of devices.
+    rates = [rate for _, rate in two["training/learning_rate_text"]]
+    assert rates == pytest.approx([0.0005, 0], abs=1e-7)
 
 
 @pytest.mark.slow
