@@ -9,7 +9,6 @@ automatic differentiation over the whole tensor does; `blocks` is what training 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ def measure(size: int, bits: int, blocks: bool) -> None:
     import tensorflow as tf
 
     from dsprh_tf import losses
+    from dsprh_tf.training.estimate import peak_memory
 
     if not blocks:
         losses._BLOCK_TRIPLETS = size**3
@@ -42,7 +42,7 @@ def measure(size: int, bits: int, blocks: bool) -> None:
 
     image, text = map(tf.constant, codes)
     tf.matmul(image, text, transpose_b=True).numpy()  # TensorFlow's own memory comes first
-    before = _peak()
+    before = peak_memory()
     step(image, text)
     seconds = []
     for _ in range(3):
@@ -50,12 +50,7 @@ def measure(size: int, bits: int, blocks: bool) -> None:
         for gradient in step(image, text):
             gradient.numpy()
         seconds.append(time.perf_counter() - start)
-    print(f"{_peak() - before:.0f} {min(seconds) * 1000:.1f}")
-
-
-def _peak() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    print(f"{(peak_memory() - before) / 2**20:.0f} {min(seconds) * 1000:.1f}")
 
 
 def main() -> None:

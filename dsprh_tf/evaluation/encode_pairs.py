@@ -56,7 +56,10 @@ class PairEncoder:
 
     def __call__(self, indices: np.ndarray, progress: str | None = None) -> Encoded:
         """Packed codes of both modalities, with the items' labels."""
-        image, text = self.hash_values(indices, progress)
+        return self.packed(indices, *self.hash_values(indices, progress))
+
+    def packed(self, indices: np.ndarray, image: np.ndarray, text: np.ndarray) -> Encoded:
+        """The same from the hash values of these items, as `hash_values` returns them."""
         labels = self.source.dataset.labels
         return Encoded(
             image_codes=codes.pack(image),

@@ -186,13 +186,11 @@ class Monitor(keras.callbacks.Callback):
     def _look(self, scalars: dict, figures: dict, values: dict, logs: dict) -> None:
         if self._encoder is None:
             self._encoder = PairEncoder(self.model, self._source)
-        hashes = dict(zip(("image", "text"), self._encoder.hash_values(self._database)))
-        labels = self._source.dataset.labels
-        database = Encoded(
-            *map(codes.pack, hashes.values()), None if labels is None else labels[self._database]
-        )
-        for side, packed in (("image", database.image_codes), ("text", database.text_codes)):
-            values[f"codes/values_{side}"] = np.tanh(float(self.model.alpha) * hashes[side])
+        hashes = self._encoder.hash_values(self._database)
+        database = self._encoder.packed(self._database, *hashes)
+        for side, hash_values in zip(("image", "text"), hashes):
+            packed = database.side(side)
+            values[f"codes/values_{side}"] = np.tanh(float(self.model.alpha) * hash_values)
             scalars[f"codes/balance_{side}"] = code_balance(packed)
             scalars[f"codes/bit_correlation_{side}"] = bit_correlation(packed)
         if not len(self._validation):
