@@ -10,7 +10,7 @@ import numpy as np
 
 from dsprh_tf.evaluation.encode_pairs import Side, near_map
 from dsprh_tf.evaluation.results import Results, read_results, results_record, write_results
-from dsprh_tf.evaluation.retrieval import Encoded, evaluate_directions, evaluate_own_items
+from dsprh_tf.evaluation.retrieval import Encoded, evaluate_all, evaluate_own_items
 from dsprh_tf.methods import baselines
 from dsprh_tf.run_data import RunData
 from dsprh_tf.run_folder import RunFolder
@@ -140,7 +140,7 @@ class BaselineRun:
         s, data = self.settings, RunData(self.settings, self.folder, keep=True)
         labels, split = data.dataset.labels, data.split
         data.require_queries()
-        images = data.image_features(np.concatenate([split.train, split.query, split.database]))
+        images = data.image_features(np.concatenate([split.train, split.query, data.searched]))
         training = images[split.train], data.source.text_features(split.train)
         fitted = baselines.fit(self.baseline, *training, s.bits, s.seed, self.shared_space)
 
@@ -148,11 +148,12 @@ class BaselineRun:
             rows = None if labels is None else labels[indices]
             return fitted.encoded(images[indices], data.source.text_features(indices), rows)
 
-        query, database = encode(split.query), encode(split.database)
+        query, database = encode(split.query), encode(data.searched)
         if labels is None:
             results = evaluate_own_items(query, database)
-            sides = Side(split.query, query.take), Side(split.database, database.take)
+            sides = Side(split.query, query.take), Side(data.searched, database.take)
             results["neighbour_map"] = near_map(*sides, data.source, lambda items: images, s.seed)
         else:
-            results = evaluate_directions(query, database)
+            texts = data.single_texts()
+            results = evaluate_all(query, database, texts and fitted.typed(texts))
         return results_record(self.baseline, s.bits, s.dataset, s.seed, results)

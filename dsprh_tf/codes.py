@@ -96,6 +96,22 @@ def unpack(packed: np.ndarray) -> np.ndarray:
     return signs
 
 
+def soften(h: np.ndarray) -> np.ndarray:
+    """Real values of queries for asymmetric distance, from their hash values.
+
+    q = tanh(h / mean|h|): signs as `pack` has them, and how sure each is.
+
+    Args:
+        h: Finite numbers `[n, bits]`.
+
+    Returns:
+        float32 `[n, bits]`; a row of zeros stays one.
+    """
+    h = np.asarray(h, np.float64)
+    size = np.abs(h).mean(axis=1, keepdims=True)
+    return np.tanh(h / np.where(size > 0, size, 1)).astype(np.float32)
+
+
 def to_words(packed: np.ndarray) -> np.ndarray:
     """Packed bits as 64-bit words, the layout that `count_pairs` reads.
 

@@ -27,7 +27,9 @@ class CrossModalHashing(keras.Model):
     through `backbone`, or, without a backbone pass, as "feature" [batch, D_I] and what else the
     image network reads, such as "conv_map" [batch, h, w, C]. Texts come as "bow" [batch, D_T].
     "target_feature" [batch, D_I] is the untouched backbone's feature for similarity targets;
-    with a frozen backbone it may be left out. What `Method.prepare` returns comes under its names.
+    with a frozen backbone it may be left out. "target_bow" [batch, D_T], where there is one, takes
+    the place of "bow" in the loss: all texts of a pair, of which "bow" has one. What
+    `Method.prepare` returns comes under its names.
 
     Under `tf.distribute` every term is computed over one replica's part of the batch, and each
     replica's loss is divided by the number of replicas: as the strategy adds gradients up, the
@@ -314,6 +316,8 @@ class CrossModalHashing(keras.Model):
             raise ValueError(f"a batch is a {type(batch).__name__}, expected a dict of tensors")
         outputs = self(batch, training=training)
         batch = dict(batch)
+        if "target_bow" in batch:
+            batch["bow"] = batch.pop("target_bow")
         for name in ("bow", "labels"):
             if name in batch:
                 batch[name] = tf.cast(batch[name], tf.float32)

@@ -19,13 +19,14 @@ from dsprh_tf.data.splits import Split
 from dsprh_tf.evaluation.encode_pairs import PairEncoder, Side, near_map, validation_map
 from dsprh_tf.evaluation.projector import write_projector
 from dsprh_tf.evaluation.results import Results, results_record, write_results
-from dsprh_tf.evaluation.retrieval import evaluate_directions, evaluate_own_items
+from dsprh_tf.evaluation.retrieval import evaluate_all, evaluate_own_items
 from dsprh_tf.methods.base import image_rate
 from dsprh_tf.model import CrossModalHashing
 from dsprh_tf.run_data import RunData, precision
 from dsprh_tf.run_folder import RunFolder
 from dsprh_tf.serving.export import export_encoders
 from dsprh_tf.settings import Effective, effective_settings, home_of, recorded_settings
+from dsprh_tf.training.averaging import WeightAverage, first_averaged
 from dsprh_tf.training.checkpoints import Checkpoints
 from dsprh_tf.training.devices import Execution, make_strategy, shard_of
 from dsprh_tf.training.estimate import estimate_run
@@ -190,6 +191,7 @@ class Run:
         keras.utils.set_random_seed(s.seed)
         with strategy.scope():
             model = self._compiled(execution)
+            average = self._average(model)
             checkpoints = Checkpoints(
                 model,
                 chief.path,
@@ -197,6 +199,7 @@ class Run:
                 not worker,
                 self.folder.drop_previous,
                 each=workers > 1,
+                average=average,
             )
         if workers > 1 and self.data.has_images:
             # All workers must read a strategy's variables together, but each has its own cache.
@@ -212,6 +215,8 @@ class Run:
             f"{source.text_size:,} {what}"
         )
         print(execution.describe())
+        if len(split.query):
+            _ = self.data.searched  # found to be empty before the training, not after
         monitor = Monitor(
             source,
             split.train,
@@ -230,7 +235,13 @@ class Run:
         fit(
             model, source, split.train, checkpoints, s.epochs, batch_size, s.seed, s.augment,
             monitor, execution.jit, self._profile(batch_size * execution.replicas),
+            s.single_texts, average,
         )  # fmt: skip
+
+    def _average(self, model: CrossModalHashing) -> WeightAverage | None:
+        """The mean of the weights that the run keeps, if it does; within the strategy's scope."""
+        first = first_averaged(self.settings.average_from, self.settings.epochs)
+        return None if first is None else WeightAverage(model, first)
 
     def _profile(self, together: int) -> tuple[int, int, str] | None:
         """What `--profile` asks for, as `fit` takes it; `together` pairs make a step."""
@@ -301,8 +312,8 @@ class Run:
                     source.targets = features
         if monitor is not None and checkpoints.finished_epochs < s.epochs:
             estimate = estimate_run(
-                s, batch_size, self.folder.path, self.data.split, source, cache, model,
-                checkpoints, monitor,
+                s, batch_size, self.folder.path, self.data.split, self.data.searched, source, cache,
+                model, checkpoints, monitor,
                 lambda items: self._add_rows(model, features, items),
             )  # fmt: skip
             print(estimate.describe(), flush=True)
@@ -332,7 +343,8 @@ class Run:
             self.data = self.data.kept_in(self.folder)
         if self._trained is None:
             model = self.build()
-            checkpoints = Checkpoints(model, self.folder.path)
+            average = self._average(model)
+            checkpoints = Checkpoints(model, self.folder.path, average=average)
         else:
             model, checkpoints = self._trained
         epoch = checkpoints.restore_selected()
@@ -358,7 +370,8 @@ class Run:
         s = self.settings
         self.data.require_queries()
         model = self.restore()
-        everything = np.concatenate([self.data.split.query, self.data.split.database])
+        searched = self.data.searched
+        everything = np.concatenate([self.data.split.query, searched])
         self.data.source.cache = None
         if self.data.has_images and s.freeze_backbone and s.cache:
             cache = self.data.cache(model.image_network.reads)
@@ -367,14 +380,15 @@ class Run:
                 self.data.source.cache = cache
         encode = PairEncoder(model, self.data.source)
         split, features = self.data.split, self.data.image_features
-        query = encode(split.query, "encoding queries")
-        database = encode(split.database, "encoding database")
+        query = encode.queries(split.query, "encoding queries")
+        database = encode(searched, "encoding database")
         if query.labels is None:
             results = evaluate_own_items(query, database, ties)
-            sides = Side(split.query, query.take), Side(split.database, database.take)
+            sides = Side(split.query, query.take), Side(searched, database.take)
             results["neighbour_map"] = near_map(*sides, self.data.source, features, s.seed)
         else:
-            results = evaluate_directions(query, database, ties=ties)
+            texts = self.data.single_texts()
+            results = evaluate_all(query, database, texts and encode.typed(texts), ties)
         score = None
         if len(split.validation):
             score = validation_map(encode, split, features, s.seed)

@@ -18,6 +18,7 @@ from dsprh_tf.data import near_images, sanity, splits
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import write_bytes
 from dsprh_tf.data.pipeline import PairSource
+from dsprh_tf.data.single_texts import SingleTexts
 from dsprh_tf.data.sources import load_dataset
 from dsprh_tf.data.splits import Split
 from dsprh_tf.data.text import BagOfWords
@@ -161,6 +162,30 @@ class RunData:
     def split(self) -> Split:
         """The split, without pairs that the run cannot use."""
         return self._with_labels(self._with_known_words(self._drawn))
+
+    @property
+    def searched(self) -> np.ndarray:
+        """The database that test queries search: int64 indices.
+
+        Raises:
+            ValueError: only pairs that were not trained on count, and there is none.
+        """
+        split = self.split
+        if not self.settings.unseen_database:
+            return split.database
+        unseen = np.setdiff1d(split.database, np.concatenate([split.train, split.validation]))
+        if not len(unseen):
+            raise ValueError(
+                f"--unseen_database: all {len(split.database):,} pairs of the database are trained "
+                "on or held out for validation: lower --train_pairs"
+            )
+        return unseen
+
+    def single_texts(self) -> SingleTexts | None:
+        """The texts of the test queries one by one, where some item has several."""
+        if self.words is None or self.dataset.text_lists is None:
+            return None
+        return SingleTexts(self.dataset, self.words, self.split.query)
 
     @property
     def left_out(self) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.evaluation.results import results_files
 from dsprh_tf.settings import NEUTRAL, UNRECORDED
-from dsprh_tf.training.checkpoints import can_go_on
+from dsprh_tf.training.averaging import first_averaged
+from dsprh_tf.training.checkpoints import can_go_on, newest
 
 # What a run writes before its first checkpoint.
 LEFT_OUT = "left_out.csv"
@@ -195,6 +196,8 @@ class RunFolder:
             )
         elif ended and new["select"] == "validation" and before % every:
             why = f"its last epoch was looked at out of turn (--monitor_every={every})"
+        elif new["select"] == "validation" and _averaged(self.path, old):
+            why = "its best epoch was chosen among means of weights, which begin later now"
         else:
             for name in (*results_files(), *results_files("average")):
                 (self / name).unlink(missing_ok=True)
@@ -220,6 +223,13 @@ class RunFolder:
                 f"{self.path} belongs to a run with other flags ({changes}): give the same flags "
                 "to resume it, another --run_dir, or --overwrite to start anew"
             )
+
+
+def _averaged(path: Path, settings: dict) -> bool:
+    """Whether a run has come to the epochs over which its weights are averaged."""
+    first = first_averaged(settings.get("average_from", 1.0), settings["epochs"])
+    latest = newest(path / "checkpoints")
+    return first is not None and latest is not None and int(latest.rsplit("-", 1)[1]) > first
 
 
 def has_something_to_keep(path: Path) -> bool:

@@ -36,6 +36,9 @@ UNRECORDED = {
     "fold_plurals": False,
     "global_batch_size": None,
     "alignment_reduction": "mean",
+    "single_texts": 0.0,
+    "average_from": 1.0,
+    "unseen_database": False,
 }
 """Settings that runs of earlier versions did not record, and what they did."""
 
@@ -75,6 +78,9 @@ class RunSettings:
     )
     validation: float = setting(
         0.05, "Training pairs held out for validation: a share if below 1, else a number.", low=0
+    )
+    unseen_database: bool = setting(
+        False, "Search only pairs that were not trained on; needs fewer --train_pairs."
     )
     min_word_pairs: int | None = setting(
         5,
@@ -129,6 +135,18 @@ class RunSettings:
     augment: bool | None = setting(
         None, "Random flip and crop; by default on if the backbone is trained."
     )
+    single_texts: float = setting(
+        0.0,
+        "Share of batches that read one text of each pair, drawn anew, instead of all its texts.",
+        low=0,
+        high=1,
+    )
+    average_from: float = setting(
+        1.0,
+        "Keep the mean of the weights over the epochs after this share of them; 1: no mean.",
+        low=0,
+        high=1,
+    )
     select: str = setting("validation", "Which epoch's weights to keep.", ("validation", "last"))
     devices: str = setting(
         "auto", "auto: all GPUs, or the CPU; gpu:N: the first N GPUs; cpu:N: N logical CPUs."
@@ -180,8 +198,8 @@ class RunSettings:
 GROUPS = {
     "data": (
         "dataset", "data_dir", "on_bad_image", "on_bad_text", "on_missing_labels", "queries",
-        "train_pairs", "validation", "min_word_pairs", "fold_plurals", "max_words",
-        "scenes_count", "accept_odd_data",
+        "train_pairs", "validation", "unseen_database", "min_word_pairs", "fold_plurals",
+        "max_words", "scenes_count", "accept_odd_data",
     ),
     "networks": (
         "method", "bits", "backbone", "backbone_weights", "image_size", "resize",
@@ -189,8 +207,9 @@ GROUPS = {
     ),
     "training": (
         "epochs", "batch_size", "global_batch_size", "optimizer", "lr_image", "lr_text",
-        "lr_schedule", "momentum", "nesterov", "weight_decay", "augment", "select", "devices",
-        "other_devices", "precision", "jit", "deterministic", "cache",
+        "lr_schedule", "momentum", "nesterov", "weight_decay", "augment", "single_texts",
+        "average_from", "select", "devices", "other_devices", "precision", "jit",
+        "deterministic", "cache",
     ),
     "run": (
         "seed", "run_dir", "overwrite", "cache_dir", "cache_limit_gb", "max_to_keep",

@@ -14,6 +14,9 @@ import tensorflow as tf
 from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.images import load_image
 from dsprh_tf.data.preprocess import augment, resize_crop
+from dsprh_tf.data.single_texts import SingleTexts
+
+_ALL_TEXTS = np.int64(-1)  # in place of a draw
 
 
 class PairSource:
@@ -47,6 +50,7 @@ class PairSource:
         self.extra: dict[str, np.ndarray] = {}
         self.pairwise: Callable[[dict], dict] | None = None  # `Method.pairwise`
         self._bow_rows: tuple[np.ndarray, np.ndarray] | None = None
+        self._single: SingleTexts | None = None
 
     @property
     def text_size(self) -> int:
@@ -75,6 +79,12 @@ class PairSource:
                 return rows[at]
         return self.text_features(indices)
 
+    def _drawn_texts(self, indices: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """The text of each item that was drawn, or all its texts."""
+        if drawn[0] == _ALL_TEXTS or self._single is None:
+            return self._texts(indices)
+        return self._single.drawn(indices, drawn)
+
     def training_batches(
         self,
         indices: np.ndarray,
@@ -84,6 +94,7 @@ class PairSource:
         augmented: bool = False,
         shard: tuple[int, int] = (0, 1),
         replica_size: int | None = None,
+        single_texts: float = 0.0,
     ) -> tf.data.Dataset:
         """Shuffled whole batches of several epochs, one after another.
 
@@ -96,6 +107,9 @@ class PairSource:
             shard: (worker, workers); a worker gets its part of each batch.
             replica_size: pairs of a batch that one replica gets, which are compared with one
                 another (`Method.pairwise`); None for all of a worker's.
+            single_texts: share of batches whose "bow" has one text of each pair, drawn anew, in
+                place of all its texts; these stand beside it as "target_bow". Of pairs with one
+                text each nothing changes.
 
         Returns:
             A dataset of dicts, `len(indices) // batch_size` batches per epoch.
@@ -111,18 +125,29 @@ class PairSource:
         steps = len(indices) // batch_size
         worker, workers = shard
         share = batch_size // workers
+        if self.dataset.text_lists is None:
+            single_texts = 0.0
+        if single_texts:
+            self._single = SingleTexts(self.dataset, self.bag_of_words, np.unique(indices))
 
         def generate():
             for epoch in epochs:
                 order = np.random.default_rng([seed, epoch]).permutation(indices)
+                rng = np.random.default_rng([seed, epoch, 1])
+                single = rng.random(steps) < single_texts
                 for step in range(steps):
-                    start = step * batch_size + worker * share
-                    yield order[start : start + share], epoch
+                    drawn = np.full(batch_size, _ALL_TEXTS)
+                    if single[step]:
+                        drawn = rng.integers(2**31, size=batch_size)
+                    part = slice(worker * share, (worker + 1) * share)
+                    rows = order[step * batch_size : (step + 1) * batch_size]
+                    yield rows[part], drawn[part], epoch
 
-        signature = (tf.TensorSpec([share], tf.int64), tf.TensorSpec([], tf.int64))
+        signature = tuple(tf.TensorSpec(shape, tf.int64) for shape in ([share], [share], []))
         order = tf.data.Dataset.from_generator(generate, output_signature=signature)
+        crops = seed if augmented else None
         return self._load(
-            order, share, True, True, seed if augmented else None, replica_size or share
+            order, share, True, True, crops, replica_size or share, bool(single_texts)
         )
 
     def batches(
@@ -130,20 +155,30 @@ class PairSource:
     ) -> tf.data.Dataset:
         """The given items in their order; the last batch may be smaller."""
         order = tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64)).batch(batch_size)
-        order = order.map(lambda rows: (rows, tf.constant(0, tf.int64)))
+        order = order.map(
+            lambda rows: (rows, tf.fill(tf.shape(rows), _ALL_TEXTS), tf.constant(0, tf.int64))
+        )
         return self._load(order, batch_size, images, texts, None)
 
-    def _load(self, order, batch_size, images, texts, augment_seed, compared=0) -> tf.data.Dataset:
-        """From (indices [batch], epoch) to batches."""
+    def _load(
+        self, order, batch_size, images, texts, augment_seed, compared=0, single_texts=False
+    ) -> tf.data.Dataset:
+        """From (indices [batch], draws of texts [batch], epoch) to batches."""
         fields = self._fields(images, texts)
+        if single_texts:
+            fields["target_bow"] = fields["bow"]
+            fields["bow"] = (None, *fields["bow"][1:])
         decode = images and self.cache is None and self.image_size is not None
 
-        def read(rows):
-            return tuple(np.ascontiguousarray(get(rows)) for get, _, _ in fields.values())
+        def read(rows, drawn):
+            return tuple(
+                np.ascontiguousarray(get(rows) if get else self._drawn_texts(rows, drawn))
+                for get, _, _ in fields.values()
+            )
 
-        def rows_of(rows, _):
+        def rows_of(rows, drawn, _):
             dtypes = [dtype for _, dtype, _ in fields.values()]
-            values = tf.numpy_function(read, [rows], dtypes, stateful=False)
+            values = tf.numpy_function(read, [rows, drawn], dtypes, stateful=False)
             batch = {}
             for (name, (_, dtype, shape)), value in zip(fields.items(), values):
                 value.set_shape((rows.shape[0], *shape))
@@ -159,7 +194,7 @@ class PairSource:
             parts = parts.map(lambda batch: self._compare(batch, compared), num_parallel_calls=2)
         if decode:
             items = order.flat_map(
-                lambda rows, epoch: tf.data.Dataset.from_tensor_slices(rows).map(
+                lambda rows, _, epoch: tf.data.Dataset.from_tensor_slices(rows).map(
                     lambda row: (row, epoch)
                 )
             )

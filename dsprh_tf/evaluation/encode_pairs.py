@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ from tqdm import tqdm
 
 from dsprh_tf import codes
 from dsprh_tf.data.pipeline import PairSource
+from dsprh_tf.data.single_texts import SingleTexts
 from dsprh_tf.data.splits import Split
-from dsprh_tf.evaluation.retrieval import Encoded, neighbour_map
+from dsprh_tf.evaluation.retrieval import Encoded, TypedQueries, neighbour_map
 from dsprh_tf.similarity import nearest_by_features
 
 _QUERIES, _DATABASE = 500, 5_000  # pairs at most in a MAP of near pairs
+_TEXTS = 1024  # encoded at once
 
 
 class PairEncoder:
@@ -66,6 +69,24 @@ class PairEncoder:
             text_codes=codes.pack(text),
             labels=None if labels is None else labels[indices],
         )
+
+    def queries(self, indices: np.ndarray, progress: str | None = None) -> Encoded:
+        """The same with real values, by which the items can search by asymmetric distance."""
+        values = self.hash_values(indices, progress)
+        soft = Encoded(*map(codes.soften, values), self.packed(indices, *values).labels)
+        return dataclasses.replace(self.packed(indices, *values), soft=soft)
+
+    def typed(self, texts: SingleTexts) -> TypedQueries:
+        """Single texts of queries."""
+        bow = texts.rows
+        values = np.concatenate(
+            [
+                self._encode_text(tf.constant(bow[start : start + _TEXTS].toarray(), tf.float32))
+                for start in range(0, bow.shape[0], _TEXTS)
+            ]
+        )
+        packed, soft = codes.pack(values), codes.soften(values)
+        return TypedQueries(texts.owner, packed, soft, texts.left_out)
 
 
 def _any_size(encode: Callable, batch) -> Callable:

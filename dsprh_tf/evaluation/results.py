@@ -40,21 +40,22 @@ def results_record(
         bits: Code length.
         dataset: Name of the dataset.
         seed: Seed of split and training.
-        results: What `evaluate_directions` returned; for data without labels, what
+        results: What `evaluate_all` returned; for data without labels, what
             `evaluate_own_items` returned and `"neighbour_map"`.
         validation_map: What `neighbour_map` returned for validation pairs, if there are any.
 
     Returns:
-        One flat dictionary that opens with `"format"`; `metrics.evaluate`'s dictionaries stand
-        under the directions' names.
+        One dictionary that opens with `"format"`; `metrics.evaluate`'s dictionaries stand under the
+        directions' names, and those of `VARIANTS` under the directions' names there.
     """
     head = {"format": RESULTS_FORMAT, "method": method, "bits": int(bits), "dataset": dataset}
     head["seed"] = int(seed)
     counts = {name: results[name] for name in ("ties", "chance", "queries", "database")}
-    counts |= {name: results[name] for name in _WITHOUT_LABELS if name in results}
+    counts |= {name: results[name] for name in _SOMETIMES if name in results}
     if validation_map is not None:
         counts["validation_map"] = validation_map
-    return Results({**head, **counts, **{name: results[name] for name in directions(results)}})
+    names = (*directions(results), *(name for name in VARIANTS if name in results))
+    return Results({**head, **counts, **{name: results[name] for name in names}})
 
 
 def directions(record: Mapping) -> tuple[str, ...]:
@@ -147,25 +148,48 @@ def _problem(record: dict) -> str | None:
         return f"compared_by is {str(record['compared_by'])[:40]!r}"
     needed, curves = (_NEEDED, _CURVES) if labelled else (OWN, _OWN_CURVES)
     for direction in directions(record):
-        entry = record.get(direction)
-        if not isinstance(entry, dict) or not {*needed, *curves} <= set(entry):
-            return f"{direction} lacks numbers"
-        for name, value in entry.items():
-            if not (_is_curve(value) if isinstance(value, dict) else _is_number(value, float)):
-                return f"{direction} has {name} {str(value)[:40]!r}"
-            if isinstance(value, dict) is not (name in curves):
-                return f"{direction} has {name} {str(value)[:40]!r}"
-        for curve, (x, y) in curves.items():
-            if not {x, y} <= set(entry[curve]):
-                return f"{direction} has a {curve} without {x}"
-        if set(entry) != set(record[DIRECTIONS[0]]):
+        problem = _problem_of(direction, record.get(direction), needed, curves)
+        if problem:
+            return problem
+        if set(record[direction]) != set(record[DIRECTIONS[0]]):
             return f"{direction} has other numbers than {DIRECTIONS[0]}"
+    for name in VARIANTS:
+        entries = record.get(name, {})
+        if not isinstance(entries, dict) or not set(entries) <= set(DIRECTIONS):
+            return f"{name} is {str(entries)[:40]!r}"
+        for direction, entry in entries.items():
+            problem = _problem_of(f"{name} {direction}", entry, needed, curves)
+            if problem:
+                return problem
     return None
 
 
+def _problem_of(where: str, entry, needed, curves: Mapping) -> str | None:
+    """The same of one direction."""
+    if not isinstance(entry, dict) or not {*needed, *curves} <= set(entry):
+        return f"{where} lacks numbers"
+    for name, value in entry.items():
+        if not (_is_curve(value) if isinstance(value, dict) else _is_number(value, float)):
+            return f"{where} has {name} {str(value)[:40]!r}"
+        if isinstance(value, dict) is not (name in curves):
+            return f"{where} has {name} {str(value)[:40]!r}"
+    for curve, (x, y) in curves.items():
+        if not {x, y} <= set(entry[curve]):
+            return f"{where} has a {curve} without {x}"
+    return None
+
+
+VARIANTS = {
+    "asymmetric": "asymmetric",
+    "typed": "one text",
+    "typed_asymmetric": "one text, asymmetric",
+}
+"""Other ways to search: entry of a record -> what the table calls it. Where it is there, it has
+directions as the record itself."""
+
 _CURVES = {"precision_recall": ("recall", "precision"), "precision_at_k": ("k", "precision")}
 _NEEDED = ("map", "queries_without_relevant")
-_WITHOUT_LABELS = ("compared_by", "neighbour_map")
+_SOMETIMES = ("compared_by", "neighbour_map", "typed_left_out")
 OWN = (*(f"recall@{k}" for k in RECALL_AT), "median_rank")
 """The numbers of a direction where there are no labels."""
 _OWN_CURVES = {"recall_at_k": ("k", "recall")}
@@ -195,19 +219,30 @@ def scalar_table(record: dict) -> pd.DataFrame:
         record: What `results_record` returned.
 
     Returns:
-        Columns method, bits, dataset, seed, ties, chance, queries, database, direction, and one per
-        metric that is a number; the curves are left to `results.json`.
+        Columns method, bits, dataset, seed, ties, chance, queries, database, searched ("" or one
+        of `VARIANTS`), direction, and one per metric that is a number; the curves are left to
+        `results.json`.
     """
-    shared = {name: v for name, v in record.items() if name not in ("format", *DIRECTIONS)}
+    left = ("format", *DIRECTIONS, *VARIANTS)
+    shared = {name: v for name, v in record.items() if name not in left}
     rows = [
         {
             **shared,
+            "searched": searched,
             "direction": direction,
-            **{name: v for name, v in record[direction].items() if not isinstance(v, dict)},
+            **{name: v for name, v in entry.items() if not isinstance(v, dict)},
         }
-        for direction in directions(record)
+        for searched, direction, entry in _entries(record)
     ]
     return pd.DataFrame(rows)
+
+
+def _entries(record: Mapping) -> list[tuple[str, str, dict]]:
+    """(variant or "", direction, its numbers) of all that a record has."""
+    found = [("", direction, record[direction]) for direction in directions(record)]
+    for name in VARIANTS:
+        found += [(name, direction, entry) for direction, entry in record.get(name, {}).items()]
+    return found
 
 
 def format_table(record: dict) -> str:
@@ -228,13 +263,20 @@ def format_table(record: dict) -> str:
         .replace("median_rank", "median rank")
         for name in names
     ]
-    lines = [title(record), f"{'':<16}" + "".join(f"  {header:>8}" for header in headers)]
-    for direction in directions(record):
+    labels = [
+        direction.replace("_to_", " -> ") + (f", {VARIANTS[searched]}" if searched else "")
+        for searched, direction, _ in _entries(record)
+    ]
+    width = max(16, *map(len, labels))
+    lines = [title(record), f"{'':<{width}}" + "".join(f"  {header:>8}" for header in headers)]
+    for label, (_, _, entry) in zip(labels, _entries(record)):
         cells = [
-            f"  {record[direction][name]:>{max(8, len(header))}.4f}"
+            f"  {entry[name]:>{max(8, len(header))}.4f}"
+            if name in entry
+            else f"  {'':>{max(8, len(header))}}"
             for name, header in zip(names, headers)
         ]
-        lines.append(f"{direction.replace('_to_', ' -> '):<16}" + "".join(cells))
+        lines.append(f"{label:<{width}}" + "".join(cells).rstrip())
     if "neighbour_map" in record:
         lines.append(
             "no labels: recall and median rank of each query's own text or image among all "
@@ -244,6 +286,9 @@ def format_table(record: dict) -> str:
     unanswerable = record["image_to_text"].get("queries_without_relevant")
     if unanswerable:
         lines.append(f"{unanswerable:,} queries have no relevant item; they count 0")
+    if record.get("typed_left_out"):
+        count = record["typed_left_out"]
+        lines.append(f"one text: {count:,} texts without a known word are left out")
     if "validation_map" in record:
         value = record["validation_map"]
         lines.append(f"validation pairs: MAP {value:.4f} with near pairs as relevant, no labels")

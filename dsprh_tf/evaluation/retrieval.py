@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dsprh_tf import metrics
+from dsprh_tf import codes, metrics
 from dsprh_tf.evaluation.own_items import evaluate_own
 
 DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image", "text_to_text")
@@ -28,6 +28,8 @@ class Encoded:
         labels: `[n, labels]` of 0 and 1, or None where the dataset has none.
         image_within: Codes or embeddings for image-to-image retrieval; None: `image_codes`.
         text_within: Codes or embeddings for text-to-text retrieval; None: `text_codes`.
+        soft: The real values under the codes (`codes.soften`), by which the items can search as
+            queries by asymmetric distance; None where there are none.
     """
 
     image_codes: np.ndarray
@@ -35,11 +37,15 @@ class Encoded:
     labels: np.ndarray | None
     image_within: np.ndarray | None = None
     text_within: np.ndarray | None = None
+    soft: Encoded | None = None
 
     def take(self, rows: np.ndarray) -> Encoded:
         """Some of the items: int64 [m], their rows."""
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        taken: dict[str, Any] = {name: v if v is None else v[rows] for name, v in values}
+        taken: dict[str, Any] = {
+            name: v if v is None else v.take(rows) if isinstance(v, Encoded) else v[rows]
+            for name, v in values
+        }
         return dataclasses.replace(self, **taken)
 
     def side(self, modality: str, within: bool = False) -> np.ndarray:
@@ -57,6 +63,9 @@ def evaluate_directions(
     query: Encoded, database: Encoded, at: int = 50, ties: str = "stable"
 ) -> dict:
     """Metrics of all four directions of retrieval, with the base rate beside them.
+
+    Real values that search codes are compared by asymmetric distance: the items rank by falling
+    inner product of the values with the codes' signs.
 
     Within one modality a query never finds itself, since queries are not in the database.
 
@@ -83,16 +92,11 @@ def evaluate_directions(
     results = {}
     for direction in DIRECTIONS:
         source, target = direction.split("_to_")
-        pair = query.side(source, source == target), database.side(target, source == target)
-        if all(side.dtype.kind == "f" for side in pair):
-            if ties != "stable":
-                raise ValueError(
-                    f"ties is {ties!r}, but embeddings are ranked by cosine, where ties are rare "
-                    "and keep the order of the database: use 'stable'"
-                )
-            results[direction] = metrics.evaluate_cosine(*pair, query.labels, database.labels, at)
-        else:
-            results[direction] = metrics.evaluate(*pair, query.labels, database.labels, at, ties)
+        within = source == target
+        results[direction] = _metrics(
+            query.side(source, within), database.side(target, within),
+            query.labels, database.labels, at, ties,
+        )  # fmt: skip
     return {
         **results,
         "ties": ties,
@@ -100,6 +104,69 @@ def evaluate_directions(
         "queries": len(query.labels),
         "database": len(database.labels),
     }
+
+
+def _metrics(query, database, query_labels, database_labels, at: int = 50, ties: str = "stable"):
+    """The metrics of one direction, by what its two sides are."""
+    labels = query_labels, database_labels
+    if query.dtype.kind != "f":
+        return metrics.evaluate(query, database, *labels, at, ties)
+    if ties != "stable":
+        raise ValueError(
+            f"ties is {ties!r}, but real values are ranked by cosine, where ties are rare and keep "
+            "the order of the database: use 'stable'"
+        )
+    if database.dtype == np.uint8:
+        database = codes.unpack(database)  # all of one length: cosine ranks as the product does
+    return metrics.evaluate_cosine(query, database, *labels, at)
+
+
+@dataclasses.dataclass(frozen=True)
+class TypedQueries:
+    """Single texts of query items, each a query of its own: what people type.
+
+    Attributes:
+        owner: int64 `[m]`, the position of each text's item among the queries.
+        text_codes: Codes or embeddings of the texts, as `Encoded` has them.
+        soft: The real values under the codes, or None.
+        left_out: Number of texts that no encoder can read, such as those without a known word.
+    """
+
+    owner: np.ndarray
+    text_codes: np.ndarray
+    soft: np.ndarray | None = None
+    left_out: int = 0
+
+
+def evaluate_all(
+    query: Encoded, database: Encoded, typed: TypedQueries | None = None, ties: str = "stable"
+) -> dict:
+    """`evaluate_directions`, by asymmetric distance as well, and with single texts as queries.
+
+    Args:
+        query: The queries; without `soft`, nothing is compared by asymmetric distance.
+        database: The items that are ranked.
+        typed: Texts of the queries one by one, or None.
+        ties: As in `evaluate_directions`, of codes alone: by asymmetric distance ties are rare.
+
+    Returns:
+        What `evaluate_directions` returns, and `"asymmetric"` with the four directions, `"typed"`
+        and `"typed_asymmetric"` with `"text_to_image"`, as far as there are any.
+    """
+    results = evaluate_directions(query, database, ties=ties)
+    if query.soft is not None:
+        asymmetric = evaluate_directions(query.soft, database)
+        results["asymmetric"] = {name: asymmetric[name] for name in DIRECTIONS}
+    if typed is not None:
+        labels = query.labels[typed.owner], database.labels
+        sides = {"typed": typed.text_codes, "typed_asymmetric": typed.soft}
+        for name, side in sides.items():
+            if side is not None:
+                order = ties if name == "typed" else "stable"
+                found = _metrics(side, database.image_codes, *labels, ties=order)
+                results[name] = {"text_to_image": found}
+        results["typed_left_out"] = typed.left_out
+    return results
 
 
 def evaluate_own_items(query: Encoded, database: Encoded, ties: str = "stable") -> dict:

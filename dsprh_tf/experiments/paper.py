@@ -209,8 +209,21 @@ def _readings(request):
     yield from _held_out(request, changes)
 
 
-def _held_out(request, changes: dict):
-    yield from _ablation(request, methods.PAPER, changes, validation=_HELD_OUT, select="last")
+def _choices(request):
+    changes = {
+        "all texts in each batch": {"single_texts": 0.0},
+        "single texts in each batch": {"single_texts": 1.0},
+        "weights of the last epoch": {"average_from": 1.0},
+        "mean from a quarter of the epochs": {"average_from": 0.25},
+        "second-order share 0.5": {"second_order": 0.5},
+        "second-order share 0.9": {"second_order": 0.9},
+        "none of the three": {"single_texts": 0.0, "average_from": 1.0, "second_order": 0.5},
+    }
+    yield from _held_out(request, changes, methods.BEST)
+
+
+def _held_out(request, changes: dict, method: str = methods.PAPER):
+    yield from _ablation(request, method, changes, validation=_HELD_OUT, select="last")
 
 
 def _own_parts(method: str, request):
@@ -258,6 +271,7 @@ EXPERIMENTS = {
     "ablation_parts": Experiment("Parts of the networks", (64,), _parts, _ABLATION_NOTE,
         needs_images=True),
     "ablation_loss": Experiment("Open readings of the loss", (64,), _readings, _ABLATION_NOTE),
+    "ablation_plus": Experiment("Choices of DSPRH+", (64,), _choices, _ABLATION_NOTE),
     **{
         f"ablation_{name}": Experiment(f"Parts of {method.title}", (64,),
             functools.partial(_own_parts, name), _PARTS_NOTE,

@@ -51,6 +51,13 @@ img { max-width: 100%; } .note { color: #6e6e73; } code { font-size: .9em; }
 """
 
 
+_ONE_COLUMN = (
+    "mean of four", "asymmetric mean of four", "typed map@50", "typed_asymmetric map@50",
+    "mean map", "mean ndcg@50", "validation_map",
+)  # fmt: skip
+"""Metrics of both directions together, or of one alone: a column for each code length."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table of text, with grouped columns.
@@ -168,7 +175,7 @@ def make_tables(summary: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> 
             groups = [(DIRECTIONS[d], [f"{b} bits" for b in bits]) for d in DIRECTIONS]
             tables.append(_plain_table(TITLES[metric], groups, columns, part))
     groups = [("", [f"{b} bits" for b in bits])]
-    for metric in ("mean of four", "mean map", "mean ndcg@50", "validation_map"):
+    for metric in _ONE_COLUMN:
         part = summary[summary["metric"] == metric]
         if len(part):
             tables.append(_plain_table(TITLES[metric], groups, [("", b) for b in bits], part))

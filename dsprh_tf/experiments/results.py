@@ -22,6 +22,9 @@ TITLES = {
     "map": "MAP",
     "ndcg@50": "NDCG@50",
     "mean of four": "Mean of the four: MAP@50 and MAP in both directions",
+    "asymmetric mean of four": "The same by asymmetric distance",
+    "typed map@50": "One text as the query: MAP@50, text → image",
+    "typed_asymmetric map@50": "One text as the query: MAP@50, text → image, asymmetric distance",
     "mean map": "Mean of MAP in both directions",
     "mean ndcg@50": "Mean of NDCG@50 in both directions",
     "validation_map": "Validation MAP, without labels or test queries",
@@ -38,9 +41,10 @@ def read_trials(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFram
         out: the output folder.
 
     Returns:
-        One row per entry and direction (one per entry without results): row, bits, parameter,
-        value, trial, method, seed, seconds, state ("done", "failed" or "open"), reason, direction,
-        and one column per metric that is a number.
+        One row per entry, way to search and direction (one per entry without results): row, bits,
+        parameter, value, trial, method, seed, seconds, state ("done", "failed" or "open"), reason,
+        searched ("" or one of `results.VARIANTS`), direction, and one column per metric that is a
+        number.
 
     Raises:
         ValueError: results of another version of the project.
@@ -60,7 +64,7 @@ def read_trials(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFram
         else:
             reason = trial.failure(out)
             rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
-    columns = ["direction", "chance", "queries", "database", "validation_map", *SHOWN]
+    columns = ["searched", "direction", "chance", "queries", "database", "validation_map", *SHOWN]
     return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
 
 
@@ -77,8 +81,9 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     Returns:
         Columns row, bits, direction, metric, mean, std (NaN below 2 seeds), done, seeds, failed,
         published, difference. Directions are the two cross-modal ones and, under direction "", as
-        metric "mean of four" the mean of their MAP and MAP@50 per seed, "mean map" and
-        "mean ndcg@50" the means of both directions, and "validation_map".
+        metric "mean of four" the mean of their MAP and MAP@50 per seed ("asymmetric mean of four":
+        by asymmetric distance), "mean map" and "mean ndcg@50" the means of both directions,
+        "typed map@50" and "typed_asymmetric map@50" of single texts, and "validation_map".
     """
     known: dict[tuple, float] = {}
     for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
@@ -89,13 +94,20 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
     for (row, bits), group in results.groupby(["row", "bits"], sort=False):
         counts = {"row": row, "bits": bits, "seeds": group["seed"].nunique(),
                   "failed": group.loc[group["state"] == "failed", "seed"].nunique()}  # fmt: skip
-        cross = group[group["direction"].isin(list(DIRECTIONS))]
+        between = group[group["direction"].isin(list(DIRECTIONS))]
+        cross = between[between["searched"] == ""]
         samples = {
             (direction, metric): cross.loc[cross["direction"] == direction, metric]
             for metric, direction in itertools.product(SHOWN, DIRECTIONS)
         }
         by_seed = cross.groupby("seed")
         samples["", "mean of four"] = by_seed[list(METRICS)].mean().mean(axis=1)
+        for searched, lines in between[between["searched"] != ""].groupby("searched"):
+            if searched == "asymmetric":
+                mean = lines.groupby("seed")[list(METRICS)].mean().mean(axis=1)
+                samples["", "asymmetric mean of four"] = mean
+            else:
+                samples["", f"{searched} map@50"] = lines.groupby("seed")["map@50"].first()
         for metric in ("map", "ndcg@50"):
             samples["", f"mean {metric}"] = by_seed[metric].mean()
         if group["validation_map"].notna().any():

@@ -37,7 +37,8 @@ import numpy as np
 import scipy.linalg
 
 from dsprh_tf import codes
-from dsprh_tf.evaluation.retrieval import Encoded
+from dsprh_tf.data.single_texts import SingleTexts
+from dsprh_tf.evaluation.retrieval import Encoded, TypedQueries
 from dsprh_tf.similarity import unit_rows
 
 RIDGE = 1.0
@@ -131,16 +132,28 @@ class Baseline:
             text_features: `[n, D_T]` of the same items.
             labels: `[n, labels]` of 0 and 1, or None.
         """
-        finish = codes.pack if self.binary else np.asarray
-        image, text = map(finish, self.encode(image_features, text_features))
-        within = [
-            projection and finish(projection(features))
+        values = [
+            projection and projection(features)
             for projection, features in (
+                (self.image, image_features),
+                (self.text, text_features),
                 (self.image_within, image_features),
                 (self.text_within, text_features),
             )
         ]
-        return Encoded(image, text, labels, *within)
+        if not self.binary:
+            return Encoded(*values[:2], labels, *values[2:])
+        soft, packed = (
+            [None if v is None else make(v) for v in values] for make in (codes.soften, codes.pack)
+        )
+        return Encoded(*packed[:2], labels, *packed[2:], Encoded(*soft[:2], labels, *soft[2:]))
+
+    def typed(self, texts: SingleTexts) -> TypedQueries:
+        """Single texts of queries."""
+        values = self.text(texts.rows.toarray())
+        if not self.binary:
+            return TypedQueries(texts.owner, values, None, texts.left_out)
+        return TypedQueries(texts.owner, codes.pack(values), codes.soften(values), texts.left_out)
 
 
 def fit(

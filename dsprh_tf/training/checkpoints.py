@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from dsprh_tf import compat
 from dsprh_tf.data.files import require_regular
+from dsprh_tf.training.averaging import WeightAverage
 
 _STATE_BYTES = 2**20  # of the file that names the last checkpoint
 _LONG = 0.2  # seconds; saving that takes less is done after every epoch
@@ -42,6 +43,8 @@ class Checkpoints:
         saved: called each time that an epoch has been saved.
         each: save after each epoch however long it takes, as the workers of a cluster must, which
             do so together.
+        average: the `WeightAverage` of the model, or None. The weights that count are its mean once
+            it has begun.
 
     Raises:
         ValueError: the folder holds checkpoints, and what says which is the last one is damaged.
@@ -55,6 +58,7 @@ class Checkpoints:
         chief: bool = True,
         saved: Callable[[], None] | None = None,
         each: bool = False,
+        average: WeightAverage | None = None,
     ):
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_score = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
@@ -64,6 +68,9 @@ class Checkpoints:
         }  # fmt: skip
         parts = {**model_parts(model), **counters}
         self._weights = tf.train.Checkpoint(**parts)
+        self._average = average
+        means = {} if average is None else {"average": average.variables}
+        self._mean = tf.train.Checkpoint(**means)
         self._counters = tf.train.Checkpoint(**counters)
         self._variables = tf.nest.flatten(parts)
         self._best_values: list | None = None  # those of the best epoch, until they are saved
@@ -74,7 +81,7 @@ class Checkpoints:
             compat.build_optimizer(model.text_optimizer, model.text_variables)
             parts["image_optimizer"] = model.optimizer
             parts["text_optimizer"] = model.text_optimizer
-        self._checkpoint = tf.train.Checkpoint(**parts)
+        self._checkpoint = tf.train.Checkpoint(**parts, **means)
         folder = Path(run_dir)
         for kind in ("checkpoints", "best"):
             newest(folder / kind)  # refuses what the managers would pass over
@@ -130,6 +137,9 @@ class Checkpoints:
         if not path:
             raise ValueError(f"{self._read_from} holds no checkpoint: train the run first")
         self._restore(self._weights, path)
+        if self._average is not None and _holds(path, "average"):
+            self._restore(self._mean, path)
+            self._average.put()
         return int(self.epoch.numpy())
 
     @staticmethod
@@ -159,7 +169,8 @@ class Checkpoints:
         if score is not None and score > float(self.best_score.numpy()):
             self.best_score.assign(score)
             self.best_epoch.assign(finished_epoch)
-            self._best_values = [variable.numpy() for variable in self._variables]
+            with self._that_count():
+                self._best_values = [variable.numpy() for variable in self._variables]
         began = time.monotonic()
         soon = self._seconds > _LONG and began - self._last_saved < _APART * self._seconds
         if soon and not (last or self._each):
@@ -171,9 +182,10 @@ class Checkpoints:
             if last and self._max_to_keep == 1:
                 kept = self._weights if self._best.latest_checkpoint is None else self._counters
                 manager = tf.train.CheckpointManager(kept, str(self._folder), 1)
+                with self._that_count():
+                    manager.save(checkpoint_number=finished_epoch + 1)
             else:
-                manager = self._manager
-            manager.save(checkpoint_number=finished_epoch + 1)
+                self._manager.save(checkpoint_number=finished_epoch + 1)
         except (tf.errors.OpError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -185,6 +197,10 @@ class Checkpoints:
         self._seconds = self._last_saved - began
         if self._saved is not None:
             self._saved()
+
+    def _that_count(self) -> contextlib.AbstractContextManager:
+        """Context in which the model has the weights that are looked at and kept."""
+        return contextlib.nullcontext() if self._average is None else self._average.in_model()
 
     def _save_best(self) -> None:
         """Saves the weights of the best epoch, if they are newer than those on disk."""
@@ -220,11 +236,14 @@ def can_go_on(run_dir) -> bool:
     """
     latest = newest(Path(run_dir) / "checkpoints")
     try:
-        return latest is not None and any(
-            "optimizer" in n for n, _ in tf.train.list_variables(latest)
-        )
+        return latest is not None and _holds(latest, "optimizer")
     except (ValueError, tf.errors.OpError):  # damaged: restoring says so
         return True
+
+
+def _holds(path: str, part: str) -> bool:
+    """Whether a checkpoint holds variables of a part."""
+    return any(part in name for name, _ in tf.train.list_variables(path))
 
 
 def _saved_bytes(checkpoint: tf.train.Checkpoint) -> int:

@@ -68,6 +68,7 @@ def estimate_run(
     batch_size: int,
     folder: Path,
     split,
+    searched,
     source,
     cache,
     model,
@@ -82,6 +83,7 @@ def estimate_run(
         batch_size: pairs per step.
         folder: the run folder.
         split: the items of each part.
+        searched: the items that test queries search.
         source: the `PairSource` that training reads.
         cache: its `FeatureCache`, or None; some rows are filled in.
         model: compiled.
@@ -91,7 +93,7 @@ def estimate_run(
     """
     train, every = split.train, settings.monitor_every
     used = np.concatenate([train, split.validation])
-    tested = np.union1d(split.query, split.database) if len(split.query) else split.query
+    tested = np.union1d(split.query, searched) if len(split.query) else split.query
     first, steps = checkpoints.finished_epochs, len(train) // batch_size
     epochs = settings.epochs - first
     looks = settings.epochs // every - first // every + bool(settings.epochs % every)
@@ -136,6 +138,7 @@ def estimate_run(
     # A new checkpoint, and the best weights, are written before the last ones are removed.
     largest = files + events + cached + (kept + 1) * whole + weights
     copies = 8 * len(train) * model.feature_size  # float32, for a graph
+    copies += 2 * weights if settings.average_from < 1 else 0  # the mean, and what it stands in for
     memory = peak_memory() + cached + 2 * weights + copies
     return Estimate({k: s for k, s in seconds.items() if s}, memory, places, largest)
 

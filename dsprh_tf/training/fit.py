@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from dsprh_tf.training.averaging import WeightAverage
 from dsprh_tf.training.checkpoints import Checkpoints, model_parts
 from dsprh_tf.training.devices import shard_of
 
@@ -27,6 +29,8 @@ def fit(
     monitor: keras.callbacks.Callback | None = None,
     jit: bool = False,
     profile: tuple[int, int, str] | None = None,
+    single_texts: float = 0.0,
+    average: WeightAverage | None = None,
 ) -> int:
     """Trains a compiled model up to `epochs`, going on from the last checkpoint.
 
@@ -49,6 +53,8 @@ def fit(
         monitor: a callback whose `on_epoch_end` may add "selection_score" to the logs.
         jit: compile the step with XLA; for one replica.
         profile: (first step, last step, folder) of the first epoch, for TensorBoard's profiler.
+        single_texts: of `PairSource.training_batches`.
+        average: of the weights, the one that `checkpoints` has; the monitor sees its mean.
 
     Returns:
         The epoch that training began with: 0, or that of the checkpoint.
@@ -65,7 +71,7 @@ def fit(
 
     def dataset(_=None):
         return source.training_batches(
-            train, together, seed, range(first, epochs), augmented, shard, batch_size
+            train, together, seed, range(first, epochs), augmented, shard, batch_size, single_texts
         )
 
     if shard[1] > 1:
@@ -74,6 +80,8 @@ def fit(
         batches = iter(strategy.experimental_distribute_dataset(dataset()))
     run_steps = _steps(model, strategy, batches, jit)
     steps = len(train) // together
+    # Of one order, whatever the epoch that training went on from; workers see all of them.
+    some = source.training_batches(train, together, seed, range(1), augmented)
     start, stop, log_dir = profile or (-1, -1, "")
     if monitor is not None:
         monitor.set_model(model)
@@ -111,8 +119,11 @@ def fit(
                 count = max(1, int(_TOGETHER * count / (time.monotonic() - began)))
             logs = {**model.means(), "images/s": steps * together / (time.monotonic() - started)}
             _stop_if_not_finite(model, checkpoints, epoch, weights=True)
+            if average is not None:
+                average.add(epoch, some)
             if monitor is not None:
-                monitor.on_epoch_end(epoch, logs)
+                with contextlib.nullcontext() if average is None else average.in_model():
+                    monitor.on_epoch_end(epoch, logs)
             checkpoints.save(epoch, logs.get("selection_score"), epoch + 1 == epochs)
     return first
 
