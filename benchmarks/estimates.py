@@ -68,7 +68,7 @@ def cases(folder: Path):
             continue
         if case not in ("own", "finetuned"):
             raise ValueError(f"--cases has {case!r}, expected own, features or finetuned")
-        images = images or captions(_DATA_DIR.value)
+        images = captions(_DATA_DIR.value) if images is None else images
         counts = map(int, _PAIRS.value) if case == "own" else [_FINETUNED.value]
         for count in counts:
             path = folder / f"{case}-{count}.csv"

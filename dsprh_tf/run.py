@@ -231,7 +231,7 @@ class Run:
         )
         monitor.set_model(model)
         batch_size = execution.batch_size
-        self._prepare(model, batch_size, checkpoints, None if worker else monitor)
+        self._prepare(model, execution, checkpoints, None if worker else monitor)
         fit(
             model, source, split.train, checkpoints, s.epochs, batch_size, s.seed, s.augment,
             monitor, execution.jit, self._profile(batch_size * execution.replicas),
@@ -289,7 +289,7 @@ class Run:
         return model
 
     def _prepare(
-        self, model: CrossModalHashing, batch_size: int, checkpoints, monitor: Monitor | None
+        self, model: CrossModalHashing, execution: Execution, checkpoints, monitor: Monitor | None
     ) -> None:
         """Adds to batches the cache, the similarity targets, and the rows of `Method.prepare`.
 
@@ -312,9 +312,9 @@ class Run:
                     source.targets = features
         if monitor is not None and checkpoints.finished_epochs < s.epochs:
             estimate = estimate_run(
-                s, batch_size, self.folder.path, self.data.split, self.data.searched, source, cache,
-                model, checkpoints, monitor,
-                lambda items: self._add_rows(model, features, items),
+                s, execution.batch_size, self.folder.path, self.data.split, self.data.searched,
+                source, cache, model, checkpoints, monitor,
+                lambda items: self._add_rows(model, features, items), execution.jit,
             )  # fmt: skip
             print(estimate.describe(), flush=True)
         if cache is not None:

@@ -196,8 +196,8 @@ class RunFolder:
             )
         elif ended and new["select"] == "validation" and before % every:
             why = f"its last epoch was looked at out of turn (--monitor_every={every})"
-        elif new["select"] == "validation" and _averaged(self.path, old):
-            why = "its best epoch was chosen among means of weights, which begin later now"
+        elif _averaged(self.path, old, new):
+            why = "some of its epochs would no longer be in the mean of the weights that it has"
         else:
             for name in (*results_files(), *results_files("average")):
                 (self / name).unlink(missing_ok=True)
@@ -225,11 +225,14 @@ class RunFolder:
             )
 
 
-def _averaged(path: Path, settings: dict) -> bool:
-    """Whether a run has come to the epochs over which its weights are averaged."""
-    first = first_averaged(settings.get("average_from", 1.0), settings["epochs"])
-    latest = newest(path / "checkpoints")
-    return first is not None and latest is not None and int(latest.rsplit("-", 1)[1]) > first
+def _averaged(path: Path, old: dict, new: dict) -> bool:
+    """Whether a run has a mean of weights that more epochs would make another one."""
+    share, latest = old.get("average_from", 1.0), newest(path / "checkpoints")
+    before, after = (first_averaged(share, settings["epochs"]) for settings in (old, new))
+    if before is None or after is None or latest is None:
+        return False
+    finished = int(latest.rsplit("-", 1)[1])
+    return finished > before and (new["select"] == "validation" or finished > after)
 
 
 def has_something_to_keep(path: Path) -> bool:

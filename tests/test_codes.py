@@ -75,3 +75,13 @@ def test_arrays_that_are_not_packed_codes_are_refused(packed):
 def test_widths_must_agree():
     with pytest.raises(ValueError, match="16 and 32 bits"):
         codes.hamming_distance(np.zeros((1, 2), np.uint8), np.zeros((1, 4), np.uint8))
+
+
+def test_soft_values_are_the_signs_and_how_sure_they_are():
+    h = np.array([[3.0, -1, 0.5, 0, -8, 2, 2, -0.25], [0] * 8])
+    soft = codes.soften(h)
+    assert soft.dtype == np.float32
+    mean = sum(abs(value) for value in h[0]) / 8
+    np.testing.assert_allclose(soft[0], [np.tanh(v / mean) for v in h[0]], rtol=1e-6)
+    assert not soft[1].any()
+    np.testing.assert_array_equal(codes.soften(7 * h), soft)  # their size does not count

@@ -140,6 +140,8 @@ def _problem(record: dict) -> str | None:
         value = record.get(name)
         if not (_is_number(value, kind) if kind is not str else isinstance(value, str)):
             return f"{name} is {str(value)[:40]!r}"
+    if not _is_number(record.get("typed_left_out", 0), int):
+        return f"typed_left_out is {str(record['typed_left_out'])[:40]!r}"
     for name in ("validation_map", "neighbour_map"):
         if not _is_number(record.get(name, 0), float):
             return f"{name} is {str(record[name])[:40]!r}"

@@ -113,7 +113,7 @@ def _metrics(query, database, query_labels, database_labels, at: int = 50, ties:
         return metrics.evaluate(query, database, *labels, at, ties)
     if ties != "stable":
         raise ValueError(
-            f"ties is {ties!r}, but real values are ranked by cosine, where ties are rare and keep "
+            f"ties is {ties!r}, but embeddings are ranked by cosine, where ties are rare and keep "
             "the order of the database: use 'stable'"
         )
     if database.dtype == np.uint8:

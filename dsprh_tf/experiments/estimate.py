@@ -12,8 +12,8 @@ from dsprh_tf.settings import is_frozen
 
 # Pairs per second of training steps on 2 cores by benchmarks/trial_speed.py: of a backbone that is
 # trained, and of the networks on what a frozen one has computed.
-TRAINED = {"alexnet": 26.0, "resnet34": 9.0, "mobilenetv2": 34.0}
-FROZEN = {"alexnet": 74.0, "resnet34": 190.0, "mobilenetv2": 150.0}
+TRAINED = {"alexnet": 47.0, "resnet34": 18.0, "mobilenetv2": 57.0}
+FROZEN = {"alexnet": 135.0, "resnet34": 390.0, "mobilenetv2": 285.0}
 _TRAINED, _FROZEN = min(TRAINED.values()), min(FROZEN.values())  # others, and precomputed features
 _FORWARD = 3.0  # times as fast as a training step a backbone encodes
 _START = 20.0  # seconds until the first step, and for metrics

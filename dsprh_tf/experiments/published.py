@@ -1,7 +1,9 @@
-"""Figures printed in the DSPRH paper and in DJSRH's own, to stand beside ours.
+"""Figures printed in papers, to stand beside ours: DSPRH's tables, DJSRH's own, and UCCH's.
 
 The files in published/ call a method by its name in `METHODS` where it is one of them, and as it is
-printed otherwise.
+printed otherwise. UCCH's figures (Hu et al., "Unsupervised Contrastive Cross-modal Hashing", TPAMI
+2023, tables 1 and 2, with DGCPN as run there) are of VGG-19 features and of all database pairs as
+training pairs.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def published(experiment: str, dataset: str) -> pd.DataFrame:
         Columns row (method or loss), backbone ("" for losses), direction, bits, metric, value;
         empty where there is nothing.
     """
-    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv"), "table4": ("table_4.csv",)}
+    names = {"table2": ("tables_2_3.csv", "djsrh_own.csv", "ucch.csv"), "table4": ("table_4.csv",)}
     names["table3"] = names["table2"]
     columns = ["row", "backbone", "direction", "bits", "metric", "value"]
     if dataset not in DATASETS or experiment not in names:

@@ -297,7 +297,7 @@ def _notes(name, request: Request, entries, printed: pd.DataFrame, backbone: str
         beside = own if own == "AlexNet" else f"{own}, or with AlexNet where there are no others"
         notes.append(
             "Columns named published, grey rows and crosses in plots are figures printed in the "
-            f"DSPRH paper for {there} (those of DJSRH's own paper say so); all else was measured "
+            f"DSPRH paper for {there} (those of other papers say so); all else was measured "
             f"here. The backbone here is {backbone}, published figures beside ours are with "
             f"{beside}."
         )

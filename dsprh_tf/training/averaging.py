@@ -52,12 +52,13 @@ class WeightAverage:
         """Takes note of the weights at the end of an epoch.
 
         Args:
-            epoch: its number, from 0. A run that goes on to more epochs than it was begun with may
-                come before the first one again.
+            epoch: its number, from 0. In a run that goes on to more epochs than it was begun with,
+                the mean may begin anew.
             batches: of training, whole ones; some are read if there is batch normalisation.
         """
-        if epoch < self._first:
+        if epoch <= self._first:
             self.count.assign(0)
+        if epoch < self._first:
             return
         self.count.assign_add(1)
         count = float(self.count.numpy())

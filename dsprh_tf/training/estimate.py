@@ -75,6 +75,7 @@ def estimate_run(
     checkpoints,
     monitor,
     add_rows: Callable,
+    jit: bool = False,
 ) -> Estimate:
     """What the rest of a run will take.
 
@@ -90,6 +91,7 @@ def estimate_run(
         checkpoints: of the model, in the folder.
         monitor: the `Monitor` of the run.
         add_rows: adds the rows of `Method.prepare` to the source, for some of the training items.
+        jit: whether XLA compiles the step, which takes memory as well.
     """
     train, every = split.train, settings.monitor_every
     used = np.concatenate([train, split.validation])
@@ -109,7 +111,7 @@ def estimate_run(
             cache.ensure(sample, bar=False)
         with contextlib.redirect_stdout(None):  # what is said of the whole data follows
             add_rows(sample)
-        start, step, pair = _try_step(model, source, sample[:batch_size])
+        start, step, pair = _try_step(model, source, sample[:batch_size], jit)
         figures, figure_bytes = monitor.try_figures()
         training = start + epochs * steps * step + looks * (monitor.pairs * pair + figures)
         seconds = {
@@ -154,7 +156,7 @@ def _try_backbone(cache, items: np.ndarray) -> float:
     return (time.perf_counter() - began) / len(missing)
 
 
-def _try_step(model, source, items: np.ndarray) -> tuple[float, float, float]:
+def _try_step(model, source, items: np.ndarray, jit: bool) -> tuple[float, float, float]:
     """Seconds of compiling, of a training step on some items, and of encoding one of them.
 
     What the step changes is brought back. The optimizers are tried on a variable of their own,
@@ -167,7 +169,9 @@ def _try_step(model, source, items: np.ndarray) -> tuple[float, float, float]:
     bow = inputs.pop("bow")
     try:
         # Functions of their own: those of training have constants of the whole data.
-        compiling, step = _first_and_fastest(tf.function(model.local_gradients), batch)
+        compiling, step = _first_and_fastest(
+            tf.function(model.local_gradients, jit_compile=jit or None), batch
+        )
         encoding = [
             _first_and_fastest(tf.function(model.encode_image), inputs),
             _first_and_fastest(tf.function(model.encode_text), bow),

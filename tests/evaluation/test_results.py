@@ -25,6 +25,8 @@ from dsprh_tf.evaluation.retrieval import (
     CROSS_MODAL,
     DIRECTIONS,
     Encoded,
+    TypedQueries,
+    evaluate_all,
     evaluate_directions,
     evaluate_own_items,
 )
@@ -121,7 +123,92 @@ def test_embeddings_have_no_averaged_ties_and_no_codes_beside_them():
     with pytest.raises(ValueError, match="ties is 'average', but embeddings"):
         evaluate_directions(floats(0, 3), floats(1, 5), ties="average")
     with pytest.raises(ValueError, match="must be packed codes"):
-        evaluate_directions(floats(0, 3), encoded(1, 5))
+        evaluate_directions(encoded(0, 3), floats(1, 5))
+
+
+def soft(seed, rows):
+    """Codes with the real values under them."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((2, rows, 16))
+    labels = (rng.random((rows, 4)) < 0.3).astype(np.uint8)
+    real = Encoded(*map(codes.soften, values), labels)
+    return Encoded(*map(codes.pack, values), labels, soft=real)
+
+
+def naive_map(values, packed, labels, database_labels):
+    """MAP by falling inner product, ties in the order of the database."""
+    signs, total = codes.unpack(packed), 0.0
+    for value, own in zip(values, labels):
+        products = [sum(float(v) * int(b) for v, b in zip(value, row)) for row in signs]
+        order = sorted(range(len(signs)), key=lambda j: (-round(products[j], 6), j))
+        hits, found = 0, 0.0
+        for rank, j in enumerate(order, 1):
+            if (own & database_labels[j]).any():
+                hits += 1
+                found += hits / rank
+        total += found / max(hits, 1)
+    return total / len(values)
+
+
+@pytest.fixture(scope="module")
+def every_way():
+    query, database = soft(0, 9), soft(1, 60)
+    rng = np.random.default_rng(2)
+    values = rng.standard_normal((20, 16))
+    owner = np.sort(rng.integers(0, 9, 20))
+    typed = TypedQueries(owner, codes.pack(values), codes.soften(values), 3)
+    found = evaluate_all(query, database, typed, ties="average")
+    return query, database, typed, found
+
+
+def test_asymmetric_distance_ranks_by_the_inner_product(every_way):
+    query, database, _, found = every_way
+    assert list(found["asymmetric"]) == list(DIRECTIONS)
+    for direction in DIRECTIONS:
+        source, target = direction.split("_to_")
+        sides = query.soft.side(source), database.side(target)
+        expected = naive_map(*sides, query.labels, database.labels)
+        assert found["asymmetric"][direction]["map"] == pytest.approx(expected)
+    plain = evaluate_directions(query, database, ties="average")
+    assert {name: found[name] for name in plain} == plain
+
+
+def test_single_texts_are_queries_with_the_labels_of_their_item(every_way):
+    query, database, typed, found = every_way
+    labels = query.labels[typed.owner], database.labels
+    expected = metrics.evaluate(typed.text_codes, database.image_codes, *labels, ties="average")
+    assert found["typed"] == {"text_to_image": expected}
+    expected = naive_map(typed.soft, database.image_codes, *labels)
+    assert found["typed_asymmetric"]["text_to_image"]["map"] == pytest.approx(expected)
+
+
+def test_every_way_to_search_is_in_the_files(every_way, tmp_path):
+    record = results_record("dsprh_plus", 16, "coco", 0, every_way[-1])
+    write_results(tmp_path, record)
+    assert read_results(tmp_path / "results-average.json") == record
+    table = pd.read_csv(tmp_path / "results-average.csv", keep_default_na=False)
+    counts = table["searched"].value_counts().to_dict()
+    assert counts == {"": 4, "asymmetric": 4, "typed": 1, "typed_asymmetric": 1}
+    (row,) = table[table["searched"] == "typed_asymmetric"].to_dict("records")
+    assert float(row["map"]) == pytest.approx(record["typed_asymmetric"]["text_to_image"]["map"])
+    text = format_table(record)
+    assert "\ntext -> image, one text, asymmetric" in text
+    assert "one text: 3 texts without a known word are left out" in text
+
+
+@pytest.mark.parametrize("damage", [
+    lambda record: record.update(asymmetric=3),
+    lambda record: record.update(typed={"text_to_image": {"map": 0.5}}),
+    lambda record: record["typed"].update(elsewhere=record["image_to_text"]),
+    lambda record: record["asymmetric"]["text_to_image"].update(map="high"),
+    lambda record: record.update(typed_left_out="none"),
+])  # fmt: skip
+def test_damaged_records_of_other_ways_are_refused(every_way, tmp_path, damage):
+    record = copy.deepcopy(results_record("dsprh_plus", 16, "coco", 0, every_way[-1]))
+    damage(record)
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="results.json is damaged"):
+        read_results(tmp_path / "results.json")
 
 
 def test_files_table_and_curves_of_embeddings(cosine_record, tmp_path):

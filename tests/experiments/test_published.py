@@ -25,6 +25,9 @@ def test_published_figures_are_those_of_the_paper():
     own = value["DJSRH (its own paper)", "AlexNet", "map@50"]
     assert own["image_to_text"].tolist() == [0.810, 0.843, 0.862, 0.876]
     assert own["text_to_image"].tolist() == [0.786, 0.822, 0.835, 0.847]
+    later = value["UCCH (its own paper)", "VGG-19", "map"]
+    assert later["image_to_text"].tolist() == [0.739, 0.744, 0.754, 0.760]
+    assert value["DGCPN (UCCH's paper)", "VGG-19", "map", "text_to_image", 64] == 0.725
     pd.testing.assert_frame_equal(published("table3", "mirflickr25k_mat"), table)
 
 
