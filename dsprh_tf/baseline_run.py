@@ -155,5 +155,6 @@ class BaselineRun:
             results["neighbour_map"] = near_map(*sides, data.source, lambda items: images, s.seed)
         else:
             texts = data.single_texts()
-            results = evaluate_all(query, database, texts and fitted.typed(texts))
+            typed = None if texts is None else fitted.typed(texts)
+            results = evaluate_all(query, database, typed)
         return results_record(self.baseline, s.bits, s.dataset, s.seed, results)

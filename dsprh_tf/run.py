@@ -16,7 +16,7 @@ from dsprh_tf.data.dataset import PairDataset
 from dsprh_tf.data.files import read_json, write_json
 from dsprh_tf.data.images import image_bytes
 from dsprh_tf.data.splits import Split
-from dsprh_tf.evaluation.encode_pairs import PairEncoder, Side, near_map, validation_map
+from dsprh_tf.evaluation.encode_pairs import PairEncoder, Side, near_map, validation_scores
 from dsprh_tf.evaluation.projector import write_projector
 from dsprh_tf.evaluation.results import Results, results_record, write_results
 from dsprh_tf.evaluation.retrieval import evaluate_all, evaluate_own_items
@@ -388,11 +388,13 @@ class Run:
             results["neighbour_map"] = near_map(*sides, self.data.source, features, s.seed)
         else:
             texts = self.data.single_texts()
-            results = evaluate_all(query, database, texts and encode.typed(texts), ties)
-        score = None
+            typed = None if texts is None else encode.typed(texts)
+            results = evaluate_all(query, database, typed, ties)
+        scores = {}
         if len(split.validation):
-            score = validation_map(encode, split, features, s.seed)
-        record = results_record(s.method, s.bits, s.dataset, s.seed, results, score)
+            several = self.data.dataset.text_lists is not None and self.data.words is not None
+            scores = validation_scores(encode, split, features, s.seed, several)
+        record = results_record(s.method, s.bits, s.dataset, s.seed, results, scores)
         write_results(self.folder.path, record)
         write_projector(
             self.folder / "tensorboard", self.data.dataset, self.data.split.query, query

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -30,7 +30,8 @@ class SingleTexts:
     """
 
     def __init__(self, dataset: PairDataset, bag_of_words, items: np.ndarray):
-        lists: Sequence = dataset.texts if dataset.text_lists is None else dataset.text_lists
+        lists: Any = dataset.texts if dataset.text_lists is None else dataset.text_lists
+        all_texts: Any = dataset.texts
         texts = [[each] if isinstance(each, str) else list(each) for each in lists[items]]
         count = np.array(list(map(len, texts)))
         owner = np.repeat(np.arange(len(items)), count)
@@ -38,7 +39,7 @@ class SingleTexts:
         known = rows.getnnz(axis=1) > 0
         self.left_out = int(np.sum(~known))
         mute = np.setdiff1d(np.arange(len(items)), owner[known])
-        joined = _encode(bag_of_words, list(dataset.texts[items[mute]]))
+        joined = _encode(bag_of_words, list(all_texts[items[mute]]))
         owner = np.concatenate([owner[known], mute])
         order = np.argsort(owner, kind="stable")
         self.owner = owner[order]

@@ -14,7 +14,12 @@ from dsprh_tf import codes
 from dsprh_tf.data.pipeline import PairSource
 from dsprh_tf.data.single_texts import SingleTexts
 from dsprh_tf.data.splits import Split
-from dsprh_tf.evaluation.retrieval import Encoded, TypedQueries, neighbour_map
+from dsprh_tf.evaluation.retrieval import (
+    Encoded,
+    TypedQueries,
+    neighbour_map,
+    typed_neighbour_map,
+)
 from dsprh_tf.similarity import nearest_by_features
 
 _QUERIES, _DATABASE = 500, 5_000  # pairs at most in a MAP of near pairs
@@ -72,9 +77,10 @@ class PairEncoder:
 
     def queries(self, indices: np.ndarray, progress: str | None = None) -> Encoded:
         """The same with real values, by which the items can search by asymmetric distance."""
-        values = self.hash_values(indices, progress)
-        soft = Encoded(*map(codes.soften, values), self.packed(indices, *values).labels)
-        return dataclasses.replace(self.packed(indices, *values), soft=soft)
+        image, text = self.hash_values(indices, progress)
+        packed = self.packed(indices, image, text)
+        soft = Encoded(codes.soften(image), codes.soften(text), packed.labels)
+        return dataclasses.replace(packed, soft=soft)
 
     def typed(self, texts: SingleTexts) -> TypedQueries:
         """Single texts of queries."""
@@ -126,21 +132,45 @@ def near_map(
         image_features: items -> [N, D_I] with their features by the untouched backbone filled in.
         seed: of the draw of pairs.
     """
+    searching, searched, near = _near(query, database, source, image_features, seed)
+    return neighbour_map(query.encoded(searching), database.encoded(searched), near)
+
+
+def _near(query: Side, database: Side, source: PairSource, image_features, seed: int):
+    """Positions of the pairs that search and of those that are searched, and who is near whom."""
     rng = np.random.default_rng(seed)
     sides = (query, _QUERIES), (database, _DATABASE)
     drawn = [np.sort(rng.permutation(len(side.items))[:most]) for side, most in sides]
     parts = [side.items[rows] for (side, _), rows in zip(sides, drawn)]
     images = image_features(np.concatenate(parts))
     searching, searched = ((images[rows], source.text_features(rows)) for rows in parts)
-    near = nearest_by_features(searching, searched)
-    return neighbour_map(query.encoded(drawn[0]), database.encoded(drawn[1]), near)
+    return (*drawn, nearest_by_features(searching, searched))
 
 
-def validation_map(encode: PairEncoder, split: Split, image_features, seed: int) -> float:
-    """`near_map` of validation pairs that search training pairs; no labels, no test queries."""
+def validation_scores(
+    encode: PairEncoder, split: Split, image_features, seed: int, several_texts: bool
+) -> dict[str, float]:
+    """How validation pairs search training pairs; no labels, no test queries.
 
-    def side(items: np.ndarray) -> Side:
-        return Side(items, lambda rows: encode(items[rows]))
+    Args:
+        encode: of the model.
+        split: with validation pairs.
+        image_features: as in `near_map`.
+        seed: of the draw of pairs.
+        several_texts: whether some pair has several texts.
 
-    query, database = side(split.validation), side(split.train)
-    return near_map(query, database, encode.source, image_features, seed)
+    Returns:
+        "validation_map", as `near_map`, and, if there are several texts, "typed_validation_map":
+        the MAP of single texts that search images, what is near to their pair being relevant.
+    """
+    items = Side(split.validation, lambda rows: encode(split.validation[rows]))
+    others = Side(split.train, lambda rows: encode(split.train[rows]))
+    searching, searched, near = _near(items, others, encode.source, image_features, seed)
+    database = others.encoded(searched)
+    scores = {"validation_map": neighbour_map(items.encoded(searching), database, near)}
+    if several_texts:
+        source = encode.source
+        rows = split.validation[searching]
+        typed = encode.typed(SingleTexts(source.dataset, source.bag_of_words, rows))
+        scores["typed_validation_map"] = typed_neighbour_map(typed, database, near)
+    return scores

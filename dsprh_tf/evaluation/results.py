@@ -31,7 +31,7 @@ def results_record(
     dataset: str,
     seed: int,
     results: dict,
-    validation_map: float | None = None,
+    validation: Mapping[str, float] | None = None,
 ) -> Results:
     """Results with the method, bits, data set and seed of the run: the content of `results.json`.
 
@@ -42,7 +42,7 @@ def results_record(
         seed: Seed of split and training.
         results: What `evaluate_all` returned; for data without labels, what
             `evaluate_own_items` returned and `"neighbour_map"`.
-        validation_map: What `neighbour_map` returned for validation pairs, if there are any.
+        validation: What `validation_scores` returned for validation pairs, if there are any.
 
     Returns:
         One dictionary that opens with `"format"`; `metrics.evaluate`'s dictionaries stand under the
@@ -52,8 +52,7 @@ def results_record(
     head["seed"] = int(seed)
     counts = {name: results[name] for name in ("ties", "chance", "queries", "database")}
     counts |= {name: results[name] for name in _SOMETIMES if name in results}
-    if validation_map is not None:
-        counts["validation_map"] = validation_map
+    counts |= validation or {}
     names = (*directions(results), *(name for name in VARIANTS if name in results))
     return Results({**head, **counts, **{name: results[name] for name in names}})
 
@@ -142,7 +141,7 @@ def _problem(record: dict) -> str | None:
             return f"{name} is {str(value)[:40]!r}"
     if not _is_number(record.get("typed_left_out", 0), int):
         return f"typed_left_out is {str(record['typed_left_out'])[:40]!r}"
-    for name in ("validation_map", "neighbour_map"):
+    for name in ("validation_map", "typed_validation_map", "neighbour_map"):
         if not _is_number(record.get(name, 0), float):
             return f"{name} is {str(record[name])[:40]!r}"
     labelled = "compared_by" not in record
@@ -293,5 +292,9 @@ def format_table(record: dict) -> str:
         lines.append(f"one text: {count:,} texts without a known word are left out")
     if "validation_map" in record:
         value = record["validation_map"]
-        lines.append(f"validation pairs: MAP {value:.4f} with near pairs as relevant, no labels")
+        one = record.get("typed_validation_map")
+        typed = f" ({one:.4f} of single texts, text -> image)" if one is not None else ""
+        lines.append(
+            f"validation pairs: MAP {value:.4f}{typed} with near pairs as relevant, no labels"
+        )
     return "\n".join(lines)

@@ -157,7 +157,7 @@ def evaluate_all(
     if query.soft is not None:
         asymmetric = evaluate_directions(query.soft, database)
         results["asymmetric"] = {name: asymmetric[name] for name in DIRECTIONS}
-    if typed is not None:
+    if typed is not None and query.labels is not None:  # without labels it was refused above
         labels = query.labels[typed.owner], database.labels
         sides = {"typed": typed.text_codes, "typed_asymmetric": typed.soft}
         for name, side in sides.items():
@@ -205,9 +205,26 @@ def neighbour_map(query: Encoded, database: Encoded, near: np.ndarray) -> float:
         database: codes or embeddings of the pairs that they search.
         near: bool [queries, database], such as `similarity.nearest_by_features` gives.
     """
-    # Item j carries the numbers of the queries that it is near to as its labels.
-    labels = np.eye(len(near), dtype=np.uint8), near.T.astype(np.uint8)
+    labels = _as_labels(near)
     pairs = ((query.image_codes, database.text_codes), (query.text_codes, database.image_codes))
     by_cosine = query.image_codes.dtype.kind == "f"
     evaluate = metrics.evaluate_cosine if by_cosine else metrics.evaluate
     return float(np.mean([evaluate(*pair, *labels)["map"] for pair in pairs]))
+
+
+def typed_neighbour_map(typed: TypedQueries, database: Encoded, near: np.ndarray) -> float:
+    """The same of single texts that search images, by their codes.
+
+    Args:
+        typed: texts of the held-out pairs.
+        database: codes of the pairs that they search.
+        near: bool [pairs, database].
+    """
+    query_labels, labels = _as_labels(near)
+    pair = typed.text_codes, database.image_codes
+    return metrics.evaluate(*pair, query_labels[typed.owner], labels)["map"]
+
+
+def _as_labels(near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of queries and items: each item has the numbers of the queries that it is near to."""
+    return np.eye(len(near), dtype=np.uint8), near.T.astype(np.uint8)

@@ -53,7 +53,7 @@ img { max-width: 100%; } .note { color: #6e6e73; } code { font-size: .9em; }
 
 _ONE_COLUMN = (
     "mean of four", "asymmetric mean of four", "typed map@50", "typed_asymmetric map@50",
-    "mean map", "mean ndcg@50", "validation_map",
+    "mean map", "mean ndcg@50", "validation_map", "typed_validation_map",
 )  # fmt: skip
 """Metrics of both directions together, or of one alone: a column for each code length."""
 

@@ -28,6 +28,7 @@ TITLES = {
     "mean map": "Mean of MAP in both directions",
     "mean ndcg@50": "Mean of NDCG@50 in both directions",
     "validation_map": "Validation MAP, without labels or test queries",
+    "typed_validation_map": "Validation MAP of single texts, without labels or test queries",
 }
 # Those between the modalities, as pages show them.
 DIRECTIONS = {name: name.replace("_to_", " → ") for name in CROSS_MODAL}
@@ -64,7 +65,8 @@ def read_trials(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFram
         else:
             reason = trial.failure(out)
             rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
-    columns = ["searched", "direction", "chance", "queries", "database", "validation_map", *SHOWN]
+    scores = ("validation_map", "typed_validation_map")
+    columns = ["searched", "direction", "chance", "queries", "database", *scores, *SHOWN]
     return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
 
 
@@ -83,7 +85,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
         published, difference. Directions are the two cross-modal ones and, under direction "", as
         metric "mean of four" the mean of their MAP and MAP@50 per seed ("asymmetric mean of four":
         by asymmetric distance), "mean map" and "mean ndcg@50" the means of both directions,
-        "typed map@50" and "typed_asymmetric map@50" of single texts, and "validation_map".
+        "typed map@50" and "typed_asymmetric map@50" of single texts, "validation_map" and
+        "typed_validation_map".
     """
     known: dict[tuple, float] = {}
     for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
@@ -110,8 +113,9 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
                 samples["", f"{searched} map@50"] = lines.groupby("seed")["map@50"].first()
         for metric in ("map", "ndcg@50"):
             samples["", f"mean {metric}"] = by_seed[metric].mean()
-        if group["validation_map"].notna().any():
-            samples["", "validation_map"] = by_seed["validation_map"].first()
+        for name in ("validation_map", "typed_validation_map"):
+            if group[name].notna().any():
+                samples["", name] = by_seed[name].first()
         for (direction, metric), values in samples.items():
             values = values.to_numpy(float)
             mean = values.mean() if len(values) else np.nan
