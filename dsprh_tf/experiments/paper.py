@@ -216,8 +216,13 @@ def _choices(request):
         "weights of the last epoch": {"average_from": 1.0},
         "mean from a quarter of the epochs": {"average_from": 0.25},
         "second-order share 0.5": {"second_order": 0.5},
+        "second-order share 0.7": {"second_order": 0.7},
         "second-order share 0.9": {"second_order": 0.9},
-        "none of the three": {"single_texts": 0.0, "average_from": 1.0, "second_order": 0.5},
+        "all texts, last epoch, 0.5": {
+            "single_texts": 0.0,
+            "average_from": 1.0,
+            "second_order": 0.5,
+        },
     }
     yield from _held_out(request, changes, methods.BEST)
 

@@ -365,7 +365,9 @@ def test_curves_show_both_directions_and_chance(record):
 def own_record():
     """Of data without labels."""
     found = evaluate_own_items(encoded(0, 9, labels=False), encoded(1, 120, labels=False))
-    return results_record("dsprh", 16, "pairs", 3, {**found, "neighbour_map": 0.25}, {"validation_map": 0.5})
+    return results_record(
+        "dsprh", 16, "pairs", 3, {**found, "neighbour_map": 0.25}, {"validation_map": 0.5}
+    )
 
 
 def test_without_labels_the_gallery_is_all_items():
