@@ -14,6 +14,7 @@ from dsprh_tf import codes
 from dsprh_tf.data.pipeline import PairSource
 from dsprh_tf.data.single_texts import SingleTexts
 from dsprh_tf.data.splits import Split
+from dsprh_tf.evaluation.own_items import mean_reciprocal_rank
 from dsprh_tf.evaluation.retrieval import (
     Encoded,
     TypedQueries,
@@ -160,17 +161,26 @@ def validation_scores(
         several_texts: whether some pair has several texts.
 
     Returns:
-        "validation_map", as `near_map`, and, if there are several texts, "typed_validation_map":
-        the MAP of single texts that search images, what is near to their pair being relevant.
+        "validation_map", as `near_map`; "validation_mrr", the mean reciprocal rank of each pair's
+        own image and text among all; and, if there are several texts, both of single texts that
+        search images: "typed_validation_map" (what is near to their pair is relevant) and
+        "typed_validation_mrr".
     """
     items = Side(split.validation, lambda rows: encode(split.validation[rows]))
     others = Side(split.train, lambda rows: encode(split.train[rows]))
     searching, searched, near = _near(items, others, encode.source, image_features, seed)
-    database = others.encoded(searched)
-    scores = {"validation_map": neighbour_map(items.encoded(searching), database, near)}
+    query, database = items.encoded(searching), others.encoded(searched)
+    images = np.concatenate([query.image_codes, database.image_codes])
+    texts = np.concatenate([query.text_codes, database.text_codes])
+    sides = (query.image_codes, texts), (query.text_codes, images)
+    scores = {
+        "validation_map": neighbour_map(query, database, near),
+        "validation_mrr": float(np.mean([mean_reciprocal_rank(*side) for side in sides])),
+    }
     if several_texts:
-        source = encode.source
-        rows = split.validation[searching]
+        source, rows = encode.source, split.validation[searching]
         typed = encode.typed(SingleTexts(source.dataset, source.bag_of_words, rows))
         scores["typed_validation_map"] = typed_neighbour_map(typed, database, near)
+        found = mean_reciprocal_rank(typed.text_codes, images, typed.owner)
+        scores["typed_validation_mrr"] = found
     return scores

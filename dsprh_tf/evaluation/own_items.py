@@ -15,12 +15,15 @@ RECALL_AT = (1, 5, 10)
 _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-def own_ranks(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def own_ranks(
+    query: np.ndarray, gallery: np.ndarray, owner: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """How many items are nearer to each query than its own partner, and how many as near.
 
     Args:
         query: uint8 `[n, bits / 8]`, packed codes; or floating `[n, D]`, compared by cosine.
-        gallery: The same of m >= n items of the other modality; row i is the partner of query i.
+        gallery: The same of m items of the other modality.
+        owner: int64 `[n]`, the gallery row of each query's partner; None: row i is that of query i.
 
     Returns:
         int64 `[n]` items that are nearer, and int64 `[n]` at the same distance, the partner
@@ -29,7 +32,8 @@ def own_ranks(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.nd
     Raises:
         ValueError: If there are no queries, fewer gallery items than queries, or the widths differ.
     """
-    if not 0 < len(query) <= len(gallery):
+    partner = np.arange(len(query)) if owner is None else owner
+    if not len(query) or partner.max() >= len(gallery):
         raise ValueError(
             f"got {len(query)} queries and {len(gallery)} items to rank, expected at least one "
             "query and the partner of each among the items"
@@ -39,7 +43,7 @@ def own_ranks(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.nd
     nearer, tied = [], []
     for start in range(0, len(query), step):
         matrix = distances(query[start : start + step], gallery)
-        own = matrix[np.arange(len(matrix)), np.arange(start, start + len(matrix))][:, None]
+        own = matrix[np.arange(len(matrix)), partner[start : start + step]][:, None]
         nearer.append((matrix < own).sum(axis=1))
         tied.append((matrix == own).sum(axis=1))
     return np.concatenate(nearer), np.concatenate(tied)
@@ -73,6 +77,23 @@ def evaluate_own(query: np.ndarray, gallery: np.ndarray) -> dict:
     }
 
 
+def mean_reciprocal_rank(
+    query: np.ndarray, gallery: np.ndarray, owner: np.ndarray | None = None
+) -> float:
+    """Mean reciprocal of the expected rank of each query's own partner, in (0, 1].
+
+    Args:
+        query: As in `own_ranks`.
+        gallery: As in `own_ranks`.
+        owner: As in `own_ranks`.
+
+    Raises:
+        ValueError: As `own_ranks`.
+    """
+    nearer, tied = own_ranks(query, gallery, owner)
+    return float((1 / (nearer + (tied + 1) / 2)).mean())
+
+
 def pair_reciprocal_rank(image_codes: np.ndarray, text_codes: np.ndarray) -> float:
     """Mean reciprocal of the expected rank of each item's own partner, over both directions.
 
@@ -91,5 +112,5 @@ def pair_reciprocal_rank(image_codes: np.ndarray, text_codes: np.ndarray) -> flo
             f"got {len(image_codes)} image and {len(text_codes)} text codes, expected as many of "
             "one as of the other, at least one"
         )
-    ranks = (own_ranks(image_codes, text_codes), own_ranks(text_codes, image_codes))
-    return float(np.mean([(1 / (nearer + (tied + 1) / 2)).mean() for nearer, tied in ranks]))
+    pairs = (image_codes, text_codes), (text_codes, image_codes)
+    return float(np.mean([mean_reciprocal_rank(*pair) for pair in pairs]))

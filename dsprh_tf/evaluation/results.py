@@ -141,7 +141,7 @@ def _problem(record: dict) -> str | None:
             return f"{name} is {str(value)[:40]!r}"
     if not _is_number(record.get("typed_left_out", 0), int):
         return f"typed_left_out is {str(record['typed_left_out'])[:40]!r}"
-    for name in ("validation_map", "typed_validation_map", "neighbour_map"):
+    for name in (*VALIDATION, "neighbour_map"):
         if not _is_number(record.get(name, 0), float):
             return f"{name} is {str(record[name])[:40]!r}"
     labelled = "compared_by" not in record
@@ -179,6 +179,11 @@ def _problem_of(where: str, entry, needed, curves: Mapping) -> str | None:
             return f"{where} has a {curve} without {x}"
     return None
 
+
+VALIDATION = (
+    "validation_map", "typed_validation_map", "validation_mrr", "typed_validation_mrr",
+)  # fmt: skip
+"""The scores of `encode_pairs.validation_scores`."""
 
 VARIANTS = {
     "asymmetric": "asymmetric",
@@ -292,9 +297,12 @@ def format_table(record: dict) -> str:
         lines.append(f"one text: {count:,} texts without a known word are left out")
     if "validation_map" in record:
         value = record["validation_map"]
-        one = record.get("typed_validation_map")
-        typed = f" ({one:.4f} of single texts, text -> image)" if one is not None else ""
+        typed = [record.get(f"typed_validation_{name}") for name in ("map", "mrr")]
+        near, own = (f" ({one:.4f} of single texts)" if one is not None else "" for one in typed)
         lines.append(
-            f"validation pairs: MAP {value:.4f}{typed} with near pairs as relevant, no labels"
+            f"validation pairs: MAP {value:.4f}{near} with near pairs as relevant, no labels"
         )
+        if "validation_mrr" in record:
+            rank = record["validation_mrr"]
+            lines.append(f"validation pairs: reciprocal rank of their own {rank:.4f}{own}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from dsprh_tf import methods
 from dsprh_tf.data.files import write_bytes
+from dsprh_tf.evaluation.results import VALIDATION
 from dsprh_tf.experiments import paper
 from dsprh_tf.experiments.plan import Entry, Request, remarks, unique_trials
 from dsprh_tf.experiments.plots import make_plots, png
@@ -53,7 +54,7 @@ img { max-width: 100%; } .note { color: #6e6e73; } code { font-size: .9em; }
 
 _ONE_COLUMN = (
     "mean of four", "asymmetric mean of four", "typed map@50", "typed_asymmetric map@50",
-    "mean map", "mean ndcg@50", "validation_map", "typed_validation_map",
+    "mean map", "mean ndcg@50", *VALIDATION,
 )  # fmt: skip
 """Metrics of both directions together, or of one alone: a column for each code length."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dsprh_tf.evaluation.results import scalar_table
+from dsprh_tf.evaluation.results import VALIDATION, scalar_table
 from dsprh_tf.evaluation.retrieval import CROSS_MODAL
 from dsprh_tf.experiments.plan import Entry
 from dsprh_tf.experiments.published import paper_backbone
@@ -29,6 +29,8 @@ TITLES = {
     "mean ndcg@50": "Mean of NDCG@50 in both directions",
     "validation_map": "Validation MAP, without labels or test queries",
     "typed_validation_map": "Validation MAP of single texts, without labels or test queries",
+    "validation_mrr": "Validation: mean reciprocal rank of each pair's own image and text",
+    "typed_validation_mrr": "Validation: mean reciprocal rank of each single text's own image",
 }
 # Those between the modalities, as pages show them.
 DIRECTIONS = {name: name.replace("_to_", " → ") for name in CROSS_MODAL}
@@ -65,8 +67,7 @@ def read_trials(entries: Sequence[Entry], out: str | os.PathLike) -> pd.DataFram
         else:
             reason = trial.failure(out)
             rows.append({**head, "state": "failed" if reason else "open", "reason": reason or ""})
-    scores = ("validation_map", "typed_validation_map")
-    columns = ["searched", "direction", "chance", "queries", "database", *scores, *SHOWN]
+    columns = ["searched", "direction", "chance", "queries", "database", *VALIDATION, *SHOWN]
     return pd.DataFrame(rows).reindex(columns=[*rows[0], *(c for c in columns if c not in rows[0])])
 
 
@@ -85,8 +86,8 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
         published, difference. Directions are the two cross-modal ones and, under direction "", as
         metric "mean of four" the mean of their MAP and MAP@50 per seed ("asymmetric mean of four":
         by asymmetric distance), "mean map" and "mean ndcg@50" the means of both directions,
-        "typed map@50" and "typed_asymmetric map@50" of single texts, "validation_map" and
-        "typed_validation_map".
+        "typed map@50" and "typed_asymmetric map@50" of single texts, and the scores of
+        `VALIDATION`.
     """
     known: dict[tuple, float] = {}
     for wanted in ("", "AlexNet", paper_backbone(backbone)):  # the last that there is counts
@@ -113,7 +114,7 @@ def summarise(results: pd.DataFrame, printed: pd.DataFrame, backbone: str) -> pd
                 samples["", f"{searched} map@50"] = lines.groupby("seed")["map@50"].first()
         for metric in ("map", "ndcg@50"):
             samples["", f"mean {metric}"] = by_seed[metric].mean()
-        for name in ("validation_map", "typed_validation_map"):
+        for name in VALIDATION:
             if group[name].notna().any():
                 samples["", name] = by_seed[name].first()
         for (direction, metric), values in samples.items():

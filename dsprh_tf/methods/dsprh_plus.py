@@ -51,7 +51,7 @@ class DSPRHPlus(Method):
         image_weight: float = setting(
             0.5, "lambda: share of images in the joint similarity.", low=0, high=1
         )
-        second_order: float = setting(0.5, "w: share of second-order similarity.", low=0, high=1)
+        second_order: float = setting(0.7, "w: share of second-order similarity.", low=0, high=1)
         neighbours: int = setting(20, "Neighbours of an item in the training graph.", low=2)
         target_deviation: float = setting(0.35, "d: standard deviation of the targets.", low=0)
         diagonal_target: float = setting(1.5, "t of L_R, and the largest target.")

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from dsprh_tf import codes
-from dsprh_tf.evaluation.own_items import evaluate_own, own_ranks, pair_reciprocal_rank
+from dsprh_tf.evaluation.own_items import (
+    evaluate_own,
+    mean_reciprocal_rank,
+    own_ranks,
+    pair_reciprocal_rank,
+)
 
 
 def naive_own(query, gallery, distance):
@@ -114,3 +119,16 @@ def test_pair_reciprocal_rank_refuses_codes_that_are_no_pairs():
             pair_reciprocal_rank(image, text)
     with pytest.raises(ValueError, match="16 and 8 bits"):
         pair_reciprocal_rank(packed, packed[:, :1])
+
+
+def test_several_queries_may_have_one_partner():
+    rng = np.random.default_rng(0)
+    query, gallery = (codes.pack(rng.standard_normal((n, 16))) for n in (7, 5))
+    owner = np.array([0, 0, 1, 3, 3, 3, 4])
+    total = 0.0
+    for one, own in zip(query, owner):
+        distances = [int(codes.hamming_distance(one[None], other[None])[0, 0]) for other in gallery]
+        nearer = sum(d < distances[own] for d in distances)
+        tied = sum(d == distances[own] for d in distances)
+        total += 1 / (nearer + (tied + 1) / 2)
+    assert mean_reciprocal_rank(query, gallery, owner) == pytest.approx(total / 7)
