@@ -46,7 +46,7 @@ def least_pairs(texts: int) -> int:
 
 
 def split_sizes(
-    dataset: PairDataset, queries: int | None, train_pairs: int | None
+    dataset: PairDataset, queries: int | None, train_pairs: int | None, unseen: bool = False
 ) -> tuple[int, int]:
     """How many queries and training pairs a split has, those for validation included.
 
@@ -54,10 +54,13 @@ def split_sizes(
         dataset: the pairs; a split that they come with counts.
         queries: the setting; None for a tenth of the pairs, `MOST_QUERIES` at most.
         train_pairs: the setting; None for all pairs but the queries.
+        unseen: the setting `unseen_database`.
     """
     given, pairs = dataset.given_split, len(dataset)
     if given is not None:
-        return len(given["query"]), len(given.get("train", given["database"]))
+        drawn = train_pairs if unseen and "train" not in given else None
+        most = len(given.get("train", given["database"]))
+        return len(given["query"]), most if drawn is None else min(drawn, most)
     count = min(MOST_QUERIES, max(1, pairs // 10)) if queries is None else queries
     most = max(1, pairs - count)  # `make_split` refuses what cannot be
     return count, most if train_pairs is None else min(train_pairs, most)
@@ -115,8 +118,10 @@ class RunData:
     def _new_split(self) -> Split:
         """A split drawn now; prints what is told of it."""
         s = self.settings
-        queries, train = split_sizes(self.dataset, s.queries, s.train_pairs)
-        split = splits.make_split(self.dataset, queries, train, s.validation, s.seed)
+        queries, train = split_sizes(self.dataset, s.queries, s.train_pairs, s.unseen_database)
+        split = splits.make_split(
+            self.dataset, queries, train, s.validation, s.seed, s.unseen_database
+        )
         self._say(split)
         for note in near_images.near_notes(self.dataset, split):
             print(f"data: {note}")

@@ -167,6 +167,18 @@ def test_similarity_targets_come_from_the_target_feature_if_there_is_one():
     assert float(own["L_W"]) != pytest.approx(float(other["L_W"]), rel=1e-3)
 
 
+def test_the_loss_reads_all_texts_where_the_network_reads_one():
+    model, batch = make_model(), make_batch()
+    model.compile(sgd(), sgd())
+    one = batch["bow"] * (np.arange(batch["bow"].shape[1]) % 2)
+    found = model.local_gradients({**batch, "bow": one, "target_bow": batch["bow"]})[0]
+    outputs = model({**batch, "bow": one}, training=True)
+    expected = model.method.loss({**batch, "target_feature": batch["feature"]}, outputs)
+    assert float(found["total"]) == pytest.approx(float(expected["total"]), rel=1e-5)
+    alone = model.local_gradients({**batch, "bow": one})[0]
+    assert float(found["total"]) != pytest.approx(float(alone["total"]), rel=1e-3)
+
+
 @pytest.mark.parametrize("trainable", [False, True])
 def test_a_frozen_backbone_is_left_alone(trainable):
     model, batch = make_model(backbone=True), make_batch(pixels=True)

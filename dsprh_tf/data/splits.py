@@ -44,6 +44,7 @@ def make_split(
     train: int = 5000,
     validation: float = 0.05,
     seed: int = 0,
+    unseen: bool = False,
 ) -> Split:
     """A split of the data: the one that it comes with, or one drawn with a seed.
 
@@ -66,6 +67,8 @@ def make_split(
         validation: the fraction of the training pairs to take out for validation, or their
             number if 1 or more; 0 for none.
         seed: the same seed and data give the same split.
+        unseen: draw the training pairs of a `given_split` that names none, so that others are left
+            in its database; without it all of the database trains.
 
     Raises:
         ValueError: fewer pairs than queries, no training pair left beside validation, or no image
@@ -78,6 +81,8 @@ def make_split(
         query = np.sort(given["query"])
         database, drawn, left_out = _without_images_of(query, given, groups, dataset.name)
         notes += left_out
+        if unseen and "train" not in given:
+            drawn = _draw(dataset.labels, database, min(train, len(database)), rng, groups)
     else:
         if queries < 0 or train < 1:
             raise ValueError(

@@ -106,7 +106,9 @@ class Request:
             )
         marks = {"data": dataset.fingerprint(), "weights": _weights_mark(self._weights)}
         values = self.settings(methods.PAPER)
-        _, training = split_sizes(dataset, values["queries"], values["train_pairs"])
+        _, training = split_sizes(
+            dataset, values["queries"], values["train_pairs"], values["unseen_database"]
+        )
         return dataclasses.replace(
             self,
             marks=marks,

@@ -396,3 +396,16 @@ def test_a_split_of_now_is_not_looked_through_again(tmp_path, monkeypatch):
     loaded = load_split(path, again)
     assert loaded.notes == () and len(split.notes) == 1
     np.testing.assert_array_equal(loaded.query, split.query)
+
+
+def test_a_given_database_that_is_not_all_trained_on():
+    given = {"query": np.arange(5), "database": np.arange(5, 40)}
+    data = dataset(40, given=given)
+    split = make_split(data, train=15, validation=3, seed=2, unseen=True)
+    check_parts(split, 40, 5, 15, 3)
+    assert len(split.database) == 35
+    assert make_split(data, train=15, validation=3, seed=2).train.size == 32
+    named = dataset(40, given={**given, "train": np.arange(5, 25)})
+    assert make_split(named, train=15, validation=0, unseen=True).train.tolist() == list(
+        range(5, 25)
+    )

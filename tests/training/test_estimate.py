@@ -92,7 +92,8 @@ def test_the_disk_that_it_says_is_taken(features, tmp_path, monkeypatch):
     assert said[0].while_training > 3 * said[0].disk  # checkpoints hold the optimizers, too
 
 
-def test_a_step_that_is_tried_changes_nothing(pairs, bag_of_words, tiny_backbone):
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_step_that_is_tried_changes_nothing(pairs, bag_of_words, tiny_backbone, jit):
     method = DSPRH(16, fusion_weights=(0, 0.5, 0.5), cov_channels=4, text_hidden=8)
     model = CrossModalHashing(
         method,
@@ -105,7 +106,7 @@ def test_a_step_that_is_tried_changes_nothing(pairs, bag_of_words, tiny_backbone
     variables = tf.nest.flatten(parts)
     before = [np.array(variable) for variable in variables]
     source = PairSource(pairs, bag_of_words, 16, 20)
-    start, step, pair = estimate._try_step(model, source, np.arange(6))
+    start, step, pair = estimate._try_step(model, source, np.arange(6), jit)
     assert start > step > 0 and pair > 0
     for variable, value in zip(variables, before):
         np.testing.assert_array_equal(np.array(variable), value)
