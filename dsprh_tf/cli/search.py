@@ -14,6 +14,9 @@ per line, or a manifest (CSV, Parquet, JSONL) with a column text, image (a path 
 manifest) or like. A query that cannot be answered, such as a text of unknown words, says so in its
 place; the exit code is 3 if none could be answered.
 
+Tags filter: items have all of the tags that --tag gives, one of those of --any_tag, and none of
+those of --no_tag. Each may be repeated, and they may stand together.
+
 In the database of a run, a text finds images and an image finds texts; "*" marks those that share a
 label with the query. Without --text and --image, three queries of each kind come from the run's
 query split.
@@ -86,7 +89,16 @@ _TOP = flags.DEFINE_integer(
 _FIND = flags.DEFINE_enum(
     "find", None, MODALITIES, "Only images, or only texts.", flag_values=FLAGS
 )
-_TAG = flags.DEFINE_multi_string("tag", [], "Only items with this tag.", flag_values=FLAGS)
+_TAG = flags.DEFINE_multi_string(
+    "tag", [], "Only items with this tag; given several times, with all of them.",
+    flag_values=FLAGS,
+)  # fmt: skip
+_ANY_TAG = flags.DEFINE_multi_string(
+    "any_tag", [], "Only items with this tag or another that is given so.", flag_values=FLAGS
+)
+_NO_TAG = flags.DEFINE_multi_string(
+    "no_tag", [], "Only items without this tag, nor another that is given so.", flag_values=FLAGS
+)
 _PREFIX = flags.DEFINE_string(
     "prefix", None, "Only images whose path begins with this.", flag_values=FLAGS
 )
@@ -101,13 +113,16 @@ _VERIFY = flags.DEFINE_boolean(
 TOP = 10
 SHEET_ROWS = 100  # most queries on a contact sheet, which is 20,000 pixels high then
 ONLY_WITH = {
-    "--index": ("like", "vector", "side", "queries", "find", "tag", "prefix", "json", "verify"),
+    "--index": (
+        "like", "vector", "side", "queries", "find", "tag", "any_tag", "no_tag", "prefix", "json",
+        "verify",
+    ),
     "--run_dir": ("data_dir", "seed"),
-}
+}  # fmt: skip
 GROUPS = {
     "where": ["index", "run_dir", "export_dir", "data_dir"],
     "query": ["text", "image", "like", "vector", "side", "queries", "seed"],
-    "results": ["top", "find", "tag", "prefix", "show", "json", "verify"],
+    "results": ["top", "find", "tag", "any_tag", "no_tag", "prefix", "show", "json", "verify"],
 }
 
 
@@ -144,16 +159,16 @@ def search_index() -> int:
     for path in _VECTOR.value:
         vectors.update(query_vectors(path, _SIDE.value, encoder_of(_SIDE.value, True).width))
     queries = asked(vectors)
-    if len(_TAG.value) > 1:
-        raise ValueError(f"got --tag={' --tag='.join(_TAG.value)}, expected one tag per search")
     index = open_index(_INDEX.value, verify=_VERIFY.value)
-    where = Where(next(iter(_TAG.value), None), path_prefix(_PREFIX.value), _FIND.value)
+    where = asked_where()
     if not index.any():
         raise ValueError(
             f"{without_password(_INDEX.value)} is empty: add codes with `dsprh index add`"
         )
     if where and not index.any(where):
-        raise ValueError("no item of the index has this --tag, --prefix and --find")
+        raise ValueError(
+            "no item of the index is as --tag, --any_tag, --no_tag, --prefix and --find say"
+        )
 
     def encode(kind: str, values: list[str]):
         def note(text: str, unknown: dict) -> None:
@@ -206,6 +221,14 @@ def show(queries: list[Query], found: list[list[dict]], problems: dict[int, str]
     for row, (query, results) in enumerate(zip(queries, found)):
         text = f"  no answer: {problems[row]}" if row in problems else format_table(results)
         print(f"{query.kind}: {query.value}\n{text}\n")
+
+
+def asked_where() -> Where:
+    """Which items count: the page's `all`, `any` and `none` of tags, and the other filters."""
+    any_of = [tuple(_ANY_TAG.value)] if _ANY_TAG.value else []
+    tags = (*((tag,) for tag in _TAG.value), *any_of)
+    prefix = path_prefix(_PREFIX.value)
+    return Where(None, prefix, _FIND.value, tags, tuple(_NO_TAG.value))
 
 
 def asked(vectors: Iterable[str] = ()) -> list[Query]:

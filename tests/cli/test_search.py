@@ -101,6 +101,31 @@ class TestSearch:
         check_results(found["results"], everything, codes[0], 10, admits)
         assert found["results"]
 
+    @pytest.mark.parametrize("flags", ["all", "any", "no", "together"])
+    def test_several_tags(self, search, everything, flags):
+        """As on the page: all of --tag, one of --any_tag, none of --no_tag."""
+        codes, items = everything
+        own = next(item["tags"] for item in items if len(item["tags"]) > 1)
+        (a, b), c = own[:2], next(t for item in items for t in item["tags"] if t not in own)
+        all_of = {"all": {a, b}, "together": {a}}.get(flags, set())
+        any_of = {"any": {b, c}, "together": {b, "nosuchtag"}}.get(flags, set())
+        none_of = {"no": {a, c, "nosuchtag"}, "together": {c}}.get(flags, set())
+        outcome = search(
+            f"--like={items[0]['id']}", "--json", "--top=200",
+            *(f"--tag={tag}" for tag in all_of), *(f"--any_tag={tag}" for tag in any_of),
+            *(f"--no_tag={tag}" for tag in none_of),
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+
+        def admits(item):
+            tags = set(item["tags"])
+            there = all_of <= tags and (not any_of or tags & any_of) and not tags & none_of
+            return there and item["id"] != items[0]["id"]
+
+        (found,) = json.loads(outcome.out)
+        assert found["results"]
+        check_results(found["results"], everything, codes[0], 200, admits)
+
     def test_a_relative_prefix(self, search, everything, collection, monkeypatch):
         monkeypatch.chdir(collection)
         outcome = search(f"--like={everything[1][0]['id']}", "--prefix=scenes/images/", "--top=200",
@@ -195,8 +220,8 @@ class TestRefused:
         [
             ([], "nothing to search by: give --text, --image, --like, --vector or --queries"),
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
-            (["--text=dog", "--tag=nosuchtag"], "no item of the index has this --tag"),
-            (["--text=dog", "--tag=a", "--tag=b"], "got --tag=a --tag=b, expected one tag per"),
+            (["--text=dog", "--tag=nosuchtag"], "no item of the index is as --tag, --any_tag"),
+            (["--text=dog", "--any_tag=a", "--any_tag=b"], "no item of the index is as --tag"),
             (["--queries=nowhere.csv"], "nowhere.csv' cannot be read"),
             (["--queries=nowhere.txt"], "nowhere.txt' cannot be read"),
             (["--queries=nowhere.doc"], "is not a .csv, .tsv, .jsonl or .parquet file"),
@@ -257,8 +282,8 @@ class TestRefused:
             (["--index=a", "--like=5", "--data_dir=b"], "got --data_dir with --index"),
             (["--run_dir=a", "--like=5"], "got --like with --run_dir, expected only with --index"),
             (
-                ["--run_dir=a", "--queries=b", "--find=text", "--tag=c", "--prefix=d"],
-                "got --queries, --find, --tag, --prefix with --run_dir",
+                ["--run_dir=a", "--queries=b", "--find=text", "--any_tag=c", "--prefix=d"],
+                "got --queries, --find, --any_tag, --prefix with --run_dir",
             ),
             (["--run_dir=a", "--json", "--noverify"], "got --json, --verify with --run_dir"),
             (["--run_dir=a"], "--run_dir=a needs --export_dir=FOLDER"),

@@ -35,6 +35,7 @@ from index_helpers import (
 
 from dsprh_tf.index import database
 from dsprh_tf.index.answers import answer
+from dsprh_tf.index.duplicates import find_duplicates, near
 from dsprh_tf.index.interface import Changes, Where
 from dsprh_tf.index.items import SCHEMA, stable_id, text_items
 from dsprh_tf.index.location import check_encoders, create_index, open_index
@@ -220,6 +221,19 @@ class TestAnswers:
         assert [stats[n] for n in ("items", "images", "texts", "kind", "search", "bits")] == [
             1200, 1200, 0, "flat", "exact", 64
         ]  # fmt: skip
+
+    def test_near_duplicates(self, place):
+        """The codes of every engine are read and grouped alike."""
+        codes = clustered_codes(400)
+        codes[7] = codes[9]
+        build(place, codes, image_items(400))
+        index = open_index(place)
+        for where, rows in ((Where(), np.arange(400)), (Where(tag="third"), np.arange(0, 400, 3))):
+            wanted = near(codes[rows], 10 * rows, 6)
+            found = find_duplicates(index, 6, where)
+            assert len(found) == len(wanted) > 1
+            assert sorted(g.ids.tolist() for g in found) == sorted(g.ids.tolist() for g in wanted)
+        assert [g.ids.tolist() for g in find_duplicates(index, 0)] == [[70, 90]]
 
     def test_an_empty_index(self, place):
         create_index(place, 64, "abc").commit()
