@@ -14,6 +14,9 @@ per line, or a manifest (CSV, Parquet, JSONL) with a column text, image (a path 
 manifest) or like. A query that cannot be answered, such as a text of unknown words, says so in its
 place; the exit code is 3 if none could be answered.
 
+With --hybrid, texts find items by the words of their texts and tags, too, and "found by" says how;
+both rankings are joined by their ranks. A text without a known word is answered by words alone.
+
 Tags filter: items have all of the tags that --tag gives, one of those of --any_tag, and none of
 those of --no_tag. Each may be repeated, and they may stand together.
 
@@ -42,10 +45,12 @@ from dsprh_tf.evaluation.contact_sheet import (
 )
 from dsprh_tf.index.answers import answer, as_shown, format_table
 from dsprh_tf.index.database import without_password
+from dsprh_tf.index.hybrid import Hybrid
 from dsprh_tf.index.interface import MODALITIES, Where
 from dsprh_tf.index.items import id_of
 from dsprh_tf.index.location import open_index
 from dsprh_tf.index.queries import (
+    Encoded,
     Query,
     encode_queries,
     query_codes,
@@ -80,6 +85,9 @@ _SIDE = flags.DEFINE_enum(
     "side", None, MODALITIES, "What each --vector is of: its encoder.", flag_values=FLAGS
 )
 _QUERIES = flags.DEFINE_string("queries", None, "File of more queries.", flag_values=FLAGS)
+_HYBRID = flags.DEFINE_boolean(
+    "hybrid", False, "Find items by the words of their texts and tags as well.", flag_values=FLAGS
+)
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Seed for drawing queries of a run, if none are given.", flag_values=FLAGS
 )
@@ -114,14 +122,14 @@ TOP = 10
 SHEET_ROWS = 100  # most queries on a contact sheet, which is 20,000 pixels high then
 ONLY_WITH = {
     "--index": (
-        "like", "vector", "side", "queries", "find", "tag", "any_tag", "no_tag", "prefix", "json",
-        "verify",
+        "like", "vector", "side", "queries", "hybrid", "find", "tag", "any_tag", "no_tag", "prefix",
+        "json", "verify",
     ),
     "--run_dir": ("data_dir", "seed"),
 }  # fmt: skip
 GROUPS = {
     "where": ["index", "run_dir", "export_dir", "data_dir"],
-    "query": ["text", "image", "like", "vector", "side", "queries", "seed"],
+    "query": ["text", "image", "like", "vector", "side", "queries", "hybrid", "seed"],
     "results": ["top", "find", "tag", "any_tag", "no_tag", "prefix", "show", "json", "verify"],
 }
 
@@ -188,6 +196,9 @@ def search_index() -> int:
         answers = answer(index, encoded.codes[good], _TOP.value or TOP, where, own)
         for row, results in zip(good, answers):
             found[row] = results
+    if _HYBRID.value:
+        join_words(index, queries, encoded, found, where)
+        good = encoded.good
     if good or _JSON.value or len(queries) > 1:
         show(queries, found, encoded.problems)
     gone = sum(result["gone"] for results in found for result in results)
@@ -205,6 +216,25 @@ def search_index() -> int:
     if _SHOW.value:
         draw(index, [queries[row] for row in good], [found[row] for row in good])
     return 0
+
+
+def join_words(
+    index, queries: list[Query], encoded: Encoded, found: list[list[dict]], where: Where
+) -> None:
+    """Answers texts by codes and words; a text without a known word by words alone."""
+    hybrid = Hybrid(index)
+    if not hybrid.has_words:
+        print("note: no item of the index has a text or tags: codes alone count", file=sys.stderr)
+    for row, query in enumerate(queries):
+        if query.kind == "text":
+            code = None if row in encoded.problems else encoded.codes[row]
+            found[row] = hybrid.answer(query.value, code, _TOP.value or TOP, where)
+            if found[row] and encoded.problems.pop(row, None):
+                print(
+                    f"note: {query.value!r} has no word that the encoder knows: found by the words "
+                    "of texts and tags alone",
+                    file=sys.stderr,
+                )
 
 
 def show(queries: list[Query], found: list[list[dict]], problems: dict[int, str]) -> None:

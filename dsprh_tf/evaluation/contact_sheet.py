@@ -28,13 +28,13 @@ class RetrievalItem:
     Attributes:
         image: Path of an image file, or uint8 `[height, width, 3]`; None to show the text.
         text: Text, shown if there is no image.
-        distance: Hamming distance to the query, in bits.
+        distance: Hamming distance to the query, in bits; None if it has no code.
         relevant: Whether it shares a label with the query; None if not known.
     """
 
     image: str | os.PathLike | np.ndarray | None = None
     text: str | None = None
-    distance: int = 0
+    distance: int | None = 0
     relevant: bool | None = None
 
 
@@ -116,7 +116,8 @@ def draw_contact_sheet(rows: list[RetrievalRow], titles: tuple[str, str] = TITLE
                 corner = (left + TILE - 1, top + TILE - 1)
                 draw.rectangle([(left, top), corner], outline=color, width=FRAME)
             below = (left + TILE / 2, top + TILE + 4)
-            draw.text(below, f"{item.distance}", fill=MUTED, font=_font(14), anchor="ma")
+            distance = "-" if item.distance is None else f"{item.distance}"
+            draw.text(below, distance, fill=MUTED, font=_font(14), anchor="ma")
     return sheet
 
 

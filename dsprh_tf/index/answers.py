@@ -94,13 +94,18 @@ def format_table(results: list[dict]) -> str:
     if not results:
         return "  no results"
     width = max(len(str(result["id"])) for result in results)
-    lines = [f"  {'distance':>8}  {'id':>{width}}"]
+    joined = "found_by" in results[0]  # of two rankings
+    title = f"{'found by':>10}" if joined else ""
+    lines = [f"  {'distance':>8}{title}  {'id':>{width}}"]
     for result in results:
         content = result.get("path") or result.get("text") or ""
         gone = "  (gone from disk)" if result["gone"] else ""
         content += f"  {result['caption']}" if result.get("caption") else ""
         tags = f"  [{', '.join(result['tags'])}]" if result["tags"] else ""
-        lines.append(f"  {result['distance']:>8}  {result['id']:>{width}}  {content}{tags}{gone}")
+        near = "-" if result["distance"] is None else result["distance"]
+        found_by = f"{result['found_by']:>10}" if joined else ""
+        numbers = f"  {near:>8}{found_by}"
+        lines.append(f"{numbers}  {result['id']:>{width}}  {content}{tags}{gone}")
         others = [path for path in result.get("paths", ()) if path != result["path"]]
-        lines += [f"  {'':>8}  {'equal:':>{width}}  {path}" for path in others]
+        lines += [f"{'':>{len(numbers)}}  {'equal:':>{width}}  {path}" for path in others]
     return "\n".join(lines)

@@ -229,6 +229,10 @@ class HammingIndex:
         )
         self._changed = set()
 
+    def committed(self) -> tuple[Path, dict] | None:
+        """The folder and the entries of its files by kind, if they hold what this index holds."""
+        return None if self._folder is None or self._changed else (self._folder, self._files)
+
     def _lock_folder(self, path) -> None:
         """Locks a folder for writing; everything has to be written there."""
         Path(path).mkdir(parents=True, exist_ok=True)

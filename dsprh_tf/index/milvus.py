@@ -19,7 +19,7 @@ import math
 import os
 import urllib.parse
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 import numpy as np
@@ -33,6 +33,7 @@ with warnings.catch_warnings():
 from dsprh_tf.index import checks
 from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
+from dsprh_tf.index.words import tags_with, weights, words_of
 
 _INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
 _LISTS, _PROBED = 1024, 64  # inverted lists per segment, and those that a search reads
@@ -251,6 +252,32 @@ class MilvusIndex(Database):
                 for hits in answers
             ]
         return found
+
+    def _by_words(self, words: Sequence[str], k: int, where: Where) -> list[int]:
+        """By expressions: of each word at most 16,384 items are looked at, Milvus's limit."""
+        condition = self._condition(where)
+        found: dict[str, list[int]] = {}
+        for word in words:
+            tags = tags_with(word, words)
+            parts = [f'json_contains_any(tags["all"], [{", ".join(map(_quoted, tags))}])']
+            for spelled in dict.fromkeys((word, word.upper(), word.capitalize())):
+                parts.append(f"text like {_quoted(f'%{spelled}%')}")
+            either = " and ".join(filter(None, [condition, f"({' or '.join(parts)})"]))
+            columns = ["id", "text", "size", "path", "sha256", "tags"]
+            rows = self._as_table(self._query(either, columns, limit=_MOST), columns).to_pylist()
+            # A part of a longer word is no match.
+            found[word] = [
+                row["id"] for row in rows
+                if word in words_of(row["text"] or "", None) or set(tags).intersection(row["tags"])
+            ]  # fmt: skip
+        total = self._query('text != ""', ["count(*)"])[0]["count(*)"]
+        matched = {name for names in found.values() for name in names}
+        chosen = weights({w: len(names) for w, names in found.items()}, max(total, len(matched)))
+        scores: dict[int, float] = dict.fromkeys(matched, 0.0)
+        for word, weight in chosen.items():
+            for name in found[word]:
+                scores[name] += weight
+        return [n for n in sorted(scores, key=lambda n: (-scores[n], n)) if scores[n] > 0][:k]
 
     def count(self, where: Where = EVERYTHING) -> int:
         """Number of items that a filter admits."""

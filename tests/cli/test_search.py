@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers import ROOT
 from index_helpers import image_items, random_codes
 from PIL import Image
 
 from dsprh_tf.index.hamming import HammingIndex
+from dsprh_tf.index.items import SCHEMA
 from dsprh_tf.serving.encoder import Encoder
 
 PARTS = ("image", "text")
@@ -125,6 +127,47 @@ class TestSearch:
         (found,) = json.loads(outcome.out)
         assert found["results"]
         check_results(found["results"], everything, codes[0], 200, admits)
+
+    def test_hybrid(self, search, everything, encoders):
+        items = everything[1]
+        word = max(items[-1]["text"].split(), key=len)
+        outcome = search(f"--text={word}", "--hybrid", "--json", "--top=400", "--find=text")
+        assert outcome.code == 0, outcome.err
+        results = json.loads(outcome.out)[0]["results"]
+        has = {i["id"] for i in items if i["modality"] == "text" and word in i["text"].split()}
+        assert has and {r["id"] for r in results if r["found_by"] != "codes"} == has
+        assert results[0]["found_by"] == "both"
+        code = encoders["text"].encode([word])[0]
+        check_distances = {item["id"]: bits for item, bits in zip(items, everything[0])}
+        for result in results:
+            own = check_distances[result["id"]]
+            assert result["distance"] == np.unpackbits(own ^ code).sum()
+        table = search(f"--text={word}", "--hybrid", f"--like={items[3]['id']}", "--top=2").out
+        assert table.split("\n")[1].split() == ["distance", "found", "by", "id"]
+        assert "found by" not in table.split("like: ")[1]
+
+    def test_hybrid_answers_unknown_words_by_tags(
+        self, search, program, everything, exported, copy
+    ):
+        """A tag that the encoder does not know; and a word that nothing has."""
+        index = HammingIndex.load(copy, write=True)
+        item = {**everything[1][4], "tags": ["Xyzzy"]}
+        index.add(everything[0][4:5], pa.Table.from_pylist([item], SCHEMA))
+        index.commit()
+        index._lock.release()
+        flags = (f"--index={copy}", f"--export_dir={exported}", "--hybrid", "--text=xyzzy")
+        outcome = program("search", *flags, "--json")
+        assert outcome.code == 0
+        (answer,) = json.loads(outcome.out)
+        assert "problem" not in answer
+        ((result,),) = [answer["results"]]
+        assert (result["id"], result["found_by"], result["distance"]) == (item["id"], "words", None)
+        assert "note: 'xyzzy' has no word that the encoder knows: found by the words" in outcome.err
+        table = program("search", *flags, "--text=plugh", f"--show={copy}/sheet.png")
+        assert "text: plugh\n  no answer: 'plugh' has no word" in table.out
+        assert "note: 1 of 2 queries could not be answered" in table.err
+        assert "no query could be answered" in search("--hybrid", "--text=plugh").unanswered
+        assert program("search", *flags, "--find=text").unanswered
 
     def test_a_relative_prefix(self, search, everything, collection, monkeypatch):
         monkeypatch.chdir(collection)

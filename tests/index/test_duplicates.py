@@ -49,9 +49,9 @@ def test_groups_are_those_of_the_definition(kind, radius, monkeypatch):
     if kind == "chain":  # each is one bit beside the one before
         codes = np.packbits(np.arange(64) < np.arange(65)[:, None], axis=1)
     elif kind == "short":
-        codes = random_codes(150, 8)
+        codes = random_codes(100, 8)
     else:
-        codes = clustered_codes(300, 64) if kind == "clustered" else repeated_codes(rng, 300)
+        codes = clustered_codes(120, 64) if kind == "clustered" else repeated_codes(rng, 120)
     ids = rng.permutation(10 * len(codes))[: len(codes)]
     if radius > codes.shape[1] * 8:
         with pytest.raises(ValueError, match=r"radius is 20, expected 0 to 8, the bits of a code"):

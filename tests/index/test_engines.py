@@ -36,9 +36,11 @@ from index_helpers import (
 from dsprh_tf.index import database
 from dsprh_tf.index.answers import answer
 from dsprh_tf.index.duplicates import find_duplicates, near
-from dsprh_tf.index.interface import Changes, Where
+from dsprh_tf.index.hybrid import Hybrid
+from dsprh_tf.index.interface import EVERYTHING, Changes, Where
 from dsprh_tf.index.items import SCHEMA, stable_id, text_items
 from dsprh_tf.index.location import check_encoders, create_index, open_index
+from dsprh_tf.index.words import word_search, words_of
 from dsprh_tf.web.searcher import Question, Searcher
 
 DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
@@ -234,6 +236,36 @@ class TestAnswers:
             assert len(found) == len(wanted) > 1
             assert sorted(g.ids.tolist() for g in found) == sorted(g.ids.tolist() for g in wanted)
         assert [g.ids.tolist() for g in find_duplicates(index, 0)] == [[70, 90]]
+
+    def test_words(self, place):
+        """Texts and tags by their words, whatever was typed; filters hold."""
+        texts = ["a dog on the beach", "the dog", "a scattered cat", "The Café", "nothing", "DOGS"]
+        tags = [["x"], [], ["Red Wine"], ["dog"], [], []]
+        index = build(place, random_codes(60, 64), image_items(60))
+        index.add(random_codes(6, 64, 1), text_items(texts, [1, 2, 3, 4, 5, 6], tags))
+        index.commit()
+        words = word_search(index)
+
+        def found(text, k=10, where=EVERYTHING):
+            return words.by_words(words_of(text), k, where).tolist()
+
+        assert found("dog beach")[0] == 1
+        assert set(found("dog")) == {1, 2, 4}
+        assert set(found("DOG'S")) == {1, 2, 4}
+        assert found("cat") == found("red wine") == found("my cat zzz") == [3]
+        assert found("café") == [4]
+        assert found("zzz") == found("") == found("% _") == []
+        assert len(found("third")) == 10 and len(found("third", 100)) == 20
+        assert set(found("dog", where=Where(tag="x"))) == {1}
+        assert set(found("dog", where=Where(without=("x",), modality="text"))) == {2, 4}
+        assert found("dog", where=Where(modality="image")) == []
+        for typed in ('dog" OR "beach', "dog & !beach", "dog') or ('", "dog%", "{dog}"):
+            assert set(found(typed)) == set(found(" ".join(words_of(typed))))
+        index.remove([1])
+        index.commit()
+        assert set(word_search(index).by_words(["dog"])) == {2, 4}
+        results = Hybrid(index).answer("the dog", index.codes_of([2])[0], 3)
+        assert (results[0]["id"], results[0]["found_by"]) == (2, "both")
 
     def test_an_empty_index(self, place):
         create_index(place, 64, "abc").commit()
