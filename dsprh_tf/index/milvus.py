@@ -36,7 +36,6 @@ from dsprh_tf.index.interface import EVERYTHING, Where
 
 _INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
 _LISTS, _PROBED = 1024, 64  # inverted lists per segment, and those that a search reads
-_MOST = 16_384  # results of one query, Milvus's limit
 _QUERIES = 64  # of one call
 _LEFT_OUT = 100_000  # items that a filter may name: 2 MB of an expression
 _PAGE = 1000  # rows read at a time
@@ -71,6 +70,7 @@ class MilvusIndex(Database):
     """
 
     ENGINE, PLACE, KINDS = "Milvus", "collection", tuple(_INDEXES)
+    MOST = 16_384
 
     def __init__(self, location: str, write: bool):
         address, self._uri, self._name = _address(location)
@@ -229,8 +229,8 @@ class MilvusIndex(Database):
         pages.close()
 
     def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
-        if k > _MOST:
-            raise ValueError(f"k is {k:,}, Milvus answers with at most {_MOST:,} items")
+        if k > self.MOST:
+            raise ValueError(f"k is {k:,}, Milvus answers with at most {self.MOST:,} items")
         params = {}
         if self.kind == "ivf":
             params["nprobe"] = _LISTS if where else _PROBED
