@@ -7,10 +7,10 @@
 The database: the images of the run's database, each with one of its captions as its text. The
 queries: every caption of the images that were held out, and single words that people type (those of
 first_hour.py). An item is relevant to a caption if it shares a label with the caption's image, and
-to a word if it has the label that the word means. P@10 is of what a search joins, the best 100 of
-each ranking; MAP is of all items, those that have no word of the query being no results of "words".
-Ties of codes are in random order. "known" is the share of the queries with a word that the encoder
-knows: codes answer none of the others.
+to a word if it has the label that the word means. Codes rank by the query's real values, ties in
+random order; MAP is of all items, those that have no word of the query being no results of "words".
+"known" is the share of the queries with a word that the encoder knows: codes answer none of the
+others.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from first_hour import WORDS  # noqa: E402
 
 from dsprh_tf.cli.program import Program  # noqa: E402
 from dsprh_tf.data.images import image_bytes  # noqa: E402
+from dsprh_tf.index.asymmetric import rank  # noqa: E402
 from dsprh_tf.index.hamming import HammingIndex  # noqa: E402
-from dsprh_tf.index.hybrid import fused  # noqa: E402
+from dsprh_tf.index.hybrid import joined  # noqa: E402
 from dsprh_tf.index.items import SCHEMA  # noqa: E402
 from dsprh_tf.index.words import FolderWords, words_of  # noqa: E402
 
@@ -38,7 +39,7 @@ _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Its exported encoders.", 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Its data, if moved.", flag_values=FLAGS)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed for the order of items.", flag_values=FLAGS)
 
-TOP, DEPTH, BATCH = 10, 100, 64
+TOP, BATCH = 10, 64
 
 
 def precision(ranking: list[int], relevant: set[int]) -> float:
@@ -49,10 +50,10 @@ def precision(ranking: list[int], relevant: set[int]) -> float:
 def average_precision(ranking: list[int], relevant: set[int]) -> float:
     """Mean of the precision at each relevant item; at those that are not found it is 0."""
     hits, total = 0, 0.0
-    for rank, name in enumerate(ranking, 1):
+    for place, name in enumerate(ranking, 1):
         if name in relevant:
             hits += 1
-            total += hits / rank
+            total += hits / place
     return total / max(1, len(relevant))
 
 
@@ -61,19 +62,13 @@ def measure(index, words, text_encoder, queries: list[tuple[str, set[int]]]) -> 
     queries = [(text, relevant) for text, relevant in queries if relevant]
     texts = [text for text, _ in queries]
     known = text_encoder.known_words(texts)
-    codes = text_encoder.encode(texts, unknown="allow")
-    by_codes = index.search(codes, len(index)).ids.tolist()
+    values = text_encoder.encode_values(texts, unknown="allow")
+    by_codes = rank(index, values, len(index)).ids.tolist()
     found: dict[str, list] = {"codes": [], "words": [], "both": []}
     for (text, relevant), ranking, is_known in zip(queries, by_codes, known):
         both = [ranking if is_known else [], words.by_words(words_of(text), len(index)).tolist()]
-        first = [each[:DEPTH] for each in both]
-        rankings = {
-            "codes": (both[0], first[0]),
-            "words": (both[1], first[1]),
-            "both": (fused(both), fused(first)),
-        }
-        for name, (whole, top) in rankings.items():
-            found[name].append([precision(top, relevant), average_precision(whole, relevant)])
+        for name, ids in zip(found, (*both, joined(*both))):
+            found[name].append([precision(ids, relevant), average_precision(ids, relevant)])
     return {
         "queries": len(queries),
         "known": float(np.mean(np.asarray(known) > 0)),

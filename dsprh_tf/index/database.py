@@ -102,6 +102,7 @@ class Database(abc.ABC):
         PLACE: the database's own word for what holds an index.
         KINDS: kinds of search.
         FORMATS: formats of what is stored that this version of the program reads.
+        MOST: most results of one query; None for any number.
 
     Args:
         address: address of the index.
@@ -112,6 +113,7 @@ class Database(abc.ABC):
     PLACE: str
     KINDS: tuple[str, ...]
     FORMATS: tuple[int, ...] = (1,)
+    MOST: int | None = None
 
     def __init__(self, address: Address, write: bool):
         self.address, self._write = address, write

@@ -179,7 +179,7 @@ def described(
         items = iter(index.items_of(ids).to_pylist())
         for i in part:
             yield [
-                as_result(item, near, several.get(item["id"]))
+                as_result(item, near, several.get(item["id"]), 1 - near / index.bits)
                 for near, item in zip(shown[i].distances.tolist(), items)
             ]
 

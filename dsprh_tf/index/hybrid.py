@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from dsprh_tf import codes as binary
 from dsprh_tf.index.answers import answer, as_result
+from dsprh_tf.index.asymmetric import OVERSAMPLE
 from dsprh_tf.index.interface import EVERYTHING, Index, Where
 from dsprh_tf.index.known_files import paths_of
 from dsprh_tf.index.words import word_search, words_of
 
 RRF = 60  # Cormack, Clarke and Buettcher's constant
-_DEPTH = 100  # results of each ranking that are joined, at least
+DEPTH = 100
+"""Results of each ranking that are joined; what is farther comes after them."""
 _Name = TypeVar("_Name", bound=Hashable)
 
 
@@ -36,6 +38,16 @@ def fused(rankings: Sequence[Sequence[_Name]], k: int = RRF) -> list[_Name]:
     return sorted(scores, key=lambda name: -scores[name])
 
 
+def joined(by_code: Sequence[_Name], by_word: Sequence[_Name]) -> list[_Name]:
+    """Two rankings as one: the first `DEPTH` of each fused, then the rest of the one, of the other.
+
+    So the place of an item does not depend on how much of the rankings is known, and words that
+    many items have do not disturb the order of what neither ranking has put in front.
+    """
+    first = fused([by_code[:DEPTH], by_word[:DEPTH]])
+    return list(dict.fromkeys([*first, *by_code[DEPTH:], *by_word[DEPTH:]]))
+
+
 class Hybrid:
     """Answers of an index to texts, by codes and by the words of its items' texts and tags.
 
@@ -55,39 +67,56 @@ class Hybrid:
         return getattr(self._words, "total", 1) > 0
 
     def answer(
-        self, text: str, query: np.ndarray | None, k: int = 10, where: Where = EVERYTHING
+        self,
+        text: str,
+        query: np.ndarray | None,
+        k: int = 10,
+        where: Where = EVERYTHING,
+        leave_out: Collection[int] = (),
+        offset: int = 0,
+        oversample: int = OVERSAMPLE,
     ) -> list[dict]:
         """The best k items for a text.
 
         Args:
             text: the query.
-            query: its code, uint8 [bits / 8]; None if it has none: words alone count then.
+            query: its values or its code, a row of what `answers.answer` takes; None if it has
+                none: words alone count then.
             k: number of results, at most.
             where: which items count, in both rankings.
+            leave_out: ids that must not be among the results.
+            offset: number of better results to pass over.
+            oversample: as for `asymmetric.rank`.
 
         Returns:
-            As `answers.answer`, each result with "found_by": "codes", "words" or "both". The
-            distance is None without a code.
+            As `answers.answer`, each result with "found_by": "codes", "words" or "both", as to the
+            first `DEPTH` of each ranking. Similarity and distance are None without a query.
 
         Raises:
-            ValueError: as `Index.search`.
+            ValueError: as `asymmetric.rank`.
             OSError: a database failed.
         """
-        depth = max(_DEPTH, k)
-        near = []
+        depth = max(DEPTH, offset + k)
+        near: list[dict] = []
         if query is not None:
-            near = answer(self._index, query[np.newaxis], depth, where)[0]
+            near = answer(
+                self._index, query[np.newaxis], depth, where, [leave_out], oversample=oversample
+            )[0]
         by_code = {result["id"]: result for result in near}
-        worded = self._words.by_words(words_of(text), depth, where).tolist()
-        best = fused([list(by_code), worded])[:k]
+        worded = self._words.by_words(words_of(text), depth + len(leave_out), where).tolist()
+        worded = [name for name in worded if name not in leave_out][:depth]
+        best = joined(list(by_code), worded)[offset : offset + k]
         by_word = self._results([name for name in best if name not in by_code], query)
-        by_both = set(worded)
+        codes, words = list(by_code)[:DEPTH], worded[:DEPTH]
+        found_by = {
+            **dict.fromkeys(worded, "words"),
+            **dict.fromkeys(by_code, "codes"),
+            **dict.fromkeys(words, "words"),
+            **dict.fromkeys(codes, "codes"),
+            **dict.fromkeys(set(codes).intersection(words), "both"),
+        }
         return [
-            {
-                **(by_code.get(name) or by_word[name]),
-                "found_by": _found_by(name in by_code, name in by_both),
-            }
-            for name in best
+            {**(by_code.get(name) or by_word[name]), "found_by": found_by[name]} for name in best
         ]
 
     def _results(self, ids: list[int], query: np.ndarray | None) -> dict[int, dict]:
@@ -95,16 +124,17 @@ class Hybrid:
         if not ids:
             return {}
         several = paths_of(self._index, ids)
-        distances: list[int | None] = [None] * len(ids)
+        distances: list = [None] * len(ids)
+        similarities: list = [None] * len(ids)
         if query is not None:
+            values = query[np.newaxis]
+            if values.dtype.kind != "f":
+                values = binary.unpack(values)
             codes = self._index.codes_of(ids)
-            distances = binary.hamming_distance(query[np.newaxis], codes)[0].tolist()
+            distances = binary.hamming_distance(binary.pack(values), codes)[0].tolist()
+            similarities = binary.asymmetric_similarity(values, codes)[0].tolist()
         items = self._index.items_of(ids).to_pylist()
         return {
-            item["id"]: as_result(item, distance, several.get(item["id"]))
-            for item, distance in zip(items, distances)
+            item["id"]: as_result(item, distance, several.get(item["id"]), similarity)
+            for item, distance, similarity in zip(items, distances, similarities)
         }
-
-
-def _found_by(codes: bool, words: bool) -> str:
-    return "both" if codes and words else "codes" if codes else "words"

@@ -37,7 +37,6 @@ from dsprh_tf.index.words import tags_with, weights, words_of
 
 _INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
 _LISTS, _PROBED = 1024, 64  # inverted lists per segment, and those that a search reads
-_MOST = 16_384  # results of one query, Milvus's limit
 _QUERIES = 64  # of one call
 _LEFT_OUT = 100_000  # items that a filter may name: 2 MB of an expression
 _PAGE = 1000  # rows read at a time
@@ -72,6 +71,7 @@ class MilvusIndex(Database):
     """
 
     ENGINE, PLACE, KINDS = "Milvus", "collection", tuple(_INDEXES)
+    MOST = 16_384
 
     def __init__(self, location: str, write: bool):
         address, self._uri, self._name = _address(location)
@@ -230,8 +230,8 @@ class MilvusIndex(Database):
         pages.close()
 
     def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
-        if k > _MOST:
-            raise ValueError(f"k is {k:,}, Milvus answers with at most {_MOST:,} items")
+        if k > self.MOST:
+            raise ValueError(f"k is {k:,}, Milvus answers with at most {self.MOST:,} items")
         params = {}
         if self.kind == "ivf":
             params["nprobe"] = _LISTS if where else _PROBED
@@ -264,7 +264,9 @@ class MilvusIndex(Database):
                 parts.append(f"text like {_quoted(f'%{spelled}%')}")
             either = " and ".join(filter(None, [condition, f"({' or '.join(parts)})"]))
             columns = ["id", "text", "size", "path", "sha256", "tags"]
-            rows = self._as_table(self._query(either, columns, limit=_MOST), columns).to_pylist()
+            rows = self._as_table(
+                self._query(either, columns, limit=self.MOST), columns
+            ).to_pylist()
             # A part of a longer word is no match.
             found[word] = [
                 row["id"] for row in rows

@@ -191,8 +191,8 @@ class TestDuplicates:
         assert outcome.code == 0, outcome.err
         first, second, last = outcome.out.strip().split("\n\n")
         assert first.split("\n")[0] == "group 1: 3 images"
-        assert [line.split()[:2] for line in first.split("\n")[2:]] == [
-            ["0", "0"], ["0", "10"], ["2", "20"]
+        assert [line.split()[:3] for line in first.split("\n")[2:]] == [
+            ["1.000", "0", "0"], ["1.000", "0", "10"], ["0.969", "2", "20"]
         ]  # fmt: skip
         assert "photos/20.png  [all]" in first
         assert second.split("\n")[0] == "group 2: 2 texts"

@@ -130,5 +130,5 @@ def test_a_table_names_how_many_more():
     (results,) = described(index, [group], 3)
     lines = duplicates.format_group(1, group, results).split("\n")
     assert lines[0] == "group 1: 30 images"
-    assert [line.split()[1] for line in lines[2:5]] == ["0", "10", "20"]
+    assert [line.split()[2] for line in lines[2:5]] == ["0", "10", "20"]
     assert lines[5] == "  and 27 more"

@@ -8,7 +8,7 @@ from index_helpers import image_items, random_codes
 
 from dsprh_tf.index.answers import answer, format_table
 from dsprh_tf.index.hamming import HammingIndex
-from dsprh_tf.index.hybrid import Hybrid, fused
+from dsprh_tf.index.hybrid import DEPTH, Hybrid, fused, joined
 from dsprh_tf.index.interface import Where
 from dsprh_tf.index.items import id_items, text_items
 from dsprh_tf.index.words import word_search
@@ -32,6 +32,17 @@ def test_fused_by_the_definition():
     assert fused([[1, 2, 3], [3]]) == [3, 1, 2]
 
 
+def test_joined_beyond_the_first():
+    """The place of an item does not depend on how much of the rankings is known."""
+    rng = np.random.default_rng(1)
+    codes, words = rng.permutation(500).tolist(), rng.permutation(500)[:180].tolist()
+    whole = joined(codes, words)
+    assert sorted(whole) == list(range(500))
+    for count in (DEPTH, DEPTH + 1, 150, 300):
+        assert joined(codes[:count], words[:count])[:count] == whole[:count]
+    assert joined([], words) == words and joined(codes, []) == codes
+
+
 @pytest.fixture
 def index():
     """500 images with the ids 0, 10, ... and four texts that have the ids 1 to 4."""
@@ -46,7 +57,7 @@ def test_answer(index):
     query = index.codes_of([2])[0]
     found = Hybrid(index).answer("my dog", query, 8)
     assert found[0]["id"] == 2 and found[0]["found_by"] == "both"
-    by_code = [r["id"] for r in answer(index, query[None], 100)[0]]
+    by_code = [r["id"] for r in answer(index, query[None], DEPTH)[0]]
     by_word = word_search(index).by_words(["my", "dog"]).tolist()
     assert [r["id"] for r in found] == fused([by_code, by_word])[:8]
     for result in found:
@@ -56,8 +67,27 @@ def test_answer(index):
         assert result["distance"] == np.unpackbits(own ^ query).sum()
     assert {1, 2, 4} <= {r["id"] for r in found}
     lines = format_table(found).split("\n")
-    assert lines[0].split() == ["distance", "found", "by", "id"]
-    assert lines[1].split() == ["0", "both", "2", "the", "dog"]
+    assert lines[0].split() == ["similarity", "distance", "found", "by", "id"]
+    assert lines[1].split() == ["1.000", "0", "both", "2", "the", "dog"]
+
+
+def test_values_rank_by_similarity(index):
+    """Of all results, found by codes or by words alone, similarity and distance are right."""
+    values = np.random.default_rng(2).normal(size=64).astype(np.float32)
+    found = Hybrid(index).answer("dog", values, 1000)
+    assert len(found) == 504
+    by_words = Hybrid(index).answer("dog", values, 3)
+    assert {r["id"] for r in by_words} & {1, 2, 4}
+    for result in [*found, *by_words]:
+        bits = np.unpackbits(index.codes_of([result["id"]])[0]) * 2.0 - 1
+        similarity = (1 + bits @ values / np.abs(values).sum()) / 2
+        assert result["similarity"] == pytest.approx(similarity, abs=1e-4)
+        assert result["distance"] == ((values >= 0) != (bits > 0)).sum()
+    pages = [Hybrid(index).answer("dog", values, 7, offset=start) for start in range(0, 70, 7)]
+    assert [r["id"] for page in pages for r in page] == [r["id"] for r in found[:70]]
+    without = Hybrid(index).answer("dog", values, 5, leave_out={1, found[0]["id"]})
+    assert not {1, found[0]["id"]} & {r["id"] for r in without}
+    assert len(without) == 5
 
 
 def test_without_a_code_words_alone_count(index):
@@ -65,7 +95,7 @@ def test_without_a_code_words_alone_count(index):
     assert {r["id"] for r in found} == {1, 2, 4}
     assert {r["found_by"] for r in found} == {"words"}
     assert {r["distance"] for r in found} == {None}
-    assert format_table(found).split("\n")[1].split()[:2] == ["-", "words"]
+    assert format_table(found).split("\n")[1].split()[:3] == ["-", "-", "words"]
     assert Hybrid(index).answer("zebra", None) == []
     assert Hybrid(index).answer("", None) == []
 
