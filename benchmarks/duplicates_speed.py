@@ -11,7 +11,7 @@ beside what was there before, and what was found. --check compares with a plain 
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -67,21 +67,28 @@ def check(codes: np.ndarray, ids: np.ndarray, groups: list, radius: int) -> None
             sys.exit("two items that stay are within the radius")
 
 
+def memory(reset: bool = False) -> float:
+    """The largest memory of this process since it was last reset, MiB (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
 def measure(name: str, rows: int, bits: int, radius: int, checked: bool) -> tuple:
     """A row of the table; in a process of its own, whose peak memory is that of this case."""
     codes, ids = case(name, rows, bits), np.arange(rows) * 7
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory(reset=True)
     start = time.perf_counter()
     groups = duplicates.near(codes, ids, radius)
     seconds = time.perf_counter() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    most = memory() - before
     distinct = np.unique(codes, axis=0)
     engine = duplicates._engine(distinct, radius) if radius and len(distinct) > 1 else None
     how = {faiss.IndexBinaryFlat: "all", faiss.IndexBinaryMultiHash: "parts"}.get(type(engine), "-")
     if checked:
         check(codes, ids, groups, radius)
     found = sum(len(group.ids) for group in groups)
-    return (name, bits, radius, how, f"{seconds:.2f}", f"{memory / 1024:.0f}", len(distinct),
+    return (name, bits, radius, how, f"{seconds:.2f}", f"{most:.0f}", len(distinct),
             len(groups), found)  # fmt: skip
 
 

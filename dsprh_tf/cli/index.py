@@ -12,8 +12,10 @@ before the last change is kept, and `undo` brings it back; databases have backup
 `dsprh sync` does all this for a folder of images that changes.
 
 Near-duplicates are items whose codes differ in at most --radius bits from that of the first item of
-their group; 0 finds equal codes alone. Images and texts are never in one group. The first items,
-with those that are in no group, are farther than the radius from each other.
+their group; 0 finds equal codes alone, and the default is 1 of 32 bits. Codes are made to be alike
+where pictures mean the same, so look at the groups (--show) before you remove anything. Images and
+texts are never in one group. The first items, with those that are in no group, are farther than the
+radius from each other.
 """
 
 from __future__ import annotations

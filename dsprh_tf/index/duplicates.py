@@ -48,7 +48,11 @@ class Group(NamedTuple):
 
 
 def default_radius(bits: int) -> int:
-    """The radius within which the codes of a picture and of its copies usually are, in bits."""
+    """One bit of 32: pictures that are nearly alike.
+
+    No radius tells copies from them: codes are made to be alike where pictures mean the same
+    (`benchmarks/duplicates_radius.py`).
+    """
     return bits // 32
 
 

@@ -205,7 +205,7 @@ class TestSearch:
 
         (found,) = json.loads(outcome.out)
         assert found["results"]
-        check_results(found["results"], everything, codes[0], 200, admits)
+        check_results(found["results"], everything, signs(codes[0]), 200, admits)
 
     def test_hybrid(self, search, everything, encoders):
         items = everything[1]
