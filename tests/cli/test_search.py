@@ -351,6 +351,7 @@ class TestRefused:
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
             (["--text=dog", "--tag=nosuchtag"], "no item of the index is as --tag, --any_tag"),
             (["--text=dog", "--any_tag=a", "--any_tag=b"], "no item of the index is as --tag"),
+            (["--text=dog", "--together", "--hybrid"], "got --hybrid and --together, expected one"),
             (["--queries=nowhere.csv"], "nowhere.csv' cannot be read"),
             (["--queries=nowhere.txt"], "nowhere.txt' cannot be read"),
             (["--queries=nowhere.doc"], "is not a .csv, .tsv, .jsonl or .parquet file"),
