@@ -1,4 +1,4 @@
-"""Binary codes: sign convention, bit packing and Hamming distance.
+"""Binary codes: sign convention, bit packing, Hamming distance and asymmetric similarity.
 
 A hash value `h` becomes the bit `sign(h)`, with `sign(0) = +1`. Eight bits share one byte in the
 order of `numpy.packbits`: the first bit is the most significant one of byte 0, and a set bit
@@ -11,6 +11,8 @@ import numpy as np
 
 MOST_BITS = 2**16
 """Longest codes; codes of more than some thousand bits are of no use."""
+
+_BLOCK = 2**15  # codes that are compared at a time: they stay in the cache
 
 
 def check_bits(bits: int) -> None:
@@ -94,22 +96,6 @@ def unpack(packed: np.ndarray) -> np.ndarray:
     signs *= 2
     signs -= 1
     return signs
-
-
-def soften(h: np.ndarray) -> np.ndarray:
-    """Real values of queries for asymmetric distance, from their hash values.
-
-    q = tanh(h / mean|h|): signs as `pack` has them, and how sure each is.
-
-    Args:
-        h: Finite numbers `[n, bits]`.
-
-    Returns:
-        float32 `[n, bits]`; a row of zeros stays one.
-    """
-    h = np.asarray(h, np.float64)
-    size = np.abs(h).mean(axis=1, keepdims=True)
-    return np.tanh(h / np.where(size > 0, size, 1)).astype(np.float32)
 
 
 def to_words(packed: np.ndarray) -> np.ndarray:
@@ -197,3 +183,72 @@ def check_same_width(query: np.ndarray, database: np.ndarray) -> None:
             f"query and database codes must have one width, received {query.shape[1] * 8} and "
             f"{database.shape[1] * 8} bits; encode both with the same model"
         )
+
+
+def soften(h: np.ndarray) -> np.ndarray:
+    """Values of queries for asymmetric ranking, from their hash values.
+
+    A hash value near 0 says little of its bit; `tanh` keeps the large ones from counting more than
+    they should. In units of a row's own mean, so that neither the scale of a network nor how far
+    its training hardened it matters:
+
+        q = tanh(h / mean |h|)
+
+    Args:
+        h: Hash values `[n, bits]`, before the sign.
+
+    Returns:
+        float32 `[n, bits]` in (-1, 1); a row of zeros stays one.
+
+    Raises:
+        ValueError: As `pack`.
+    """
+    pack(h)  # checks them
+    h = np.asarray(h, np.float64)
+    scale = np.abs(h).mean(axis=1, keepdims=True)
+    return np.tanh(h / np.where(scale > 0, scale, 1)).astype(np.float32)
+
+
+def asymmetric_similarity(values: np.ndarray, packed: np.ndarray) -> np.ndarray:
+    """Similarity of real values and packed codes b of -1 and +1, for all pairs.
+
+        (1 + q.b / sum |q|) / 2
+
+    It is 1 where every bit of a code has the sign of its value, 0 where none has, and .5 for values
+    that are all 0. Of values -1 and +1 it is 1 - Hamming distance / bits. Each byte of a code
+    selects one of 256 sums, and a code's sums are added in a fixed order: equal codes have equal
+    similarities, whatever stands beside them.
+
+    Args:
+        values: Numbers `[nq, bits]`, of `soften` or sums of such.
+        packed: uint8 `[nd, bits / 8]`.
+
+    Returns:
+        float32 `[nq, nd]` in 0..1.
+
+    Raises:
+        ValueError: If `packed` does not hold packed codes, or the values are not finite or of
+            another width.
+    """
+    check_same_width(pack(values), packed)
+    values = np.asarray(values, np.float64)
+    largest = np.abs(values).max(axis=1, keepdims=True)
+    values = values / np.where(largest > 0, largest, 1)
+    signs = unpack(np.arange(256, dtype=np.uint8)[:, np.newaxis])  # [256, 8]
+    tables = np.zeros((len(values), packed.shape[1], 256))
+    for bit in range(8):
+        tables += values[:, bit::8, np.newaxis] * signs[:, bit]
+    tables = tables.astype(np.float32)
+    # The highest sum of each byte, added as those of a code are: no rounding exceeds it.
+    total = np.add.accumulate(tables.max(axis=2), axis=1)[:, -1]
+    total[total == 0] = 1
+    found = np.empty((len(values), len(packed)), np.float32)
+    for start in range(0, len(packed), _BLOCK):
+        rows = packed[start : start + _BLOCK].T.astype(np.intp)
+        for query, table in enumerate(tables):
+            sums = found[query, start : start + _BLOCK]
+            np.take(table[0], rows[0], out=sums, mode="clip")
+            for byte in range(1, len(rows)):
+                sums += table[byte].take(rows[byte], mode="clip")
+            sums /= total[query]
+    return (1 + found) / 2

@@ -70,8 +70,14 @@ class Page:
 
     @property
     def distances(self) -> list[int]:
-        found = self.script("[...document.querySelectorAll('.distance')].map(d => d.textContent)")
-        return [int(text) for text in found]
+        """Hamming distances of the results."""
+        shown = "[...document.querySelectorAll('.distance')].map(d => d.dataset.distance)"
+        return [int(text) for text in self.script(shown)]
+
+    @property
+    def similarities(self) -> list[float]:
+        shown = "[...document.querySelectorAll('.distance')].map(d => d.textContent)"
+        return [float(text) for text in self.script(shown)]
 
     def says(self, text: str) -> None:
         until(lambda: text in self.status and not self.busy)

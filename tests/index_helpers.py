@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from dsprh_tf import codes as binary
 from dsprh_tf.index.code_folder import CodeFolder, CodeWriter, part_schema
 from dsprh_tf.index.interface import Where
 from dsprh_tf.index.items import SCHEMA
@@ -26,6 +27,49 @@ def clustered_codes(rows: int, bits: int = 64, seed: int = 0) -> np.ndarray:
     centres = rng.integers(0, 2, (rows // 50 + 1, bits), np.uint8)
     flips = rng.random((rows, bits)) < 0.08
     return np.packbits(centres[rng.integers(0, len(centres), rows)] ^ flips, axis=1)
+
+
+def learned_values(rows: int, bits: int = 64, seed: int = 0, clusters: int = 40) -> np.ndarray:
+    """Softened hash values around centres, which are the same for every seed."""
+    centres = np.random.default_rng(99).standard_normal((clusters, bits))
+    rng = np.random.default_rng(seed)
+    near = centres[rng.integers(0, clusters, rows)]
+    return binary.soften(near + 0.4 * rng.standard_normal((rows, bits)))
+
+
+def dots(codes, values) -> np.ndarray:
+    """Similarity of one query's values and each code, by the definition: a loop, float64 [n]."""
+    total = sum(abs(float(v)) for v in values)
+    each = []
+    for code in codes:
+        dot = sum(float(v) if bit else -float(v) for bit, v in zip(np.unpackbits(code), values))
+        each.append((1 + dot / total) / 2)
+    return np.array(each)
+
+
+def assert_best(found, codes, ids, values) -> None:
+    """The best items for the values of each query, by the definition; ties by id, none twice.
+
+    Args:
+        found: a `Ranking`, of as many results as there are items at most.
+        codes: uint8 [n, bits / 8] of all items.
+        ids: [n], likewise.
+        values: [queries, bits].
+    """
+    k = min(found.ids.shape[1], len(ids))
+    row_of = {int(name): row for row, name in enumerate(ids)}
+    for one, *results in zip(values, found.ids, found.similarities, found.distances):
+        names, similarities, distances = (result[:k] for result in results)
+        assert all((result[k:] == -1).all() for result in results)
+        rows = [row_of[name] for name in names.tolist()]
+        assert len(set(rows)) == k
+        true = dots(codes, one)
+        np.testing.assert_allclose(similarities, -np.sort(-true)[:k], atol=2e-6)
+        np.testing.assert_allclose(similarities, true[rows], atol=2e-6)
+        order = list(zip((-similarities).tolist(), names.tolist()))
+        assert order == sorted(order)
+        assert all(d == np.sum(np.unpackbits(codes[r]) != (one >= 0))
+                   for d, r in zip(distances, rows))  # fmt: skip
 
 
 def image_items(rows: int, start: int = 0) -> pa.Table:
@@ -108,6 +152,10 @@ class HashEncoder:
         whole = hashlib.sha256(b"".join(contents)).digest()[:2]
         rows = [hashlib.sha256(content).digest()[:6] + whole for content in contents]
         return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), 8)
+
+    def encode_values(self, items, batch_size=32, unknown="error"):
+        signs = binary.unpack(self.encode(items, batch_size, unknown)).astype(np.float32)
+        return signs * np.linspace(0.2, 0.9, self.bits, dtype=np.float32)
 
     def known_words(self, texts):
         return np.array(["known" in text for text in texts], int)

@@ -229,6 +229,7 @@ def test_codes_and_index_of_version_0_1_are_searched_as_before(before, tmp_path)
     outcome = call_program(
         "search", f"--index={before / 'index'}", f"--export_dir={before / 'export/images'}",
         "--text=red dog", f"--image={before / 'images/03.jpg'}", "--json", "--top=5",
+        "--rank=hamming",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)

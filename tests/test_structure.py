@@ -76,7 +76,7 @@ ALLOWED = {
     ),
     # Search.
     "index": ("codes", "data", "index"),
-    "web": ("data", "index", "web"),
+    "web": ("codes", "data", "index", "web"),
     # Programs.
     "cli": (
         "", "backbones", "baseline_run", "cli", "codes", "data", "evaluation", "experiments",

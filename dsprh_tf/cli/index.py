@@ -4,26 +4,44 @@
     dsprh index add --codes=codes/more --index=indexes/photos
     dsprh index remove --prefix=photos/old/ --index=indexes/photos
     dsprh index check --index=indexes/photos
+    dsprh index duplicates --index=indexes/photos --radius=2 --show=duplicates.png
 
 Adding the same codes again changes nothing; items that have changed replace the former ones. A
 command that is killed leaves the index as it was before, or complete. In a folder, the content
 before the last change is kept, and `undo` brings it back; databases have backups of their own.
 `dsprh sync` does all this for a folder of images that changes.
+
+Near-duplicates are items whose codes differ in at most --radius bits from that of the first item of
+their group; 0 finds equal codes alone, and the default is 1 of 32 bits. Codes are made to be alike
+where pictures mean the same, so look at the groups (--show) before you remove anything. Images and
+texts are never in one group. The first items, with those that are in no group, are farther than the
+radius from each other.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
 from dsprh_tf.cli.program import Program
-from dsprh_tf.index import faiss_kinds, folder
+from dsprh_tf.evaluation.contact_sheet import (
+    RESULTS_PER_ROW,
+    RetrievalItem,
+    RetrievalRow,
+    contact_sheet,
+)
+from dsprh_tf.index import duplicates, faiss_kinds, folder
+from dsprh_tf.index.answers import as_shown
 from dsprh_tf.index.code_folder import CodeFolder
 from dsprh_tf.index.database import without_password
 from dsprh_tf.index.gone import check_gone, check_root
-from dsprh_tf.index.interface import Changes, Index, Where
+from dsprh_tf.index.interface import MODALITIES, Changes, Index, Where
 from dsprh_tf.index.items import id_of
 from dsprh_tf.index.known_files import paths_of
 from dsprh_tf.index.location import check_encoders, create_index, open_index
@@ -44,9 +62,11 @@ _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "build: replace an index that is there.", flag_values=FLAGS
 )
 _IDS = flags.DEFINE_list("ids", [], "remove: items with these ids.", flag_values=FLAGS)
-_TAG = flags.DEFINE_multi_string("tag", [], "remove: items with this tag.", flag_values=FLAGS)
+_TAG = flags.DEFINE_multi_string(
+    "tag", [], "remove, duplicates: items with this tag.", flag_values=FLAGS
+)
 _PREFIX = flags.DEFINE_string(
-    "prefix", None, "remove: images whose path begins with this.", flag_values=FLAGS
+    "prefix", None, "remove, duplicates: images whose path begins with this.", flag_values=FLAGS
 )
 _GONE = flags.DEFINE_boolean(
     "gone", False,
@@ -60,7 +80,21 @@ _YES = flags.DEFINE_boolean(
 _MISSING_OK = flags.DEFINE_boolean(
     "missing_ok", False, "remove: no error if there is no such item.", flag_values=FLAGS
 )
-SHOWN = 10  # ids that are named, at most
+_RADIUS = flags.DEFINE_integer(
+    "radius", None, "duplicates: bits in which codes may differ; default 1 of 32.", 0,
+    flag_values=FLAGS,
+)  # fmt: skip
+_FIND = flags.DEFINE_enum(
+    "find", None, MODALITIES, "duplicates: only images, or only texts.", flag_values=FLAGS
+)
+_SHOW = flags.DEFINE_string(
+    "show", None, "duplicates: contact sheet to write, PNG, a row per group.", flag_values=FLAGS
+)
+_JSON = flags.DEFINE_boolean(
+    "json", False, "duplicates: print all groups as JSON.", flag_values=FLAGS
+)
+SHOWN = 10  # ids that are named, and items of a group that are listed, at most
+GROUPS_SHOWN, SHEET_ROWS = 100, 100  # groups that are listed, and on a contact sheet, at most
 
 COMMANDS = {
     "build": "builds a new index of --codes",
@@ -70,10 +104,12 @@ COMMANDS = {
     "undo": "brings back what was before the last change (once more: the change)",
     "stats": "prints numbers and settings of an index",
     "check": "compares checksums, and the search with brute force on a sample",
+    "duplicates": "lists groups of items whose codes differ in at most --radius bits",
 }
 GROUPS = {
     "build": ["index", "codes", "kind", "overwrite"],
     "remove": ["ids", "tag", "prefix", "gone", "yes", "missing_ok"],
+    "duplicates": ["radius", "find", "show", "json"],
 }
 
 
@@ -89,6 +125,8 @@ def main(command: str) -> None:
         undo()
     elif command == "stats":
         report(open_index(_INDEX.value))
+    elif command == "duplicates":
+        list_duplicates()
     else:
         check()
 
@@ -118,12 +156,7 @@ def change(command: str) -> None:
 
 def remove() -> None:
     """Removes items by one of the flags for that."""
-    if len(_TAG.value) > 1:
-        raise ValueError(
-            f"got --tag {len(_TAG.value)} times ({', '.join(_TAG.value)}), expected one: remove "
-            "the items of each tag by a command of its own"
-        )
-    where = Where(tag=_TAG.value[0] if _TAG.value else None, prefix=path_prefix(_PREFIX.value))
+    where = asked_where("remove the items of each tag by a command of its own")
     if sum(map(bool, (_IDS.value, where, _GONE.value))) != 1:
         raise ValueError("needs either --ids, or --tag and --prefix, or --gone")
     given = [id_of(name, f"--ids has {name[:40]!r}") for name in _IDS.value]
@@ -148,6 +181,68 @@ def remove() -> None:
     else:
         print(f"{count:,} removed")
     report(index)
+
+
+def asked_where(several: str) -> Where:
+    """The filter of --tag and --prefix.
+
+    Two tags are refused: read as "all of them" where "any of them" was meant, or the reverse, a
+    command would do something else than was asked for.
+
+    Args:
+        several: what to do for several tags.
+    """
+    if len(_TAG.value) > 1:
+        raise ValueError(
+            f"got --tag {len(_TAG.value)} times ({', '.join(_TAG.value)}), expected one: {several}"
+        )
+    return Where(_TAG.value[0] if _TAG.value else None, path_prefix(_PREFIX.value))
+
+
+def list_duplicates() -> None:
+    """Prints groups of near-duplicates, and draws them."""
+    where = asked_where("look through the items of each tag by a command of its own")
+    where = dataclasses.replace(where, modality=_FIND.value)
+    index = open_index(_INDEX.value)
+    total = len(index.ids_where(where))
+    if not total:
+        raise ValueError("no item of the index is as --tag, --prefix and --find say")
+    given = _RADIUS.value
+    radius = duplicates.default_radius(index.bits) if given is None else given
+    groups = duplicates.find_duplicates(index, radius, where)
+    others = sum(len(group.ids) - 1 for group in groups)
+    if _JSON.value:
+        about = {"radius": radius, "bits": index.bits, "items": total, "others": others}
+        described = [{"results": results} for results in duplicates.described(index, groups)]
+        print(json.dumps({**about, "groups": described}, ensure_ascii=False, indent=1))
+    else:
+        shown = duplicates.described(index, groups[:GROUPS_SHOWN], SHOWN)
+        for number, (group, results) in enumerate(zip(groups, shown), 1):
+            print(f"{duplicates.format_group(number, group, results)}\n")
+        if len(groups) > GROUPS_SHOWN:
+            print(f"and {len(groups) - GROUPS_SHOWN:,} more groups (--json has all)")
+        print(
+            f"{len(groups):,} groups of near-duplicates within {radius} of {index.bits} bits: "
+            f"{others:,} of {total:,} items are beside the first of their group"
+        )
+    if _SHOW.value:
+        draw(index, groups)
+
+
+def draw(index: Index, groups: Sequence[duplicates.Group]) -> None:
+    """Writes the contact sheet of groups, and says what is not on it."""
+    if not groups:
+        print("no groups: no contact sheet", file=sys.stderr)
+        return
+    rows = []
+    for first, *others in duplicates.described(index, groups[:SHEET_ROWS], RESULTS_PER_ROW + 1):
+        left = as_shown(first)
+        items = [RetrievalItem(**as_shown(one), distance=one["distance"]) for one in others]
+        rows.append(RetrievalRow(left.get("image"), left.get("text"), items))
+    contact_sheet(rows, _SHOW.value, ("first", "others within the radius (bits from the first)"))
+    more = f" (shows the first {SHEET_ROWS} of {len(groups):,} groups)"
+    note = more if len(groups) > SHEET_ROWS else ""
+    print(f"contact sheet: {_SHOW.value}{note}", file=sys.stderr)
 
 
 def gone(index: Index, ids: np.ndarray) -> np.ndarray:

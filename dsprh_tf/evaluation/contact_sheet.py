@@ -16,6 +16,7 @@ from dsprh_tf.data.files import write_bytes
 RESULTS_PER_ROW = 8
 TILE, GAP, MARGIN, FRAME = 168, 12, 24, 5  # pixels
 HEADER, CAPTION, QUERY_GAP = 34, 24, 28  # pixels
+TITLES = ("query", "nearest by Hamming distance (bits, below)")
 INK, MUTED, PAPER, CARD = "#1d1d1f", "#6e6e73", "#ffffff", "#f3f4f6"
 RELEVANT, IRRELEVANT = "#1a9850", "#c4c7cc"
 
@@ -27,13 +28,13 @@ class RetrievalItem:
     Attributes:
         image: Path of an image file, or uint8 `[height, width, 3]`; None to show the text.
         text: Text, shown if there is no image.
-        distance: Hamming distance to the query, in bits.
+        distance: Hamming distance to the query, in bits; None if it has no code.
         relevant: Whether it shares a label with the query; None if not known.
     """
 
     image: str | os.PathLike | np.ndarray | None = None
     text: str | None = None
-    distance: int = 0
+    distance: int | None = 0
     relevant: bool | None = None
 
 
@@ -52,22 +53,25 @@ class RetrievalRow:
     results: list[RetrievalItem] = field(default_factory=list)
 
 
-def contact_sheet(rows: list[RetrievalRow], path: str | os.PathLike) -> None:
+def contact_sheet(
+    rows: list[RetrievalRow], path: str | os.PathLike, titles: tuple[str, str] = TITLES
+) -> None:
     """Writes a PNG file that shows queries beside their first 8 results.
 
     Args:
         rows: Queries with their results.
         path: The file; its folder is made if it is missing.
+        titles: What stands above the queries, and above the results.
 
     Raises:
         ValueError: As `draw_contact_sheet`.
     """
     buffer = io.BytesIO()
-    draw_contact_sheet(rows).save(buffer, format="PNG")
+    draw_contact_sheet(rows, titles).save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue())
 
 
-def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
+def draw_contact_sheet(rows: list[RetrievalRow], titles: tuple[str, str] = TITLES) -> Image.Image:
     """The contact sheet of `contact_sheet`, in memory.
 
     Images are cropped to their central square. The Hamming distance stands below each result; a
@@ -76,6 +80,7 @@ def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
 
     Args:
         rows: Queries with their results.
+        titles: As of `contact_sheet`.
 
     Returns:
         An RGB image.
@@ -95,6 +100,7 @@ def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
     _draw_header(
         draw,
         results_left,
+        titles,
         known=any(r.relevant is not None for row in rows for r in row.results[:columns]),
     )
     for number, row in enumerate(rows):
@@ -110,14 +116,17 @@ def draw_contact_sheet(rows: list[RetrievalRow]) -> Image.Image:
                 corner = (left + TILE - 1, top + TILE - 1)
                 draw.rectangle([(left, top), corner], outline=color, width=FRAME)
             below = (left + TILE / 2, top + TILE + 4)
-            draw.text(below, f"{item.distance}", fill=MUTED, font=_font(14), anchor="ma")
+            distance = "-" if item.distance is None else f"{item.distance}"
+            draw.text(below, distance, fill=MUTED, font=_font(14), anchor="ma")
     return sheet
 
 
-def _draw_header(draw: ImageDraw.ImageDraw, results_left: int, known: bool) -> None:
+def _draw_header(
+    draw: ImageDraw.ImageDraw, results_left: int, titles: tuple[str, str], known: bool
+) -> None:
     """Column titles, and the legend of the frames."""
-    draw.text((MARGIN, MARGIN), "query", fill=INK, font=_font(16, bold=True))
-    title = "nearest by Hamming distance (bits, below)"
+    left_title, title = titles
+    draw.text((MARGIN, MARGIN), left_title, fill=INK, font=_font(16, bold=True))
     draw.text((results_left, MARGIN), title, fill=INK, font=_font(16, bold=True))
     if known:
         left = results_left + draw.textlength(title, font=_font(16, bold=True)) + 2 * GAP

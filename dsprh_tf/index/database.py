@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -102,6 +102,7 @@ class Database(abc.ABC):
         PLACE: the database's own word for what holds an index.
         KINDS: kinds of search.
         FORMATS: formats of what is stored that this version of the program reads.
+        MOST: most results of one query; None for any number.
 
     Args:
         address: address of the index.
@@ -112,6 +113,7 @@ class Database(abc.ABC):
     PLACE: str
     KINDS: tuple[str, ...]
     FORMATS: tuple[int, ...] = (1,)
+    MOST: int | None = None
 
     def __init__(self, address: Address, write: bool):
         self.address, self._write = address, write
@@ -228,6 +230,10 @@ class Database(abc.ABC):
         """Ids, and one column, of all items that a filter admits, a page at a time."""
 
     @abc.abstractmethod
+    def _by_words(self, words: Sequence[str], k: int, where: Where) -> list[int]:
+        """As `by_words`."""
+
+    @abc.abstractmethod
     def _about(self) -> dict:
         """Further entries of `stats` for this kind of database."""
 
@@ -314,6 +320,25 @@ class Database(abc.ABC):
             order = np.lexsort((names, near))
             ids[row, : len(order)], distances[row, : len(order)] = names[order], near[order]
         return Results(distances, ids)
+
+    def by_words(self, words: Sequence[str], k: int = 10, where: Where = EVERYTHING) -> np.ndarray:
+        """Ids of the items that have some of the words in their text or among their tags.
+
+        Those with more and rarer words come first, ties by id; words that more than half of the
+        items have do not count, unless there are no others.
+
+        Args:
+            words: of a query, as `words.words_of` gives them.
+            k: number of ids, at most.
+            where: which items count.
+
+        Returns:
+            int64 [k or fewer].
+
+        Raises:
+            OSError: the database failed.
+        """
+        return np.array(self._by_words(words, k, where) if words else [], np.int64)
 
     def _highest(self) -> int:
         return int(self.ids_where().max(initial=-1))

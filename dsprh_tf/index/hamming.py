@@ -164,8 +164,7 @@ class HammingIndex:
             if len(removed) and not 0 <= removed.min() <= removed.max() < rows:
                 raise ValueError(f"{files['removed']} is broken: {_AGAIN}")
             index._removed[removed] = True
-        index._files, index._changed = content["files"], set()
-        index._recall = content.get("recall")
+        index._files, index._changed, index._recall = content["files"], set(), content.get("recall")
         if "engine" in files and "distinct" not in files and write:
             # Of an older version, over rows instead of distinct codes: the next commit builds it.
             index._outdated, index._changed = True, {"engine", "distinct"}
@@ -183,7 +182,7 @@ class HammingIndex:
             ValueError: another process writes to the folder.
             OSError: the files cannot be written; the former content stays.
         """
-        if self._folder is None or not _same_folder(path, self._folder):
+        if self._folder is None or os.path.realpath(path) != os.path.realpath(self._folder):
             self._lock_folder(path)
         self.commit()
 
@@ -228,6 +227,10 @@ class HammingIndex:
             {k: v for k, v in self._files.items() if k not in self._changed | absent},
         )
         self._changed = set()
+
+    def committed(self) -> tuple[Path, dict] | None:
+        """The folder and the entries of its files by kind, if they hold what this index holds."""
+        return None if self._folder is None or self._changed else (self._folder, self._files)
 
     def _lock_folder(self, path) -> None:
         """Locks a folder for writing; everything has to be written there."""
@@ -331,6 +334,10 @@ class HammingIndex:
         """Whether there is an item that a filter admits."""
         return bool(self._mask(where).any())
 
+    def count(self, where: Where = EVERYTHING) -> int:
+        """Number of items that a filter admits."""
+        return int(np.count_nonzero(self._mask(where))) if where else len(self)
+
     def search(self, query: np.ndarray, k: int = 10, where: Where = EVERYTHING) -> Results:
         """The k nearest items of each query.
 
@@ -346,20 +353,16 @@ class HammingIndex:
         query = checks.checked_codes("query codes", query, self.bits)
         checks.check_search(k, not len(self))
         self._prepare()
-        mask = self._mask(where) if where else None
-        everything = mask is None or np.count_nonzero(mask) == len(self)
+        everything = not where or self.count(where) == len(self)
         if everything and self._approximate is not None and self._approximate.suits(k):
+            names = self._ids
             distances, rows = self._search_approximate(self._approximate, query, k)
-        elif everything and len(self) == len(self._ids):
-            distances, rows = faiss_kinds.search_exact(self._codes, query, k)
         else:
-            admitted = np.flatnonzero(self._mask(where))
-            distances, rows = faiss_kinds.search_exact(self._codes[admitted], query, k)
-            rows = np.where(rows < 0, -1, admitted[rows])
-        ids = np.where(rows < 0, -1, self._ids[rows])
+            names, codes = self.codes_where(where)
+            distances, rows = faiss_kinds.search_exact(codes, query, k)
+        ids = np.where(rows < 0, -1, names[rows])
         order = np.lexsort((ids, np.where(ids < 0, self.bits + 1, distances)), axis=-1)
-        each = np.arange(len(query))[:, None]
-        distances, ids = distances[each, order], ids[each, order]
+        distances, ids = (np.take_along_axis(found, order, axis=-1) for found in (distances, ids))
         if k > ids.shape[1]:
             width = ((0, 0), (0, k - ids.shape[1]))
             distances, ids = (np.pad(v, width, constant_values=-1) for v in (distances, ids))
@@ -371,6 +374,13 @@ class HammingIndex:
         """As `ApproximateSearch.search`, of the present rows."""
         removed = self._removed if len(self) < len(self._ids) else None
         return search.search(self._codes, self._ids, removed, query, k)
+
+    def codes_where(self, where: Where = EVERYTHING) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int64 [n] and codes uint8 [n, bits / 8] of the items that a filter admits."""
+        if self.count(where) == len(self._ids):
+            return self._ids, self._codes
+        rows = np.flatnonzero(self._mask(where))
+        return self._ids[rows], self._codes[rows]
 
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits, int64, in the order in which they were added."""
@@ -488,7 +498,3 @@ class HammingIndex:
         rows = self._rows_of(ids)
         checks.check_found(ids, rows >= 0)
         return rows
-
-
-def _same_folder(a, b) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)

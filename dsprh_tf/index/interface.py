@@ -117,6 +117,9 @@ class Index(Protocol):
     def any(self, where: Where = EVERYTHING) -> bool:
         """Whether there is an item that a filter admits; cheaper than to count them."""
 
+    def count(self, where: Where = EVERYTHING) -> int:
+        """Number of items that a filter admits."""
+
     def ids_where(self, where: Where = EVERYTHING) -> np.ndarray:
         """Ids of the items that a filter admits."""
 

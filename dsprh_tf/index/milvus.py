@@ -19,7 +19,7 @@ import math
 import os
 import urllib.parse
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 import numpy as np
@@ -33,10 +33,10 @@ with warnings.catch_warnings():
 from dsprh_tf.index import checks
 from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
+from dsprh_tf.index.words import tags_with, weights, words_of
 
 _INDEXES = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
 _LISTS, _PROBED = 1024, 64  # inverted lists per segment, and those that a search reads
-_MOST = 16_384  # results of one query, Milvus's limit
 _QUERIES = 64  # of one call
 _LEFT_OUT = 100_000  # items that a filter may name: 2 MB of an expression
 _PAGE = 1000  # rows read at a time
@@ -71,6 +71,7 @@ class MilvusIndex(Database):
     """
 
     ENGINE, PLACE, KINDS = "Milvus", "collection", tuple(_INDEXES)
+    MOST = 16_384
 
     def __init__(self, location: str, write: bool):
         address, self._uri, self._name = _address(location)
@@ -229,8 +230,8 @@ class MilvusIndex(Database):
         pages.close()
 
     def _nearest(self, query: np.ndarray, k: int, where: Where) -> list[tuple[list, list]]:
-        if k > _MOST:
-            raise ValueError(f"k is {k:,}, Milvus answers with at most {_MOST:,} items")
+        if k > self.MOST:
+            raise ValueError(f"k is {k:,}, Milvus answers with at most {self.MOST:,} items")
         params = {}
         if self.kind == "ivf":
             params["nprobe"] = _LISTS if where else _PROBED
@@ -251,6 +252,34 @@ class MilvusIndex(Database):
                 for hits in answers
             ]
         return found
+
+    def _by_words(self, words: Sequence[str], k: int, where: Where) -> list[int]:
+        """By expressions: of each word at most 16,384 items are looked at, Milvus's limit."""
+        condition = self._condition(where)
+        found: dict[str, list[int]] = {}
+        for word in words:
+            tags = tags_with(word, words)
+            parts = [f'json_contains_any(tags["all"], [{", ".join(map(_quoted, tags))}])']
+            for spelled in dict.fromkeys((word, word.upper(), word.capitalize())):
+                parts.append(f"text like {_quoted(f'%{spelled}%')}")
+            either = " and ".join(filter(None, [condition, f"({' or '.join(parts)})"]))
+            columns = ["id", "text", "size", "path", "sha256", "tags"]
+            rows = self._as_table(
+                self._query(either, columns, limit=self.MOST), columns
+            ).to_pylist()
+            # A part of a longer word is no match.
+            found[word] = [
+                row["id"] for row in rows
+                if word in words_of(row["text"] or "", None) or set(tags).intersection(row["tags"])
+            ]  # fmt: skip
+        total = self._query('text != ""', ["count(*)"])[0]["count(*)"]
+        matched = {name for names in found.values() for name in names}
+        chosen = weights({w: len(names) for w, names in found.items()}, max(total, len(matched)))
+        scores: dict[int, float] = dict.fromkeys(matched, 0.0)
+        for word, weight in chosen.items():
+            for name in found[word]:
+                scores[name] += weight
+        return [n for n in sorted(scores, key=lambda n: (-scores[n], n)) if scores[n] > 0][:k]
 
     def count(self, where: Where = EVERYTHING) -> int:
         """Number of items that a filter admits."""

@@ -18,7 +18,7 @@ import socket
 import threading
 import urllib.parse
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import psycopg
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from dsprh_tf.index import checks
+from dsprh_tf.index import checks, pgvector_words
 from dsprh_tf.index.database import Address, Database, stored_schema
 from dsprh_tf.index.interface import EVERYTHING, Where
 from dsprh_tf.index.items import SCHEMA
@@ -106,6 +106,7 @@ class PgvectorIndex(Database):
             )  # fmt: skip
             connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self._table, columns))
             connection.execute(sql.SQL("CREATE INDEX ON {} USING gin (tags)").format(self._table))
+            pgvector_words.make(connection, self._table)
             connection.execute(
                 sql.SQL("CREATE INDEX ON {} USING spgist (path)").format(self._table)
             )
@@ -400,6 +401,11 @@ class PgvectorIndex(Database):
             f"SELECT id, (code <~> {{0}})::int FROM {{1}} WHERE {{2}} ORDER BY {order} LIMIT %s"
         ).format(bits, self._table, condition)
         return connection.execute(text, (code, *values, code, k)).fetchall()
+
+    def _by_words(self, words: Sequence[str], k: int, where: Where) -> list[int]:
+        condition, values = _condition(where)
+        with self._talking() as connection:
+            return pgvector_words.ranked(connection, self._table, words, k, condition, values)
 
     def count(self, where: Where = EVERYTHING) -> int:
         """Number of items that a filter admits: reads the whole table."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsprh_tf import codes as binary
 from dsprh_tf.data import cells, columns
 from dsprh_tf.data.arrays.vectors import Vectors
 from dsprh_tf.data.decoder_lines import DecoderLines
@@ -124,59 +125,78 @@ def _text_queries(path: Path, note: Callable[[str], None]) -> list[Query]:
 
 
 class Encoded(NamedTuple):
-    """Codes of queries, as far as they have one.
+    """Values of queries, as far as they have some.
 
     Attributes:
-        codes: uint8 [queries, bits / 8]; zeros where there is none.
-        problems: position of a query without a code -> one line that says why.
+        values: float32 [queries, bits], see `Encoder.encode_values`; of an item of the index -1 and
+            +1, its code. Zeros where there is none.
+        problems: position of a query without values -> one line that says why.
     """
 
-    codes: np.ndarray
+    values: np.ndarray
     problems: dict[int, str]
 
     @property
+    def codes(self) -> np.ndarray:
+        """Their codes, uint8 [queries, bits / 8]."""
+        return binary.pack(self.values)
+
+    @property
     def good(self) -> list[int]:
-        """Positions of the queries that have a code."""
-        return [row for row in range(len(self.codes)) if row not in self.problems]
+        """Positions of the queries that have values."""
+        return [row for row in range(len(self.values)) if row not in self.problems]
 
 
-def query_codes(
+def query_values(
     index: Index, queries: Sequence[Query], encode: Callable[[str, list[str]], Encoded]
 ) -> Encoded:
-    """Codes of queries. One that has none does not keep the others from an answer.
+    """Values of queries. One that has none does not keep the others from an answer.
 
     Args:
         index: the index to search; it has the codes of its own items.
         queries: the queries.
-        encode: (kind, values) -> codes of texts, image files or named vectors; called once per
+        encode: (kind, values) -> values of texts, image files or named vectors; called once per
             kind.
 
     Raises:
         ValueError: as `encode`.
     """
-    found = Encoded(np.zeros((len(queries), index.bits // 8), np.uint8), {})
+    found = _none_of(len(queries), index.bits)
     for kind in dict.fromkeys(query.kind for query in queries):
         rows = np.array([row for row, query in enumerate(queries) if query.kind == kind])
         values = [queries[row].value for row in rows]
-        own = _codes_of(index, values) if kind == "like" else encode(kind, values)
-        found.codes[rows] = own.codes
+        own = _values_of(index, values) if kind == "like" else encode(kind, values)
+        found.values[rows] = own.values
         found.problems.update({int(rows[at]): line for at, line in own.problems.items()})
     return found
 
 
-def _codes_of(index: Index, ids: list[str]) -> Encoded:
+def item_values(index: Index, ids: Sequence[int]) -> np.ndarray:
+    """Codes of items of an index as -1 and +1: float32 [n, bits].
+
+    Raises:
+        ValueError: an id is not in the index.
+    """
+    return binary.unpack(index.codes_of(ids)).astype(np.float32)
+
+
+def _none_of(count: int, bits: int) -> Encoded:
+    return Encoded(np.zeros((count, bits), np.float32), {})
+
+
+def _values_of(index: Index, ids: list[str]) -> Encoded:
     try:
-        return Encoded(index.codes_of(list(map(int, ids))), {})
+        return Encoded(item_values(index, list(map(int, ids))), {})
     except ValueError:  # names one of them
-        return _each(ids, index.bits, lambda name: index.codes_of([int(name)]))
+        return _each(ids, index.bits, lambda name: item_values(index, [int(name)]))
 
 
 def _each(values: Sequence[str], bits: int, encode: Callable[[str], np.ndarray]) -> Encoded:
-    """Codes of values one by one; what `encode` says of a value that it refuses is its problem."""
-    found = Encoded(np.zeros((len(values), bits // 8), np.uint8), {})
+    """Values of queries one by one; what `encode` says of one that it refuses is its problem."""
+    found = _none_of(len(values), bits)
     for at, value in enumerate(values):
         try:
-            found.codes[at] = encode(value)[0]
+            found.values[at] = encode(value)[0]
         except ValueError as error:
             found.problems[at] = str(error)
     return found
@@ -189,13 +209,13 @@ def encode_queries(
     note: Callable[[str, dict[str, list[str]]], None],
     name: str | None = None,
 ) -> Encoded:
-    """Codes of texts, image files or vectors to search an index by.
+    """Values of texts, image files or vectors to search an index by.
 
     Args:
         encoder: a `serving.encoder.Encoder`, of the model that the index was built with.
         index: the index to search.
         values: texts, paths of images, or vectors, as the encoder takes them. A text without a
-            known word, a broken image and a vector that is not finite have no code but a problem.
+            known word, a broken image and a vector that is not finite have no values but a problem.
         note: called with each text that has unknown words beside known ones, and with what
             `Encoder.unknown_words` found.
         name: the encoder's name for errors; "the text encoder" or "the image encoder" by default.
@@ -206,13 +226,13 @@ def encode_queries(
     name = name or f"the {encoder.kind} encoder"
     check_encoders(name, index, encoder.bits, encoder.info["fingerprint"])
     if encoder.width is not None:
-        return _vector_codes(encoder, np.array(values, np.float32))
+        return _vector_values(encoder, np.array(values, np.float32))
     if encoder.kind == "image":
-        return _each(values, index.bits, lambda path: _file_code(encoder, path))
+        return _each(values, index.bits, lambda path: _file_values(encoder, path))
 
     def checked(text: str) -> np.ndarray:
         encoder.check_words([text])
-        return np.zeros((1, index.bits // 8), np.uint8)  # encoded below, all in one batch
+        return np.zeros((1, index.bits), np.float32)  # encoded below, all in one batch
 
     found = _each(values, index.bits, checked)
     known = [values[at] for at in found.good]
@@ -220,22 +240,21 @@ def encode_queries(
         if unknown := encoder.unknown_words(text):
             note(text, unknown)
     if known:
-        found.codes[found.good] = encoder.encode(known, unknown="allow")  # checked above
+        found.values[found.good] = encoder.encode_values(known, unknown="allow")  # checked above
     return found
 
 
-def _vector_codes(encoder, vectors: np.ndarray) -> Encoded:
+def _vector_values(encoder, vectors: np.ndarray) -> Encoded:
     finite = np.isfinite(vectors).all(axis=1)
-    found = Encoded(np.zeros((len(vectors), encoder.bits // 8), np.uint8), {
-        int(at): "the vector holds NaN, infinity or a number beyond float32"
-        for at in np.flatnonzero(~finite)
-    })  # fmt: skip
-    found.codes[finite] = encoder.encode(vectors[finite], _BATCH)
+    found = _none_of(len(vectors), encoder.bits)
+    for at in np.flatnonzero(~finite).tolist():
+        found.problems[at] = "the vector holds NaN, infinity or a number beyond float32"
+    found.values[finite] = encoder.encode_values(vectors[finite], _BATCH)
     return found
 
 
 def encode_image(encoder, content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Code of an image to search by, uint8 [1, bits / 8]; the image is decoded and checked first.
+    """Values of an image to search by, float32 [1, bits]; it is decoded and checked first.
 
     Args:
         encoder: a `serving.encoder.Encoder` of images.
@@ -248,13 +267,13 @@ def encode_image(encoder, content: bytes, name: str, max_pixels: int = MAX_PIXEL
     """
     with DecoderLines():
         try:
-            return encoder.encode([checked_bytes(content, name, max_pixels)])
+            return encoder.encode_values([checked_bytes(content, name, max_pixels)])
         except ValueError:
             # Refused above or, rarely, by TensorFlow though Pillow can read it.
-            return encoder.encode([checked_bytes(content, name, max_pixels, as_png=True)])
+            return encoder.encode_values([checked_bytes(content, name, max_pixels, as_png=True)])
 
 
-def _file_code(encoder, path: str) -> np.ndarray:
+def _file_values(encoder, path: str) -> np.ndarray:
     name = f"image {path}"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from dsprh_tf import codes
 from dsprh_tf.data.files import file_sha256, read_json, require_regular
 from dsprh_tf.data.text import RULES, STANDARDIZE, STOP_WORDS, as_strings, split_words
 from dsprh_tf.serving.suggestions import describe, suggestions
@@ -36,6 +38,8 @@ class Encoder:
         vocabulary: the words that a text encoder knows; () for others, and for exports that were
             written before it was part of them.
         width: length of the vectors that an encoder of features takes; None for others.
+        has_values: whether it gives the hash values before the sign as well, as every export of
+            this program does.
 
     Args:
         export_dir: folder written by `export_encoders`.
@@ -63,7 +67,9 @@ class Encoder:
             self._model = tf.saved_model.load(str(path))
             self._encode = self._model.signatures["serving_default"]
             self._input = next(iter(self._encode.structured_input_signature[1]))
-            width = self._encode.structured_outputs["code"].shape[-1]
+            outputs = self._encode.structured_outputs
+            width = outputs["code"].shape[-1]
+            self.has_values = "hash" in outputs
         except Exception as error:  # TensorFlow raises many kinds, some without words
             raise ValueError(
                 f"{path} is not a complete export ({type(error).__name__}): {_AGAIN}"
@@ -92,21 +98,48 @@ class Encoder:
             ValueError: an item is of the wrong type or cannot be decoded, a vector is not finite,
                 or a text has no known word; says which.
         """
+        empty = np.zeros([0, self.bits // 8], np.uint8)
+        return np.concatenate([empty, *self._outputs("code", items, batch_size, unknown)])
+
+    def encode_values(self, items, batch_size: int = 32, unknown: str = "error") -> np.ndarray:
+        """Real values of images, texts or features, to search by (`codes.soften`).
+
+        Their signs are the code: `codes.pack(values)` is what `encode` gives. Of an export that
+        gives codes alone (`has_values`), the values are -1 and +1, which rank as the code does.
+
+        Args:
+            items: as for `encode`.
+            batch_size: items per step.
+            unknown: as for `encode`.
+
+        Returns:
+            float32 [n, bits] from -1 to 1.
+
+        Raises:
+            ValueError: as `encode`, or the encoder's hash values are not finite.
+        """
+        if not self.has_values:
+            return codes.unpack(self.encode(items, batch_size, unknown)).astype(np.float32)
+        empty = np.zeros([0, self.bits], np.float32)
+        found = self._outputs("hash", items, batch_size, unknown)
+        return codes.soften(np.concatenate([empty, *found]))
+
+    def _outputs(self, name: str, items, batch_size: int, unknown: str) -> Iterator[np.ndarray]:
+        """One output of the encoder, a batch at a time; see `encode`."""
         if unknown not in ("error", "allow"):
             raise ValueError(f"unknown is {unknown!r}, expected 'error' or 'allow'")
         items = self._checked(items)
         if unknown == "error" and self._input == "text":
             self._refuse_unknown(items)
-        parts = [np.zeros([0, self.bits // 8], np.uint8)]
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
             try:
-                parts.append(self._run(batch))
+                found = self._run(batch, name)
             except tf.errors.InvalidArgumentError:
                 for row in range(len(batch)):
                     self._run_one(batch[row : row + 1], start + row)
                 raise
-        return np.concatenate(parts)
+            yield found
 
     def known_words(self, texts) -> np.ndarray:
         """Number of different words of each text that are in the vocabulary, int32 [n].
@@ -210,9 +243,9 @@ class Encoder:
                 )
         return items
 
-    def _run(self, batch) -> np.ndarray:
+    def _run(self, batch, name: str = "code") -> np.ndarray:
         batch = as_strings(batch) if self._input == "text" else tf.constant(batch)
-        return self._encode(**{self._input: batch})["code"].numpy()
+        return self._encode(**{self._input: batch})[name].numpy()
 
     def _run_one(self, batch, row: int) -> None:
         try:

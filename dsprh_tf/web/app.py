@@ -4,15 +4,16 @@
 |---|---|
 | `GET /` and `/static/...` | the page: HTML, CSS, JavaScript |
 | `GET /api/about` | the collection, see `Searcher.about` |
-| `GET /api/search?text= or like= or code=` `&find= &all= &any= &none= &offset= &count=` | see `Searcher.search`; without a query see `Searcher.browse`, with `&seed=` |
+| `GET /api/search?text= &like= &values= &less=` `&find= &all= &any= &none= &offset= &count=` | see `Searcher.search`; without a query see `Searcher.browse`, with `&seed=` |
 | `GET /api/tags?part= &offset= &count=` | `{"tags": [{"tag", "count"}], "total"}`, see `Collection.tags_with` |
-| `POST /api/code`, the body an image file | `{"code": hexadecimal digits}` |
+| `POST /api/code`, the body an image file | `{"code": hexadecimal digits, "values": for a search}` |
 | `GET /api/picture/ID/small`, `/large` | an indexed image as a JPEG file |
 | `GET /api/picture/ID/file`, `/download` | the indexed file itself, to look at and to keep |
 | `GET /api/export?ids=ID,ID &form=csv, json, zip` | a list of items, or an archive of their files; of `form=about` see `files.weigh` |
 
-`all`, `any` and `none` are tags and may be repeated, in upper or lower case; `tag` is `all`, and `top`
-is `count`.
+What is given of `text`, `like` (an item's id) and `values` is one query, their sum; `less` are ids of
+items that it is moved away from. `all`, `any` and `none` are tags, in upper or lower case. All four
+may be repeated. Of old addresses, `code` are the bits of a picture, `tag` is `all`, and `top` is `count`.
 
 Errors are `{"error": one line}` with a status of 4xx or 5xx. A text without a known word is not an
 error: its answer lists the unknown words and known words like them.
@@ -46,6 +47,7 @@ MAX_TOP = 240  # results of one answer
 MAX_OFFSET = 10**6
 _AT_ONCE = 2  # archives that are made at the same time
 _STATIC = Path(__file__).with_name("static")
+_MOST_VALUES = 2**15  # letters, of some 24,000 bits: servers refuse addresses beyond twice that
 _Words = Annotated[Optional[str], Query(max_length=1000)]
 _Tag = Annotated[str, Query(max_length=1000)]
 _NO_TAGS: list[str] = []
@@ -117,6 +119,8 @@ def create_app(
         text: _Words = None,
         like: _Words = None,
         code: _Words = None,
+        values: Annotated[Optional[str], Query(max_length=_MOST_VALUES)] = None,
+        less: Annotated[list[_Tag], Query(max_length=50)] = _NO_TAGS,
         find: Annotated[Optional[str], Query(pattern="^(image|text)?$")] = None,
         tag: _Words = None,
         all_of: Annotated[list[_Tag], Query(alias="all", max_length=50)] = _NO_TAGS,
@@ -130,14 +134,11 @@ def create_app(
         tags = [[name for name in names if name] for names in ([tag, *all_of], any_of, none_of)]
         where = searcher.collection.where(find or None, *tags)
         count = count or top
-        kinds = {"text": (text or "").strip(), "like": like, "code": code}
-        given = [(kind, value) for kind, value in kinds.items() if value]
-        if len(given) > 1:
-            raise HTTPException(400, "give one of text, like and code")
-        if not given:
+        question = Question(where, count, (text or "").strip(), like or "", code or "",
+                            values or "", tuple(filter(None, less)), offset)  # fmt: skip
+        if not question.asks:
             return await ask(searcher.browse, where, count, offset, seed)
-        ((kind, value),) = given
-        return await ask(searcher.search, Question(kind, value, where, count, offset))
+        return await ask(searcher.search, question)
 
     @app.get("/api/tags")
     async def tags(
@@ -152,7 +153,7 @@ def create_app(
     async def code_of(request: Request):
         content = await _body(request, max_upload)
         try:
-            return {"code": await ask(searcher.encode_image, content)}
+            return await ask(searcher.encode_image, content)
         except HTTPException as error:
             if error.status_code == 400:
                 raise HTTPException(415, error.detail) from error

@@ -85,8 +85,7 @@ class Collection:
             known = self.counts[f"{where.modality}s"]
             if known is not None:
                 return known
-        count = getattr(self.index, "count", None)  # of a database, which need not send the ids
-        return count(where) if count else len(self.index.ids_where(where))
+        return self.index.count(where)
 
     def _spellings(self, tag: str) -> list[str]:
         """The tags that are this one but for upper and lower case; as typed if none is listed."""

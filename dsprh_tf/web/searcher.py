@@ -9,12 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dsprh_tf import codes as binary
+from dsprh_tf.index import asymmetric
 from dsprh_tf.index.answers import as_result
+from dsprh_tf.index.combined import moved
 from dsprh_tf.index.interface import Index, Where
 from dsprh_tf.index.items import is_id
 from dsprh_tf.index.known_files import paths_of
 from dsprh_tf.index.location import check_encoders
-from dsprh_tf.index.queries import encode_image
+from dsprh_tf.index.queries import encode_image, item_values
+from dsprh_tf.web import values as in_address
 from dsprh_tf.web.collection import Collection, interleaved
 
 _TAGS = 50  # that the page knows from the start, the most frequent ones
@@ -23,21 +27,32 @@ _UPLOAD = "the picture"  # its name in errors, which the page shows
 
 
 class Question(NamedTuple):
-    """A query of the page.
+    """A query of the page: what is given of text, like, code and values is summed.
 
     Attributes:
-        kind: "text", "like" (an item's id) or "code" (hexadecimal digits).
-        value: value of that kind.
         where: which items count.
         top: number of results.
-        offset: number of nearer results that are left out, since they are there already.
+        text: words.
+        like: an item's id.
+        code: a code as hexadecimal digits, of addresses of before.
+        values: values of a picture, see `web.values`.
+        less: ids of items to move away from.
+        offset: number of better results that are left out, since they are there already.
     """
 
-    kind: str
-    value: str
     where: Where
     top: int
+    text: str = ""
+    like: str = ""
+    code: str = ""
+    values: str = ""
+    less: tuple[str, ...] = ()
     offset: int = 0
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is searched by."""
+        return any((self.text, self.like, self.code, self.values))
 
 
 class Searcher:
@@ -46,9 +61,9 @@ class Searcher:
     It must be used from one thread at a time, since not all engines of an index allow several;
     `collection` may be read from any.
 
-    Results of images and texts together come in turn, the nearest image, the nearest text, the
-    second nearest image and so on: distances between a text and images are larger than those
-    between texts, so that the order of the distances would put most texts before any image.
+    Results of images and texts together come in turn, the best image, the best text, the second
+    best image and so on: a text is more like other texts than like any image, so that the order of
+    the similarities would put most texts before any image.
 
     Attributes:
         collection: what the page shows now.
@@ -131,82 +146,79 @@ class Searcher:
         return self._reply(results, message=message, total=total, offset=offset, seed=seed)
 
     def search(self, question: Question) -> dict:
-        """The nearest items.
+        """The best items, by the values of the query.
 
         Returns:
-            {"query": {"kind", "code", for "like" also "item"} or None, "unknown": words that are
-            not in the vocabulary, each as {"word", "near": known words like it}, "message": why
-            there are no results or None, "results": as `answers.answer`, each with its "code"
-            and its id as a string, "total": number of results on all pages, "offset": place of
-            the first result, "seed": of `browse`, "generation", "notice"}. Codes are hexadecimal
-            digits.
+            {"query": {"kind": "text", "like", "code", "values", or "together" if it is several,
+            "code", for "like" also "item", with `less` also "less": items} or None, "unknown":
+            words that are not in the vocabulary, each as {"word", "near": known words like it},
+            "message": why there are no results or None, "results": as `answers.answer`, each with
+            its "code" and its id as a string, "total": number of results on all pages, "offset":
+            place of the first result, "seed": of `browse`, "generation", "notice"}. Codes are
+            hexadecimal digits.
 
         Raises:
-            LookupError: no item has the id.
-            ValueError: the code is not of the index's length, or as `Index.search`.
+            LookupError: no item has an id.
+            ValueError: the code or the values are not of the index's length, or as
+                `asymmetric.rank`.
         """
-        query: dict = {"kind": question.kind}
-        unknown, own = [], None
-        if question.kind == "text":
-            words = self._text.unknown_words(question.value)
+        parts: dict[str, np.ndarray] = {}
+        query: dict = {}
+        unknown, own = [], []
+        if question.text:
+            words = self._text.unknown_words(question.text)
             unknown = [{"word": word, "near": near} for word, near in words.items()]
-            if not self._text.known_words([question.value])[0]:
-                return self._reply(unknown=unknown, message="No word of this is known.")
-            code = self._text.encode([question.value], unknown="allow")  # checked above
-        elif question.kind == "like":
-            own = self._rows([_number(question.value)])[0]
-            query["item"] = self._with_codes([as_result(own)])[0]
-            code = self._index.codes_of([own["id"]])
-        else:
-            code = self._code(question.value)
-        query["code"] = code.tobytes().hex()
-        results, total = self._nearest(code, question, own)
+            if self._text.known_words([question.text])[0]:
+                found = self._text.encode_values([question.text], unknown="allow")  # checked above
+                parts["text"] = found[0]
+        if question.like:
+            own = self._rows([_number(question.like)])
+            query["item"] = self._with_codes([as_result(own[0])])[0]
+            parts["like"] = item_values(self._index, [own[0]["id"]])[0]
+        if question.code:
+            parts["code"] = binary.unpack(self._code(question.code))[0].astype(np.float32)
+        if question.values:
+            parts["values"] = in_address.from_text(question.values, self._index.bits)
+        if not parts:
+            return self._reply(unknown=unknown, message="No word of this is known.")
+        less = self._rows([_number(item) for item in dict.fromkeys(question.less)])
+        if less:
+            query["less"] = self._with_codes([as_result(item) for item in less])
+        away = item_values(self._index, [item["id"] for item in less])
+        values = moved(np.sum(list(parts.values()), axis=0), away[:0], away)
+        query["kind"] = next(iter(parts)) if len(parts) == 1 else "together"
+        query["code"] = binary.pack(values[np.newaxis]).tobytes().hex()
+        results, total = self._best(values, question, own + less)
         message = None if results else self._nothing(question.where)
         shown = self._with_codes(results)
         return self._reply(shown, query, unknown, message, total, question.offset)
 
-    def _nearest(
-        self, code: np.ndarray, question: Question, own: dict | None
+    def _best(
+        self, values: np.ndarray, question: Question, own: list[dict]
     ) -> tuple[list[dict], int]:
-        """One page of results, and the number of all."""
+        """One page of results, and the number of all; `own` items are left out."""
         parts = self._parts(question.where)
-        sizes = [
-            self.collection.number_of(where) - (own is not None and _admits(where, own))
-            for where in parts
-        ]
+        out = [{item["id"] for item in own if _admits(where, item)} for where in parts]
+        sizes = [self.collection.number_of(where) - len(ids) for where, ids in zip(parts, out)]
         places = interleaved(sizes, question.offset, question.top)
-        found: dict[tuple[int, int], tuple[int, int]] = {}
-        for part, where in enumerate(parts):
+        found: dict[tuple[int, int], tuple[int, int, float]] = {}
+        for part, (where, without) in enumerate(zip(parts, out)):
             ranks = [rank for at, rank in places if at == part]
             if ranks:
-                near = self._ranked(code, where, own, ranks[0], ranks[-1] + 1)
-                found.update(((part, ranks[0] + i), pair) for i, pair in enumerate(near))
+                # A search for more results finds those of a search for fewer, and others.
+                count = ranks[-1] + 1 + len(without)
+                ranking = asymmetric.rank(self._index, values[np.newaxis], count, where)
+                rows = zip(*(each[0].tolist() for each in (
+                    ranking.ids, ranking.distances, ranking.similarities)))  # fmt: skip
+                best = [row for row in rows if row[0] >= 0 and row[0] not in without]
+                found.update(((part, rank), best[rank]) for rank in ranks if rank < len(best))
         # An approximate search may find fewer than there are.
-        pairs = [found[place] for place in places if place in found]
-        rows = self._rows([name for name, _ in pairs])
-        return [as_result(row, near) for row, (_, near) in zip(rows, pairs)], sum(sizes)
-
-    def _ranked(
-        self, code: np.ndarray, where: Where, own: dict | None, start: int, end: int
-    ) -> list[tuple[int, int]]:
-        """Ids and distances of the start-th to the end-th nearest item, `own` left out.
-
-        A search for more results finds those of a search for fewer and others. Results of one
-        distance come in the order of their ids, and which of them are found first is up to the
-        engine: so what the pages before have is taken away by id and not by place.
-        """
-        before = self._within(code, where, own, start) if start else {}
-        pairs = self._within(code, where, own, end).items()
-        return [pair for pair in pairs if pair[0] not in before]
-
-    def _within(self, code: np.ndarray, where: Where, own: dict | None, k: int) -> dict[int, int]:
-        """Ids and distances of the k nearest items, `own` left out, nearest first."""
-        name = own["id"] if own is not None and _admits(where, own) else None
-        found = self._index.search(code, k + (name is not None), where)
-        if name is not None and name not in found.ids[0]:
-            found = self._index.search(code, k, where)  # others have its code
-        pairs = dict(zip(found.ids[0].tolist(), found.distances[0].tolist()))
-        return {each: near for each, near in pairs.items() if each >= 0 and each != name}
+        there = [found[place] for place in places if place in found]
+        items = self._rows([name for name, *_ in there])
+        return [
+            as_result(item, distance, similarity=similarity)
+            for item, (_, distance, similarity) in zip(items, there)
+        ], sum(sizes)
 
     def _parts(self, where: Where) -> list[Where]:
         """The filters whose items take turns."""
@@ -215,8 +227,8 @@ class Searcher:
         return [Where(where.tag, where.prefix, kind, where.tags, where.without)
                 for kind in ("image", "text")]  # fmt: skip
 
-    def encode_image(self, content: bytes) -> str:
-        """The code of an image, as hexadecimal digits.
+    def encode_image(self, content: bytes) -> dict[str, str]:
+        """{"code": of an image, as hexadecimal digits, "values": see `web.values`}.
 
         Args:
             content: content of a JPEG, PNG, GIF, BMP, WebP or TIFF file.
@@ -224,7 +236,11 @@ class Searcher:
         Raises:
             ValueError: it is empty, truncated, not an image, or has more than 64 million pixels.
         """
-        return encode_image(self._image, content, _UPLOAD, _MAX_PIXELS).tobytes().hex()
+        values = encode_image(self._image, content, _UPLOAD, _MAX_PIXELS)
+        return {
+            "code": binary.pack(values).tobytes().hex(),
+            "values": in_address.as_text(values[0]),
+        }
 
     def image_of(self, item: str) -> dict:
         """The row of an indexed image, as `items.SCHEMA` has it.
@@ -252,7 +268,7 @@ class Searcher:
         self.encode_image(blank.getvalue())
         text = next(iter(self._text.vocabulary), "a")
         self._text.unknown_words(text)
-        self._text.encode([text], unknown="allow")
+        self._text.encode_values([text], unknown="allow")
         self.browse(Where(), 1)
 
     def _rows(self, ids) -> list[dict]:

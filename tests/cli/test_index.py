@@ -10,9 +10,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from index_helpers import clustered_codes, image_items, random_codes, write_code_folder
+from index_helpers import (
+    clustered_codes,
+    image_items,
+    random_codes,
+    write_code_folder,
+    write_image,
+)
+from PIL import Image
 
 from dsprh_tf.index.hamming import HammingIndex
+from dsprh_tf.index.items import text_items
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +167,92 @@ class TestIds:
         assert "--like=1.5, expected the id of an item, a whole number below 2^63" in line
 
 
+class TestDuplicates:
+    @pytest.fixture
+    def album(self, tmp_path):
+        """30 images, of which 0, 10, 20 are within 2 bits and 30, 40 within 3, and two texts."""
+        codes = random_codes(32)
+        codes[1] = codes[2] = codes[0]
+        codes[2, 0] ^= 3
+        codes[4] = codes[3]
+        codes[4, 0] ^= 7
+        codes[31] = codes[30] = codes[0]
+        items = image_items(30).to_pylist()
+        for item in items[:5]:
+            item["path"] = str(write_image(tmp_path / "photos" / f"{item['id']}.png"))
+        index = HammingIndex.create(tmp_path / "index", 64, "abc")
+        texts = text_items(["a dog", "the dog"], [5, 7])
+        index.add(codes, pa.concat_tables([pa.Table.from_pylist(items, texts.schema), texts]))
+        index.commit()
+        return f"--index={tmp_path}/index"
+
+    def test_table(self, program, album):
+        outcome = program("index", "duplicates", album)
+        assert outcome.code == 0, outcome.err
+        first, second, last = outcome.out.strip().split("\n\n")
+        assert first.split("\n")[0] == "group 1: 3 images"
+        assert [line.split()[:3] for line in first.split("\n")[2:]] == [
+            ["1.000", "0", "0"], ["1.000", "0", "10"], ["0.969", "2", "20"]
+        ]  # fmt: skip
+        assert "photos/20.png  [all]" in first
+        assert second.split("\n")[0] == "group 2: 2 texts"
+        assert last == (
+            "2 groups of near-duplicates within 2 of 64 bits: 3 of 32 items are beside the first "
+            "of their group"
+        )
+
+    @pytest.mark.parametrize(
+        ("flags", "groups"),
+        [
+            (["--radius=0"], [[0, 10], [5, 7]]),
+            (["--radius=3"], [[0, 10, 20], [5, 7], [30, 40]]),
+            (["--radius=3", "--find=image"], [[0, 10, 20], [30, 40]]),
+            (["--radius=3", "--find=text"], [[5, 7]]),
+            (["--radius=3", "--tag=third"], []),
+            (["--radius=3", "--prefix=/pictures/odd"], []),
+        ],
+    )
+    def test_json(self, program, album, flags, groups):
+        outcome = program("index", "duplicates", album, "--json", *flags)
+        assert outcome.code == 0, outcome.err
+        found = json.loads(outcome.out)
+        assert [[r["id"] for r in group["results"]] for group in found["groups"]] == groups
+        assert found["others"] == sum(len(group) - 1 for group in groups)
+        assert (found["radius"], found["bits"]) == (int(flags[0][9:]), 64)
+
+    def test_contact_sheet(self, program, album, tmp_path):
+        outcome = program("index", "duplicates", album, f"--show={tmp_path}/out.png")
+        assert outcome.code == 0, outcome.err
+        assert outcome.err == f"contact sheet: {tmp_path}/out.png\n"
+        with Image.open(tmp_path / "out.png") as sheet:
+            assert sheet.size[1] > 2 * 168
+            assert np.asarray(sheet.convert("RGB")).std() > 20
+        outcome = program("index", "duplicates", album, "--tag=third", f"--show={tmp_path}/no.png")
+        assert "no groups: no contact sheet" in outcome.err
+        assert not (tmp_path / "no.png").exists()
+
+    def test_many_groups(self, program, tmp_path):
+        codes = np.repeat(random_codes(120), 2, axis=0)
+        index = HammingIndex.create(tmp_path / "index", 64, "abc")
+        index.add(codes, image_items(240))
+        index.commit()
+        outcome = program("index", "duplicates", f"--index={tmp_path}/index",
+                          f"--show={tmp_path}/out.png")  # fmt: skip
+        assert outcome.out.count("group ") == 100
+        assert "and 20 more groups (--json has all)" in outcome.out
+        assert "out.png (shows the first 100 of 120 groups)" in outcome.err
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--radius=65"], "radius is 65, expected 0 to 64"),
+            (["--tag=nosuchtag"], "no item of the index is as --tag, --prefix and --find say"),
+        ],
+    )
+    def test_refused(self, program, album, flags, message):
+        assert message in program("index", "duplicates", album, *flags).line
+
+
 def test_remove(program, copy, everything):
     items = everything[1]
     first = items[0]["id"]
@@ -245,7 +339,7 @@ def test_killed_while_adding(program, collection, killed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "got no command, expected one of build, add, remove, sync, undo, stats, check"),
+        ([], "got no command, expected one of build, add, remove, sync, undo, stats, check, dup"),
         (["--index=a", "stats"], "got '--index=a', expected one of build"),
         (["destroy"], "got 'destroy', expected one of"),
         (["stats", "check"], "got 'check', expected only --flag=value"),
@@ -260,6 +354,12 @@ def test_killed_while_adding(program, collection, killed, tmp_path):
             ["remove", "--index=x", "--tag=bus", "--tag=car"],
             "got --tag 2 times (bus, car)",
         ),
+        (
+            ["duplicates", "--index=x", "--tag=bus", "--tag=car"],
+            "got --tag 2 times (bus, car), expected one: look through the items of each",
+        ),
+        (["duplicates", "--index=nowhere", "--radius=-1"], "radius"),
+        (["duplicates", "--index=nowhere"], "nowhere holds no index"),
         (["undo", "--index=nowhere"], "nowhere holds no index"),
         (["undo", "--index=milvus://host:1/x"], "undo is for an index in a folder"),
         (["remove", "--index=x", "--ids=1,b"], "--ids has 'b', expected the id of an item"),

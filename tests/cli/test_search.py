@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers import ROOT
-from index_helpers import image_items, random_codes
+from index_helpers import dots, image_items, random_codes
 from PIL import Image
 
 from dsprh_tf.index.hamming import HammingIndex
+from dsprh_tf.index.items import SCHEMA
 from dsprh_tf.serving.encoder import Encoder
 
 PARTS = ("image", "text")
@@ -36,27 +38,29 @@ def search(program, collection, exported):
     return run
 
 
-def nearest(everything, code, k, admits=lambda item: True):
-    """Distances of the k nearest, by the definition."""
+def check_results(found, everything, values, k, admits=lambda item: True):
+    """Right up to rounding: similarities, and every item at its true one, none twice."""
     codes, items = everything
+    true = dots(codes, values)
     rows = [row for row, item in enumerate(items) if admits(item)]
-    return np.sort(np.unpackbits(codes[rows] ^ code, axis=1).sum(axis=1))[:k].tolist()
-
-
-def check_results(found, everything, code, k, admits=lambda item: True):
-    """Right up to ties: distances, and every item at its true one, none twice."""
-    codes, items = everything
     row_of = {item["id"]: row for row, item in enumerate(items)}
-    assert [r["distance"] for r in found] == nearest(everything, code, k, admits)
+    best = np.sort(true[rows])[::-1][:k]
+    np.testing.assert_allclose([r["similarity"] for r in found], best, atol=1e-4)
     assert len({r["id"] for r in found}) == len(found)
     for result in found:
-        item = items[row_of[result["id"]]]
+        row = row_of[result["id"]]
+        item = items[row]
         assert admits(item)
-        assert result["distance"] == np.unpackbits(codes[row_of[result["id"]]] ^ code).sum()
+        assert result["similarity"] == pytest.approx(true[row], abs=1e-4)
+        assert result["distance"] == np.sum(np.unpackbits(codes[row]) != (values >= 0))
         assert result["modality"] == item["modality"]
         assert result.get("path") == item["path"]
         assert result.get("text") == item["text"]
         assert result["tags"] == item["tags"]
+
+
+def signs(code):
+    return 2.0 * np.unpackbits(code) - 1
 
 
 class TestSearch:
@@ -68,23 +72,100 @@ class TestSearch:
         assert outcome.code == 0, outcome.err
         (found,) = json.loads(outcome.out)
         assert found["query"] == {"text": text}
-        check_results(found["results"], everything, encoders["text"].encode([text])[0], 7,
+        check_results(found["results"], everything, encoders["text"].encode_values([text])[0], 7,
                       lambda item: find in (None, item["modality"]))  # fmt: skip
 
     @pytest.mark.parametrize("find", PARTS)
     def test_image(self, search, everything, encoders, find):
         path = everything[1][7]["path"]
         outcome = search(f"--image={path}", "--json", f"--find={find}")
-        code = encoders["image"].encode([Path(path).read_bytes()])[0]
+        values = encoders["image"].encode_values([Path(path).read_bytes()])[0]
         (found,) = json.loads(outcome.out)
-        check_results(found["results"], everything, code, 10, lambda i: i["modality"] == find)
+        check_results(found["results"], everything, values, 10, lambda i: i["modality"] == find)
+
+    def test_by_hamming_distance(self, search, everything, encoders):
+        text = everything[1][-1]["text"]
+        outcome = search(f"--text={text}", "--json", "--rank=hamming")
+        assert outcome.code == 0, outcome.err
+        code = encoders["text"].encode([text])[0]
+        check_results(json.loads(outcome.out)[0]["results"], everything, signs(code), 10)
+
+    @pytest.mark.parametrize("rank", ["asymmetric", "hamming"])
+    def test_pages(self, search, everything, rank):
+        """An offset passes over what was shown before; the rest follows in the same order."""
+        flags = (f"--text={everything[1][-1]['text']}", f"--like={everything[1][3]['id']}",
+                 "--json", f"--rank={rank}")  # fmt: skip
+        whole = json.loads(search(*flags, "--top=300").out)
+        page = json.loads(search(*flags, "--top=20", "--offset=15").out)
+        for one, other in zip(page, whole):
+            assert one["results"] == other["results"][15:35]
+        count = len(everything[1])
+        assert [len(each["results"]) for each in whole] == [count, count - 1]
+        beyond = search(*flags[:1], "--offset=500")
+        assert (beyond.code, "no results" in beyond.out) == (0, True)
+
+    def test_queries_together(self, search, everything, encoders):
+        items = everything[1]
+        text, path = items[-1]["text"], items[7]["path"]
+        flags = (f"--text={text}", f"--image={path}", f"--like={items[2]['id']}")
+        outcome = search(*flags, "--together", "--json")
+        assert outcome.code == 0, outcome.err
+        (found,) = json.loads(outcome.out)
+        assert found["query"] == {"together": [
+            {"text": text}, {"image": path}, {"like": str(items[2]["id"])},
+        ]}  # fmt: skip
+        values = (encoders["text"].encode_values([text])[0] + signs(everything[0][2])
+                  + encoders["image"].encode_values([Path(path).read_bytes()])[0])  # fmt: skip
+        check_results(found["results"], everything, values, 10,
+                      lambda item: item["id"] != items[2]["id"])  # fmt: skip
+        table = search(*flags, "--together").out
+        assert table.startswith(f"text: {text} + image: {path} + like: {items[2]['id']}\n")
+        assert table.count("\n\n") == 1
+        outcome = search(*flags, "--text=xyzzy", "--together")
+        assert outcome.code == 3
+        assert "no query could be answered: 'xyzzy' has no word" in outcome.err
+
+    def test_more_and_less(self, search, everything, encoders, tmp_path):
+        codes, items = everything
+        text = items[-1]["text"]
+        more, less = [items[4]["id"], items[8]["id"]], items[-9]["id"]
+        flags = (f"--more={more[0]},{more[1]}", f"--less={less}")
+        outcome = search(f"--text={text}", *flags, "--json", f"--show={tmp_path}/sheet.png")
+        assert outcome.code == 0, outcome.err
+        (found,) = json.loads(outcome.out)
+        assert found["query"] == {"text": text, "more": list(map(str, more)), "less": [str(less)]}
+        moved = 0.75 * (signs(codes[4]) + signs(codes[8])) / 2 - 0.15 * signs(codes[-9])
+        values = encoders["text"].encode_values([text])[0] + moved
+
+        def admits(item):
+            return item["id"] not in (*more, less)
+
+        check_results(found["results"], everything, values, 10, admits)
+        assert (tmp_path / "sheet.png").exists()
+        (found,) = json.loads(search(*flags, "--json").out)
+        check_results(found["results"], everything, moved, 10, admits)
+
+    def test_an_export_of_codes_alone(self, search, everything, encoders, monkeypatch):
+        init = Encoder.__init__
+
+        def codes_only(self, *arguments):
+            init(self, *arguments)
+            self.has_values = False
+
+        monkeypatch.setattr(Encoder, "__init__", codes_only)
+        text = everything[1][-1]["text"]
+        outcome = search(f"--text={text}", "--json")
+        assert outcome.err.count("gives codes alone: ranked by Hamming distance") == 1
+        code = encoders["text"].encode([text])[0]
+        check_results(json.loads(outcome.out)[0]["results"], everything, signs(code), 10)
+        assert "codes alone" not in search(f"--text={text}", "--rank=hamming").err
 
     def test_like_an_item_without_encoders(self, program, collection, everything):
         item = everything[1][9]
         outcome = program("search", f"--index={collection}/index", f"--like={item['id']}", "--json")
         assert outcome.code == 0, outcome.err
         (found,) = json.loads(outcome.out)
-        check_results(found["results"], everything, everything[0][9], 10,
+        check_results(found["results"], everything, signs(everything[0][9]), 10,
                       lambda other: other["id"] != item["id"])  # fmt: skip
 
     def test_filters(self, search, everything):
@@ -98,8 +179,74 @@ class TestSearch:
             there = tag in item["tags"] and (item["path"] or "").startswith(prefix)
             return there and item["id"] != items[0]["id"]
 
-        check_results(found["results"], everything, codes[0], 10, admits)
+        check_results(found["results"], everything, signs(codes[0]), 10, admits)
         assert found["results"]
+
+    @pytest.mark.parametrize("flags", ["all", "any", "no", "together"])
+    def test_several_tags(self, search, everything, flags):
+        """As on the page: all of --tag, one of --any_tag, none of --no_tag."""
+        codes, items = everything
+        own = next(item["tags"] for item in items if len(item["tags"]) > 1)
+        (a, b), c = own[:2], next(t for item in items for t in item["tags"] if t not in own)
+        all_of = {"all": {a, b}, "together": {a}}.get(flags, set())
+        any_of = {"any": {b, c}, "together": {b, "nosuchtag"}}.get(flags, set())
+        none_of = {"no": {a, c, "nosuchtag"}, "together": {c}}.get(flags, set())
+        outcome = search(
+            f"--like={items[0]['id']}", "--json", "--top=200",
+            *(f"--tag={tag}" for tag in all_of), *(f"--any_tag={tag}" for tag in any_of),
+            *(f"--no_tag={tag}" for tag in none_of),
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+
+        def admits(item):
+            tags = set(item["tags"])
+            there = all_of <= tags and (not any_of or tags & any_of) and not tags & none_of
+            return there and item["id"] != items[0]["id"]
+
+        (found,) = json.loads(outcome.out)
+        assert found["results"]
+        check_results(found["results"], everything, signs(codes[0]), 200, admits)
+
+    def test_hybrid(self, search, everything, encoders):
+        items = everything[1]
+        word = max(items[-1]["text"].split(), key=len)
+        outcome = search(f"--text={word}", "--hybrid", "--json", "--top=400", "--find=text")
+        assert outcome.code == 0, outcome.err
+        results = json.loads(outcome.out)[0]["results"]
+        has = {i["id"] for i in items if i["modality"] == "text" and word in i["text"].split()}
+        assert has and {r["id"] for r in results if r["found_by"] != "codes"} == has
+        assert results[0]["found_by"] == "both"
+        code = encoders["text"].encode([word])[0]
+        check_distances = {item["id"]: bits for item, bits in zip(items, everything[0])}
+        for result in results:
+            own = check_distances[result["id"]]
+            assert result["distance"] == np.unpackbits(own ^ code).sum()
+        table = search(f"--text={word}", "--hybrid", f"--like={items[3]['id']}", "--top=2").out
+        assert table.split("\n")[1].split() == ["similarity", "distance", "found", "by", "id"]
+        assert "found by" not in table.split("like: ")[1]
+
+    def test_hybrid_answers_unknown_words_by_tags(
+        self, search, program, everything, exported, copy
+    ):
+        """A tag that the encoder does not know; and a word that nothing has."""
+        index = HammingIndex.load(copy, write=True)
+        item = {**everything[1][4], "tags": ["Xyzzy"]}
+        index.add(everything[0][4:5], pa.Table.from_pylist([item], SCHEMA))
+        index.commit()
+        index._lock.release()
+        flags = (f"--index={copy}", f"--export_dir={exported}", "--hybrid", "--text=xyzzy")
+        outcome = program("search", *flags, "--json")
+        assert outcome.code == 0
+        (answer,) = json.loads(outcome.out)
+        assert "problem" not in answer
+        ((result,),) = [answer["results"]]
+        assert (result["id"], result["found_by"], result["distance"]) == (item["id"], "words", None)
+        assert "note: 'xyzzy' has no word that the encoder knows: found by the words" in outcome.err
+        table = program("search", *flags, "--text=plugh", f"--show={copy}/sheet.png")
+        assert "text: plugh\n  no answer: 'plugh' has no word" in table.out
+        assert "note: 1 of 2 queries could not be answered" in table.err
+        assert "no query could be answered" in search("--hybrid", "--text=plugh").unanswered
+        assert program("search", *flags, "--find=text").unanswered
 
     def test_a_relative_prefix(self, search, everything, collection, monkeypatch):
         monkeypatch.chdir(collection)
@@ -112,12 +259,13 @@ class TestSearch:
         outcome = search(f"--text={text}", f"--like={everything[1][4]['id']}", "--top=3")
         lines = outcome.out.split("\n")
         assert lines[0] == f"text: {text}"
-        assert lines[1].split() == ["distance", "id"]
+        assert lines[1].split() == ["similarity", "distance", "id"]
         rows = [line for line in lines if line.startswith("  ") and "distance" not in line]
         assert len(rows) == 6
         ids = {str(item["id"]): item for item in everything[1]}
         for row in rows:
-            distance, name, content = row.split(maxsplit=2)
+            similarity, distance, name, content = row.split(maxsplit=3)
+            assert 0 <= float(similarity) <= 1
             assert 0 <= int(distance) <= 16
             assert content.startswith(ids[name]["path"] or ids[name]["text"])
 
@@ -193,10 +341,17 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ([], "nothing to search by: give --text, --image, --like, --vector or --queries"),
+            ([], "nothing to search by: give --text, --image, --like, --vector, --queries or"),
+            (["--less=5"], "nothing to search by"),
+            (["--text=dog", "--more=a,b"], "--more=a, expected the id of an item"),
+            (["--more=5"], "no item of the index has the id 5"),
+            (["--offset=-1"], "--offset=-1"),
+            (["--rank=cosine"], "cosine"),
+            (["--oversample=0"], "--oversample=0"),
             (["--like=photo.jpg"], "--like=photo.jpg, expected the id of an item"),
-            (["--text=dog", "--tag=nosuchtag"], "no item of the index has this --tag"),
-            (["--text=dog", "--tag=a", "--tag=b"], "got --tag=a --tag=b, expected one tag per"),
+            (["--text=dog", "--tag=nosuchtag"], "no item of the index is as --tag, --any_tag"),
+            (["--text=dog", "--any_tag=a", "--any_tag=b"], "no item of the index is as --tag"),
+            (["--text=dog", "--together", "--hybrid"], "got --hybrid and --together, expected one"),
             (["--queries=nowhere.csv"], "nowhere.csv' cannot be read"),
             (["--queries=nowhere.txt"], "nowhere.txt' cannot be read"),
             (["--queries=nowhere.doc"], "is not a .csv, .tsv, .jsonl or .parquet file"),
@@ -257,8 +412,8 @@ class TestRefused:
             (["--index=a", "--like=5", "--data_dir=b"], "got --data_dir with --index"),
             (["--run_dir=a", "--like=5"], "got --like with --run_dir, expected only with --index"),
             (
-                ["--run_dir=a", "--queries=b", "--find=text", "--tag=c", "--prefix=d"],
-                "got --queries, --find, --tag, --prefix with --run_dir",
+                ["--run_dir=a", "--queries=b", "--find=text", "--any_tag=c", "--prefix=d"],
+                "got --queries, --find, --any_tag, --prefix with --run_dir",
             ),
             (["--run_dir=a", "--json", "--noverify"], "got --json, --verify with --run_dir"),
             (["--run_dir=a"], "--run_dir=a needs --export_dir=FOLDER"),

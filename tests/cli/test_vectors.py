@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers import call_program
+from index_helpers import dots
 from page_helpers import blocks, commands, page_text, program_of, run_command, within
 
 import dsprh_tf
@@ -127,7 +128,7 @@ class TestEncode:
         outcome = call_program("search", f"--index={tmp_path}/index", "--like=7",
                                f"--show={tmp_path}/a.png", "--top=3")  # fmt: skip
         assert outcome.code == 0 and (tmp_path / "a.png").exists()
-        assert re.search(r"^ +\d+ +\d+ *$", outcome.out, re.MULTILINE)
+        assert re.search(r"^ +[.\d]+ +\d+ +\d+ *$", outcome.out, re.MULTILINE)
         outcome = call_program("index", "remove", "--gone", f"--index={tmp_path}/index")
         assert "0 removed" in outcome.out
 
@@ -193,20 +194,23 @@ class TestEncode:
 
 
 class TestSearch:
-    def test_answers_are_those_of_the_codes(self, embedded):
+    def test_answers_are_those_of_the_values(self, embedded):
         folder, _ = embedded
         query = folder / "q.npy"
         flags = [f"--vector={query}", "--side=text", "--json", "--top=5", "--tag=group2"]
         answers = json.loads(search(embedded, *flags).out)
         assert [a["query"] for a in answers] == [{"vector": f"{query} row {i}"} for i in range(3)]
-        codes = Encoder(folder / "savedmodels/clip", "text").encode(np.load(query))
+        values = Encoder(folder / "savedmodels/clip", "text").encode_values(np.load(query))
         index = dsprh_tf.HammingIndex.load(folder / "indexes/clip")
-        for answer, code in zip(answers, codes):
+        for answer, one in zip(answers, values):
             results = answer["results"]
-            assert [r["distance"] for r in results] == sorted(r["distance"] for r in results)
+            near = [r["similarity"] for r in results]
+            assert near == sorted(near, reverse=True)
+            similarities = dots(index.codes_of([r["id"] for r in results]), one)
+            np.testing.assert_allclose(near, similarities, atol=1e-4)
             for r in results:
-                (own,) = index.codes_of([r["id"]])
-                assert r["distance"] == np.unpackbits(own ^ code).sum()
+                (own,) = np.unpackbits(index.codes_of([r["id"]]), axis=1)
+                assert r["distance"] == np.sum(own != (one >= 0))
                 assert r["caption"] == f"caption {r['id'] - 1000}" and "group2" in r["tags"]
 
     def test_one_vector_and_what_else_there_is(self, embedded, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from index_helpers import image_items, random_codes, write_image
+from index_helpers import dots, image_items, learned_values, random_codes, write_image
 from PIL import Image
 
 from dsprh_tf.index.answers import answer, as_result, as_shown, format_table
@@ -29,41 +29,67 @@ def index(codes):
 
 
 def test_only_the_item_itself_is_left_out(index, codes):
-    found = answer(index, codes[:2], 5, Where(modality="image"), [0, None])
+    found = answer(index, codes[:2], 5, Where(modality="image"), [{0}, ()])
     assert [len(results) for results in found] == [5, 5]
     assert 0 not in [result["id"] for result in found[0]]
     assert 10 in [result["id"] for result in answer(index, codes[1:2], 60)[0]]
-    assert len(answer(index, codes[:1], 60, leave_out=[0])[0]) == 59
+    assert len(answer(index, codes[:1], 60, leave_out=[[0]])[0]) == 59
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_pages_of_results(index, codes, values):
+    """Those after an offset are those that follow; items that are left out take no place."""
+    query = learned_values(2) if values else codes[:2]
+    whole = answer(index, query, 60, leave_out=[{0, 30}, ()])
+    assert [len(results) for results in whole] == [58, 60]
+    for offset in (0, 5, 57, 70):
+        found = answer(index, query, 7, leave_out=[[0, 30], []], offset=offset)
+        assert found == [results[offset : offset + 7] for results in whole]
+
+
+def test_values_rank_by_similarity(index, codes):
+    query = learned_values(1)
+    (found,) = answer(index, query, 8)
+    row_of = {**{10 * i: i for i in range(40)}, **{10 * i + 1: 40 + i for i in range(20)}}
+    true = dots(codes, query[0])
+    assert [result["similarity"] for result in found] == pytest.approx(
+        np.sort(true)[:-9:-1], abs=1e-4
+    )
+    for result in found:
+        code = codes[row_of[result["id"]]]
+        assert result["distance"] == np.sum(np.unpackbits(code) != (query[0] >= 0))
 
 
 def test_results(index, codes):
     (image,), (text,) = answer(index, codes[[3, 45]], 1)
     assert image == {
-        "id": 30, "distance": 0, "modality": "image", "path": "/pictures/odd/3.jpg",
-        "tags": ["all", "third"], "gone": True,
+        "id": 30, "similarity": 1.0, "distance": 0, "modality": "image",
+        "path": "/pictures/odd/3.jpg", "tags": ["all", "third"], "gone": True,
     }  # fmt: skip
     assert text == {
-        "id": 51, "distance": 0, "modality": "text", "text": "text 5", "tags": [], "gone": False,
+        "id": 51, "similarity": 1.0, "distance": 0, "modality": "text", "text": "text 5",
+        "tags": [], "gone": False,
     }  # fmt: skip
 
 
 def test_table(index, codes):
     assert format_table([]) == "  no results"
     lines = format_table(answer(index, codes[3:4], 2)[0]).split("\n")
-    assert lines[0].split() == ["distance", "id"]
+    assert lines[0].split() == ["similarity", "distance", "id"]
     assert lines[1].split() == [
-        "0", "30", "/pictures/odd/3.jpg", "[all,", "third]", "(gone", "from", "disk)",
+        "1.000", "0", "30", "/pictures/odd/3.jpg", "[all,", "third]", "(gone", "from", "disk)",
     ]  # fmt: skip
 
 
 def test_an_item_of_which_only_the_id_is_known():
     item = id_items([7]).to_pylist()[0]
-    result = as_result(item, 3)
+    result = as_result(item, 3, similarity=0.95312)
     assert result == {
-        "id": 7, "distance": 3, "modality": "", "text": None, "tags": [], "gone": False,
+        "id": 7, "similarity": 0.9531, "distance": 3, "modality": "", "text": None, "tags": [],
+        "gone": False,
     }  # fmt: skip
     assert as_shown(item) == as_shown(result) == {"text": "item 7"}
-    assert format_table([result]).split("\n")[1].split() == ["3", "7"]
+    assert format_table([result]).split("\n")[1].split() == ["0.953", "3", "7"]
 
 
 def test_shown(tmp_path):

@@ -24,20 +24,26 @@ import pyarrow as pa
 import pytest
 from helpers import ROOT
 from index_helpers import (
+    assert_best,
     assert_same_results,
     clustered_codes,
     expected,
     image_items,
+    learned_values,
     random_codes,
     random_walk,
     write_code_folder,
 )
 
-from dsprh_tf.index import database
+from dsprh_tf import codes as binary
+from dsprh_tf.index import asymmetric, database
 from dsprh_tf.index.answers import answer
-from dsprh_tf.index.interface import Changes, Where
+from dsprh_tf.index.duplicates import find_duplicates, near
+from dsprh_tf.index.hybrid import Hybrid
+from dsprh_tf.index.interface import EVERYTHING, Changes, Where
 from dsprh_tf.index.items import SCHEMA, stable_id, text_items
 from dsprh_tf.index.location import check_encoders, create_index, open_index
+from dsprh_tf.index.words import word_search, words_of
 from dsprh_tf.web.searcher import Question, Searcher
 
 DATABASES = {"milvus": engine_servers.Milvus, "pgvector": engine_servers.Postgres}
@@ -221,6 +227,49 @@ class TestAnswers:
             1200, 1200, 0, "flat", "exact", 64
         ]  # fmt: skip
 
+    def test_near_duplicates(self, place):
+        """The codes of every engine are read and grouped alike."""
+        codes = clustered_codes(400)
+        codes[7] = codes[9]
+        build(place, codes, image_items(400))
+        index = open_index(place)
+        for where, rows in ((Where(), np.arange(400)), (Where(tag="third"), np.arange(0, 400, 3))):
+            wanted = near(codes[rows], 10 * rows, 6)
+            found = find_duplicates(index, 6, where)
+            assert len(found) == len(wanted) > 1
+            assert sorted(g.ids.tolist() for g in found) == sorted(g.ids.tolist() for g in wanted)
+        assert [g.ids.tolist() for g in find_duplicates(index, 0)] == [[70, 90]]
+
+    def test_words(self, place):
+        """Texts and tags by their words, whatever was typed; filters hold."""
+        texts = ["a dog on the beach", "the dog", "a scattered cat", "The Café", "nothing", "DOGS"]
+        tags = [["x"], [], ["Red Wine"], ["dog"], [], []]
+        index = build(place, random_codes(60, 64), image_items(60))
+        index.add(random_codes(6, 64, 1), text_items(texts, [1, 2, 3, 4, 5, 6], tags))
+        index.commit()
+        words = word_search(index)
+
+        def found(text, k=10, where=EVERYTHING):
+            return words.by_words(words_of(text), k, where).tolist()
+
+        assert found("dog beach")[0] == 1
+        assert set(found("dog")) == {1, 2, 4}
+        assert set(found("DOG'S")) == {1, 2, 4}
+        assert found("cat") == found("red wine") == found("my cat zzz") == [3]
+        assert found("café") == [4]
+        assert found("zzz") == found("") == found("% _") == []
+        assert len(found("third")) == 10 and len(found("third", 100)) == 20
+        assert set(found("dog", where=Where(tag="x"))) == {1}
+        assert set(found("dog", where=Where(without=("x",), modality="text"))) == {2, 4}
+        assert found("dog", where=Where(modality="image")) == []
+        for typed in ('dog" OR "beach', "dog & !beach", "dog') or ('", "dog%", "{dog}"):
+            assert set(found(typed)) == set(found(" ".join(words_of(typed))))
+        index.remove([1])
+        index.commit()
+        assert set(word_search(index).by_words(["dog"])) == {2, 4}
+        results = Hybrid(index).answer("the dog", index.codes_of([2])[0], 3)
+        assert (results[0]["id"], results[0]["found_by"]) == (2, "both")
+
     def test_an_empty_index(self, place):
         create_index(place, 64, "abc").commit()
         index = open_index(place)
@@ -228,6 +277,51 @@ class TestAnswers:
         assert index.check()["items"] == 0
         with pytest.raises(ValueError, match="the index is empty: add items first"):
             index.search(random_codes(1, 64))
+
+
+class TestAsymmetric:
+    """Ranking by values on every engine; tests/index/test_asymmetric.py has the folder's kinds."""
+
+    CODES = binary.pack(learned_values(600))
+    IDS = 10 * np.arange(600)
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(asymmetric, "EXACT", 20)
+
+    def test_of_all_candidates_it_is_exact(self, place):
+        index = build(place, self.CODES, image_items(600))
+        values = learned_values(4, seed=1)
+        values[3] = 0.7 * binary.unpack(self.CODES[5:6])
+        for k in (1, 10, 700):
+            found = asymmetric.rank(index, values, k, oversample=30)
+            assert_best(found, self.CODES, self.IDS, values)
+        third = np.arange(0, 600, 3)
+        found = asymmetric.rank(index, values, 12, Where(tag="third"), oversample=30)
+        assert_best(found, self.CODES[third], self.IDS[third], values)
+        (results,) = answer(index, values[:1], 5, offset=3, leave_out=[[0, 10]])
+        assert len(results) == 5
+        near = [result["similarity"] for result in results]
+        assert near == sorted(near, reverse=True)
+
+    def test_more_results_begin_with_those_of_fewer(self, place):
+        index = build(place, self.CODES, image_items(600))
+        values = learned_values(3, seed=1)
+        whole = asymmetric.rank(index, values, 600, oversample=2)
+        for k in (1, 24, 25, 100, 500):
+            found = asymmetric.rank(index, values, k, oversample=2)
+            np.testing.assert_array_equal(found.ids, whole.ids[:, :k])
+        for names in whole.ids:
+            np.testing.assert_array_equal(np.sort(names), self.IDS)
+
+    def test_a_database_answers_with_so_many_at_most(self, server, monkeypatch):
+        index = build(new_place(server), self.CODES, image_items(600))
+        monkeypatch.setattr(type(index), "MOST", 200)
+        values = learned_values(2, seed=1)
+        found = asymmetric.rank(index, values, 150)
+        assert (found.ids >= 0).all()
+        near = [set(names.tolist()) for names in index.search(binary.pack(values), 200).ids]
+        assert all(set(names.tolist()) <= more for names, more in zip(found.ids, near))
 
 
 class TestChanges:
@@ -498,8 +592,8 @@ class WordEncoder:
     def unknown_words(self, text):
         return {} if text.isdecimal() else {text: ["7"]}
 
-    def encode(self, texts, unknown="error"):
-        return self._codes[[int(text) for text in texts]]
+    def encode_values(self, texts, unknown="error"):
+        return np.float32(0.4) * binary.unpack(self._codes[[int(text) for text in texts]])
 
 
 class TestPage:
@@ -519,7 +613,7 @@ class TestPage:
         for where, rows in ((Where(), np.arange(300)), (Where(tag="third"), third)):
             wanted = expected(codes[rows], 10 * rows, codes[7:8], 6)[0]
             for kind, value in (("text", "7"), ("code", codes[7].tobytes().hex())):
-                found = searcher.search(Question(kind, value, where, 6))
+                found = searcher.search(Question(where, 6, **{kind: value}))
                 assert found["query"] == {"kind": kind, "code": codes[7].tobytes().hex()}
                 assert [r["distance"] for r in found["results"]] == wanted[:, 0].tolist()
                 for result in found["results"]:
@@ -528,7 +622,7 @@ class TestPage:
                     assert result["code"] == codes[row].tobytes().hex()
                     assert result["path"] == items["path"][row].as_py()
                     assert result["gone"]
-        like = searcher.search(Question("like", "70", Where(), 5))
+        like = searcher.search(Question(Where(), 5, like="70"))
         assert like["query"]["item"]["path"] == items["path"][7].as_py()
         assert "70" not in [result["id"] for result in like["results"]]
         assert len(like["results"]) == 5
@@ -541,10 +635,10 @@ class TestPage:
         assert {r["id"] for r in searcher.browse(Where(tag="third"), 240)["results"]} == {
             str(10 * row) for row in third
         }
-        assert searcher.search(Question("text", "dgo", Where(), 5))["unknown"] == [
+        assert searcher.search(Question(Where(), 5, "dgo"))["unknown"] == [
             {"word": "dgo", "near": ["7"]}
         ]
-        assert searcher.search(Question("text", "7", Where(tag="none"), 5))["message"]
+        assert searcher.search(Question(Where(tag="none"), 5, "7"))["message"]
 
     def test_empty_or_of_other_encoders(self, place):
         codes = random_codes(3, 64)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from helpers import png_header
-from index_helpers import HashEncoder, image_items, random_codes, write_image
+from index_helpers import HashEncoder, image_items, learned_values, random_codes, write_image
 
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.items import id_of
@@ -17,7 +17,7 @@ from dsprh_tf.index.queries import (
     Query,
     encode_image,
     encode_queries,
-    query_codes,
+    query_values,
     read_queries,
 )
 
@@ -59,33 +59,34 @@ class TestEncode:
     def test_texts(self, index):
         notes = []
         texts = ["known", "known dgo", "good"]
-        codes = encode_queries(Encoder("text"), index, texts, lambda *note: notes.append(note))
-        np.testing.assert_array_equal(codes.codes, Encoder("text").encode(texts))
-        assert not codes.problems
+        found = encode_queries(Encoder("text"), index, texts, lambda *note: notes.append(note))
+        np.testing.assert_array_equal(found.values, Encoder("text").encode_values(texts))
+        np.testing.assert_array_equal(found.codes, Encoder("text").encode(texts))
+        assert not found.problems
         assert notes == [("known dgo", {"dgo": ["known"]})]
         found = encode_queries(Encoder("text"), index, ["dgo", "known"], no_note)
         assert found.problems == {0: "'dgo' has no word of the vocabulary"} and found.good == [1]
-        np.testing.assert_array_equal(found.codes[1:], Encoder("text").encode(["known"]))
+        np.testing.assert_array_equal(found.values[1:], Encoder("text").encode_values(["known"]))
         none = encode_queries(Encoder("text"), index, ["dgo"], no_note)
-        assert none.codes.shape == (1, 8) and not none.good
+        assert none.values.shape == (1, 64) and not none.good
 
     def test_images(self, index, tmp_path):
         paths = [write_image(tmp_path / name, i) for i, name in enumerate(("a.png", "b.jpg"))]
-        codes = encode_queries(Encoder("image"), index, list(map(str, paths)), no_note)
-        expected = [Encoder("image").encode([path.read_bytes()])[0] for path in paths]
-        np.testing.assert_array_equal(codes.codes, expected)
+        found = encode_queries(Encoder("image"), index, list(map(str, paths)), no_note)
+        expected = [Encoder("image").encode_values([path.read_bytes()])[0] for path in paths]
+        np.testing.assert_array_equal(found.values, expected)
         for content, problem in ((None, "No such file"), (b"", "is empty"), (b"x", "is no JPEG")):
             path = tmp_path / "bad.jpg"
             if content is not None:
                 path.write_bytes(content)
             found = encode_queries(Encoder("image"), index, [str(path), str(paths[0])], no_note)
-            assert found.good == [1] and (found.codes[1] == expected[0]).all()
+            assert found.good == [1] and (found.values[1] == expected[0]).all()
             assert re.search(f"image .*bad.jpg .*{problem}.*; choose another", found.problems[0])
 
     def test_an_image_that_only_pillow_reads(self, tmp_path):
         path = write_image(tmp_path / "a.jpg", 4, comment=b"only Pillow")
         encoder = Encoder("image")
-        assert encode_image(encoder, path.read_bytes(), "it").shape == (1, 8)
+        assert encode_image(encoder, path.read_bytes(), "it").shape == (1, 64)
         assert encoder.encoded[0].startswith(b"\x89PNG")
 
     def test_an_image_that_is_too_large(self):
@@ -103,24 +104,27 @@ class TestEncode:
             encode_queries(Encoder("text"), HammingIndex(32), ["known"], no_note, name)
 
 
-def test_codes_of_all_kinds(index):
+def test_values_of_all_kinds(index):
     calls = []
 
     def encode(kind, values):
         calls.append((kind, values))
         problems = {1: "c is not known"} if kind == "text" else {}
-        return Encoded(random_codes(len(values), seed=len(kind)), problems)
+        return Encoded(learned_values(len(values), seed=len(kind)), problems)
 
     queries = [Query("text", "a"), Query("like", "20"), Query("image", "b"), Query("text", "c")]
-    codes, problems = query_codes(index, queries, encode)
-    assert problems == {3: "c is not known"}
+    found = query_values(index, queries, encode)
+    assert found.problems == {3: "c is not known"}
     assert calls == [("text", ["a", "c"]), ("image", ["b"])]
-    np.testing.assert_array_equal(codes[[0, 3]], random_codes(2, seed=4))
-    np.testing.assert_array_equal(codes[1:2], index.codes_of([20]))
+    np.testing.assert_array_equal(found.values[[0, 3]], learned_values(2, seed=4))
+    np.testing.assert_array_equal(found.codes[1:2], index.codes_of([20]))
+    assert (np.abs(found.values[1]) == 1).all()
     likes = [Query("like", "21"), Query("like", "20"), Query("like", "22")]
-    codes, problems = query_codes(index, likes, encode)
-    assert problems == {at: f"no item of the index has the id {n}" for at, n in ((0, 21), (2, 22))}
-    np.testing.assert_array_equal(codes[1:2], index.codes_of([20]))
+    found = query_values(index, likes, encode)
+    assert found.problems == {
+        at: f"no item of the index has the id {n}" for at, n in ((0, 21), (2, 22))
+    }
+    np.testing.assert_array_equal(found.codes[1:2], index.codes_of([20]))
 
 
 TEXTS = "a dog\r\n\r\n  \r\nein Hündchen\r\n"

@@ -471,6 +471,32 @@ def test_whole_model_with_covariance_branches(tmp_path):
     )
 
 
+def test_values_to_search_by(small, tmp_path, monkeypatch):
+    model, bag = small
+    export.export_encoders(model, tmp_path / "new", bag, resize=RESIZE)
+    outputs = export._outputs
+    with monkeypatch.context() as patched:  # an export by another program, of codes alone
+        patched.setattr(export, "_outputs", lambda h, bits: {"code": outputs(h, bits)["code"]})
+        export.export_encoders(model, tmp_path / "codes", bag, resize=RESIZE)
+    hashes = {"image": image_hash(model, IMAGES), "text": model.encode_text(bag(TEXTS)).numpy()}
+    for kind, items in (("image", IMAGES), ("text", TEXTS)):
+        encoder = Encoder(tmp_path / "new", kind)
+        values = encoder.encode_values(items, batch_size=2, unknown="allow")
+        assert (encoder.has_values, values.dtype) == (True, np.float32)
+        np.testing.assert_allclose(values, codes.soften(hashes[kind]), atol=1e-4)
+        packed = encoder.encode(items, batch_size=2, unknown="allow")
+        np.testing.assert_array_equal(codes.pack(values), packed)
+        assert encoder.encode_values([]).shape == (0, BITS)
+        former = Encoder(tmp_path / "codes", kind)
+        signs = former.encode_values(items, unknown="allow")
+        assert not former.has_values
+        np.testing.assert_array_equal(signs, codes.unpack(former.encode(items, unknown="allow")))
+    with pytest.raises(ValueError, match="has no word of the"):
+        encoder.encode_values(["giraffe"])
+    with pytest.raises(ValueError, match="unknown is 'skip'"):
+        encoder.encode_values(["dog"], unknown="skip")
+
+
 def test_encoder_of_a_missing_or_damaged_export(tmp_path):
     with pytest.raises(ValueError, match="no exported image encoder in"):
         Encoder(tmp_path, "image")

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from helpers import ROOT, png_header
+from index_helpers import dots
 from PIL import Image
 from starlette.responses import JSONResponse
 
@@ -31,6 +32,7 @@ from dsprh_tf.web.app import create_app
 from dsprh_tf.web.guard import Guard
 from dsprh_tf.web.searcher import Searcher
 from dsprh_tf.web.thumbnails import Thumbnails
+from dsprh_tf.web.values import as_text, from_text
 from dsprh_tf.web.watch import Watch
 
 BITS = 16
@@ -79,31 +81,33 @@ def picture(items):
     return next(name for name, (item, _) in items.items() if item["modality"] == "image")
 
 
-def distance(a, b) -> int:
-    return int(np.unpackbits(a ^ b).sum())
-
-
-def check_answer(answer, items, code, top, admits=lambda item: True, own=None):
-    """Right up to ties, by the definition, and every item as it is; images and texts in turn."""
-    near = [
-        sorted(distance(c, code) for name, (item, c) in items.items()
-               if item["modality"] == kind and admits(item) and name != own)
+def check_answer(answer, items, values, top, admits=lambda item: True, own=()):
+    """Right up to rounding, by the definition, every item as it is; images and texts in turn."""
+    names = [name for name, (item, _) in items.items() if admits(item) and name not in own]
+    true = dict(zip(names, dots([items[name][1] for name in names], values)))
+    best = [
+        sorted((true[name] for name in names if items[name][0]["modality"] == kind), reverse=True)
         for kind in ("image", "text")
-    ]  # fmt: skip
-    expected = [each[i] for i in range(max(map(len, near))) for each in near if i < len(each)]
+    ]
+    expected = [each[i] for i in range(max(map(len, best))) for each in best if i < len(each)]
     found = answer["results"]
-    assert [r["distance"] for r in found] == expected[:top]
+    np.testing.assert_allclose([r["similarity"] for r in found], expected[:top], atol=1e-4)
     assert answer["total"] == len(expected)
     assert len({r["id"] for r in found}) == len(found)
     for result in found:
         item, own_code = items[result["id"]]
-        assert result["id"] != own
+        assert result["id"] not in own
         assert admits(item)
-        assert result["distance"] == distance(own_code, code)
+        assert result["similarity"] == pytest.approx(true[result["id"]], abs=1e-4)
+        assert result["distance"] == np.sum(np.unpackbits(own_code) != (values >= 0))
         assert result["code"] == own_code.tobytes().hex()
         assert (result.get("path"), result.get("text")) == (item["path"], item["text"])
         assert result["tags"] == item["tags"]
         assert result["gone"] is False
+
+
+def signs(code):
+    return 2.0 * np.unpackbits(code) - 1
 
 
 def known_word(encoders) -> str:
@@ -126,20 +130,20 @@ class TestSearch:
 
     def test_words(self, client, items, encoders):
         text = " ".join(encoders[0].vocabulary[:2])
-        code = encoders[0].encode([text])[0]
+        values, code = encoders[0].encode_values([text])[0], encoders[0].encode([text])[0]
         answer = client.get("/api/search", params={"text": f"  {text} ", "top": 10}).json()
         assert answer["query"] == {"kind": "text", "code": code.tobytes().hex()}
         assert answer["unknown"] == []
         assert answer["message"] is None
-        check_answer(answer, items, code, 10)
+        check_answer(answer, items, values, 10)
 
     @pytest.mark.parametrize("find", ["image", "text"])
     def test_filters(self, client, items, encoders, picture, find):
         tag = items[picture][0]["tags"][0]
-        code = encoders[0].encode([known_word(encoders)])[0]
+        values = encoders[0].encode_values([known_word(encoders)])[0]
         answer = client.get("/api/search", params={
             "text": known_word(encoders), "find": find, "tag": tag, "top": 240}).json()  # fmt: skip
-        check_answer(answer, items, code, 240,
+        check_answer(answer, items, values, 240,
                      lambda item: tag in item["tags"] and item["modality"] == find)  # fmt: skip
 
     def test_a_tag_that_nothing_has(self, client, encoders):
@@ -151,18 +155,55 @@ class TestSearch:
     def test_more_like_this(self, client, items, picture):
         code = items[picture][1]
         answer = client.get("/api/search", params={"like": picture, "top": 12}).json()
-        check_answer(answer, items, code, 12, own=picture)
+        check_answer(answer, items, signs(code), 12, own=[picture])
         assert answer["query"]["item"]["id"] == picture
         assert answer["query"]["item"]["path"] == items[picture][0]["path"]
         assert answer["query"]["item"]["distance"] is None
 
     def test_a_picture(self, client, items, picture, encoders):
         content = Path(items[picture][0]["path"]).read_bytes()
-        code = client.post("/api/code", content=content).json()["code"]
-        assert code == items[picture][1].tobytes().hex()
-        answer = client.get("/api/search", params={"code": code, "top": 5}).json()
-        check_answer(answer, items, items[picture][1], 5)
+        found = client.post("/api/code", content=content).json()
+        assert found["code"] == items[picture][1].tobytes().hex()
+        answer = client.get("/api/search", params={"values": found["values"], "top": 5}).json()
+        assert answer["query"] == {"kind": "values", "code": found["code"]}
+        values = encoders[1].encode_values([content])[0]
+        carried = from_text(found["values"], BITS)
+        np.testing.assert_allclose(carried, values, atol=0.004)
+        check_answer(answer, items, carried, 5)
         assert answer["results"][0]["distance"] == 0
+
+    def test_a_code_of_an_old_address(self, client, items, picture):
+        code = items[picture][1]
+        answer = client.get("/api/search", params={"code": code.tobytes().hex(), "top": 5}).json()
+        check_answer(answer, items, signs(code), 5)
+        assert answer["query"] == {"kind": "code", "code": code.tobytes().hex()}
+
+    def test_a_picture_and_words(self, client, items, picture, encoders):
+        """One query, the sum of both; moved away from what is not wanted."""
+        content = Path(items[picture][0]["path"]).read_bytes()
+        values = client.post("/api/code", content=content).json()["values"]
+        word = known_word(encoders)
+        both = from_text(values, BITS) + encoders[0].encode_values([word])[0]
+        params = {"values": values, "text": word, "count": 20}
+        answer = client.get("/api/search", params=params).json()
+        assert answer["query"]["kind"] == "together"
+        check_answer(answer, items, both, 20)
+        less = [answer["results"][3]["id"], answer["results"][0]["id"]]
+        answer = client.get("/api/search", params={**params, "less": less}).json()
+        away = np.mean([signs(items[name][1]) for name in less], axis=0)
+        check_answer(answer, items, both - 0.15 * away, 20, own=less)
+        assert [item["id"] for item in answer["query"]["less"]] == less
+        answer = client.get("/api/search", params={**params, "text": "xyzzyq"}).json()
+        check_answer(answer, items, from_text(values, BITS), 20)
+        assert (answer["query"]["kind"], answer["unknown"][0]["word"]) == ("values", "xyzzyq")
+
+    def test_an_item_and_words(self, client, items, picture, encoders):
+        params = {"like": picture, "text": known_word(encoders), "less": [picture], "count": 20}
+        answer = client.get("/api/search", params=params).json()
+        values = encoders[0].encode_values([known_word(encoders)])[0]
+        values = values + (1 - 0.15) * signs(items[picture][1])
+        check_answer(answer, items, values, 20, own=[picture])
+        assert answer["query"]["item"]["id"] == answer["query"]["less"][0]["id"] == picture
 
     def test_a_picture_of_another_kind(self, client, items, picture, encoders):
         buffer = io.BytesIO()
@@ -208,15 +249,16 @@ class TestSearch:
             assert "Type words" in client.get("/api/search").json()["message"]
             answer = client.get("/api/search", params={"text": known_word(encoders)}).json()
             assert len(answer["results"]) == 24
-            near = [result["distance"] for result in answer["results"]]
-            assert near == sorted(near)  # not in turn
+            near = [result["similarity"] for result in answer["results"]]
+            assert near == sorted(near, reverse=True)  # not in turn
 
-    @pytest.mark.parametrize("kind", ["text", "like", "code", None])
+    @pytest.mark.parametrize("kind", ["text", "like", "code", "values", None])
     @pytest.mark.parametrize("find", ["", "image"])
     def test_pages_to_the_end(self, client, items, encoders, picture, kind, find):
         """Every item once, and what a page holds does not depend on the others."""
         value = {"text": known_word(encoders), "like": picture,
-                 "code": items[picture][1].tobytes().hex(), None: ""}[kind]  # fmt: skip
+                 "code": items[picture][1].tobytes().hex(), None: "",
+                 "values": as_text(np.linspace(-1, 1, BITS))}[kind]  # fmt: skip
         params = {kind: value, "find": find} if kind else {"find": find}
 
         def page(offset, count):
@@ -238,12 +280,10 @@ class TestSearch:
         assert len(shown) == len(expected)
         assert all(len(results) == size for results in pages[:-1])
         assert page(whole["total"], size)["results"] == []
-        distances = [result["distance"] for result in shown[:240]]
-        assert distances == [result["distance"] for result in whole["results"]]
+        ids = [result["id"] for result in shown[:240]]
+        assert ids == [result["id"] for result in whole["results"]]
         if kind is None:
             assert whole["seed"] == 7
-            ids = [result["id"] for result in shown[:240]]
-            assert ids == [result["id"] for result in whole["results"]]
             other = client.get("/api/search", params={**params, "count": 24, "seed": 8}).json()
             assert [result["id"] for result in other["results"]] != ids[:24]
 
@@ -539,7 +579,11 @@ class TestRefusals:
             ({"like": str(2**64)}, 404, "no item has the id"),
             ({"code": "zz"}, 400, "expected 4 hexadecimal digits"),
             ({"code": "ff" * 3}, 400, "expected 4 hexadecimal digits"),
-            ({"text": "a", "code": "ffff"}, 400, "give one of"),
+            ({"values": "zz"}, 400, "values are 'zz', expected 22 characters"),
+            ({"values": "+" * 22}, 400, "expected 22 characters of the base64 of addresses"),
+            ({"values": "a" * 40_000}, 422, "values is"),
+            ({"code": "ffff", "less": "12"}, 404, "no item of the index has the id 12"),
+            ({"code": "ffff", "less": ["1"] * 51}, 422, "less is"),
             ({"text": "a" * 1001}, 422, "text is"),
             ({"top": "0"}, 422, "top is '0'"),
             ({"top": "1000000"}, 422, "top is"),
@@ -799,6 +843,22 @@ def test_checked_bytes():
     again = checked_bytes(buffer.getvalue(), "it", as_png=True)
     with Image.open(io.BytesIO(again)) as image:
         assert (image.size, image.getpixel((3, 3))) == ((20, 10), (255, 0, 0))
+
+
+@pytest.mark.parametrize("bits", [8, 16, 64, 136])
+def test_values_in_an_address(bits):
+    """Signs stay, also of the smallest; what is no such text is refused."""
+    values = np.random.default_rng(bits).uniform(-1, 1, bits)
+    values[:4] = 0, -1e-9, 1e-9, -0.0
+    text = as_text(values)
+    assert re.fullmatch(r"[\w-]+", text)
+    found = from_text(text, bits)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found >= 0, values >= 0)
+    np.testing.assert_allclose(found, values, atol=0.008)
+    for wrong in (text[:-1], text + "A", text[:-1] + "=", text[:-1] + "é", ""):
+        with pytest.raises(ValueError, match="characters of the base64 of addresses"):
+            from_text(wrong, bits)
 
 
 def test_static_files_are_part_of_the_package():

@@ -8,13 +8,16 @@ import signal
 from pathlib import Path
 
 import axe_playwright_python
+import numpy as np
 import pytest
 from browser_helpers import CHROMIUM, DRIVER, PATIENCE, Page, open_browser, until
 from PIL import Image
 
+from dsprh_tf.index.asymmetric import rank
 from dsprh_tf.index.hamming import HammingIndex
 from dsprh_tf.index.interface import Where
 from dsprh_tf.serving.encoder import Encoder
+from dsprh_tf.web.values import as_text, from_text
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
@@ -72,12 +75,13 @@ def index(collection):
     return HammingIndex.load(collection / "index")
 
 
-def nearest(index, code, k=24):
+def nearest(index, values, k=24, without=()):
     """Distances of the first results: images and texts in turn."""
-    near = [
-        index.search(code, k // 2, Where(modality=kind)).distances[0].tolist()
-        for kind in ("image", "text")
-    ]
+    near = []
+    for kind in ("image", "text"):
+        found = rank(index, values, k // 2 + len(without), Where(modality=kind))
+        pairs = zip(found.ids[0].tolist(), found.distances[0].tolist())
+        near.append([distance for name, distance in pairs if str(name) not in without][: k // 2])
     return [distance for both in zip(*near) for distance in both]
 
 
@@ -101,7 +105,12 @@ def test_typing_shows_results(page, index, encoder):
     text = " ".join(encoder.vocabulary[:2])
     page.one("#words").send_keys(text)
     page.says(f"{len(index)} items for “{text}”")
-    assert page.distances == nearest(index, encoder.encode([text]))
+    assert page.distances == nearest(index, encoder.encode_values([text]))
+    for place in (0, 1):  # images and texts in turn
+        near = page.similarities[place::2]
+        assert near == sorted(near, reverse=True)
+    title = page.one(".distance").get_attribute("title")
+    assert title.endswith(f"{page.distances[0]} of 16 bits differ")
     rows = {str(row["id"]): row for row in index.items_of([int(i) for i in page.ids]).to_pylist()}
     for card, item in zip(page.all(".card"), page.ids):
         shown = [button.text for button in card.find_elements("css selector", ".tags button")]
@@ -133,18 +142,81 @@ def test_unknown_words_and_suggestions(page, encoder):
     page.says("No word of this is known.")
 
 
-def test_upload(page, index, collection):
+def test_upload(page, index, collection, exported):
     item = next(row for row in index.items_of(index.ids_where()).to_pylist() if row["path"])
     page.one("#file").send_keys(item["path"])
     page.says(f"{len(index)} items like your picture")
-    code = index.codes_of([item["id"]])
-    assert page.distances == nearest(index, code)
+    values = Encoder(exported, "image").encode_values([Path(item["path"]).read_bytes()])
+    values = from_text(as_text(values[0]), 16)[np.newaxis]
+    assert page.distances == nearest(index, values)
     assert page.one("#query img").get_attribute("src").startswith("blob:")
-    # The address holds the code: it survives a reload, without the picture.
+    # The address holds the values: they survive a reload, without the picture.
     page.browser.refresh()
     page.says(f"{len(index)} items like your picture")
-    assert page.distances == nearest(index, code)
+    assert page.distances == nearest(index, values)
     assert page.all("#query img") == []
+    # Addresses of before hold the code alone.
+    code = index.codes_of([item["id"]])
+    page.open(f"?code={code.tobytes().hex()}")
+    page.says(f"{len(index)} items like your picture")
+    assert page.distances == nearest(index, code)
+
+
+def test_a_picture_and_words(page, index, encoder, tmp_path):
+    """Words are added to a picture in a field of their own; the search field starts anew."""
+    from selenium.webdriver.common.keys import Keys
+
+    Image.new("RGB", (40, 30), "green").save(tmp_path / "green.png")
+    page.one("#file").send_keys(str(tmp_path / "green.png"))
+    page.says("items like your picture")
+    text = encoder.vocabulary[0]
+    page.one(".add input").send_keys(text, Keys.ENTER)
+    page.says(f"{len(index)} items for “{text}” and like your picture")
+    values = from_text(re.search("values=([^&]+)", page.browser.current_url)[1], 16)
+    both = encoder.encode_values([text]) + values
+    assert page.distances == nearest(index, both)
+    assert page.one("#query img").get_attribute("src").startswith("blob:")
+    assert page.one(".add input").get_property("value") == text
+    assert page.one("#words").get_property("value") == ""
+    page.one(".add input").clear()
+    page.one(".add input").send_keys(f"xyzzyq {text}", Keys.ENTER)
+    until(lambda: "“xyzzyq” is not a known word" in page.one("#hint").text)
+    assert page.distances == nearest(index, both)
+    page.browser.back()
+    page.says(f"{len(index)} items for “{text}” and like your picture")
+    page.one("#words").send_keys(text)
+    page.says(f"{len(index)} items for “{text}”, nearest")
+    assert page.all(".add") == []
+    page.browser.back()
+    page.says(f"{len(index)} items for “{text}” and like your picture")
+
+
+def test_not_like_this(page, index, encoder):
+    """On a card and in the larger view; taken back by its mark, and by the browser."""
+    text = encoder.vocabulary[0]
+    page.open("")
+    assert page.all(".not") == []  # nothing is searched by
+    page.open(f"?text={text}&find=image")
+    first = page.ids[0]
+    page.one(".not").click()
+    page.says("not like 1 other")
+    assert first not in page.ids
+    second = page.ids[0]
+    page.one(".shot").click()
+    page.one("#view-less").click()
+    page.says("not like 2 others")
+    assert page.ids and not {first, second} & set(page.ids)
+    codes = index.codes_of([int(first), int(second)])
+    away = 2.0 * np.unpackbits(codes, axis=1).mean(axis=0) - 1
+    values = encoder.encode_values([text]) - np.float32(0.15) * away
+    found = rank(index, values, 26, Where(modality="image")).ids[0].tolist()
+    assert page.ids == [str(name) for name in found if str(name) not in (first, second)][:24]
+    assert len(page.all(".less a")) == 2
+    page.one(".less a").click()
+    page.says("not like 1 other")
+    assert first in page.ids or second in page.ids
+    page.browser.back()
+    page.says("not like 2 others")
 
 
 def test_uploads_that_are_refused(page, browser, tmp_path):
@@ -185,12 +257,7 @@ def test_more_like_this(page, index):
     page.says(f"{len(index) - 1} items like this one")
     assert first not in page.ids
     code = index.codes_of([int(first)])
-    expected = []
-    for kind in ("image", "text"):
-        found = index.search(code, 13, Where(modality=kind))
-        near = zip(found.distances[0].tolist(), found.ids[0])
-        expected.append([distance for distance, name in near if str(name) != first][:12])
-    assert page.distances == [distance for both in zip(*expected) for distance in both]
+    assert page.distances == nearest(index, code, without=[first])
     assert "More like this" in page.one("#query").text
     page.browser.back()
     page.says("in random order")
@@ -438,7 +505,7 @@ def test_nothing_serious_for_screen_readers(page, browser, encoder, width, schem
         page.one("#view-close").click()
         like = page.ids[0]
         for query in ("?text=xyzzyq", "?all=xyzzyq", f"?text={known}" + f"+{known}" * 60,
-                      f"?like={like}"):  # fmt: skip
+                      f"?like={like}&text={known}&less={page.ids[1]}"):  # fmt: skip
             page.open(query)
             assert found_serious(page) == [], query
             assert page.script("document.documentElement.scrollWidth") <= width

@@ -40,8 +40,11 @@ function gone(line, item = null) {
   return box;
 }
 
+const similarity = (item) => item.similarity.toFixed(2);
+
 export function differing(item, bits) {
-  return item.distance === null ? "" : `${item.distance} of ${bits} bits differ`;
+  if (item.distance === null) return "";
+  return `similarity ${similarity(item)}, ${item.distance} of ${bits} bits differ`;
 }
 
 export function tagList(tags, most = TAGS) {
@@ -73,13 +76,19 @@ function places(paths) {
   );
 }
 
-// A card: the larger view behind the picture, a box to select it, a link to more like it.
-export function card(item, { code, bits, like, picked }) {
+// A card: the larger view behind the picture, a box to select it, links to more like it and to less.
+export function card(item, { code, bits, like, less, picked }) {
   const shot = element("button", { type: "button", className: "shot" }, content(item, "small"));
   if (item.distance !== null) {
-    const title = `Hamming distance: ${differing(item, bits)}`;
+    const { distance } = item;
     shot.append(
-      element("span", { className: "distance", textContent: item.distance, title, ariaHidden: "true" }),
+      element("span", {
+        className: "distance",
+        textContent: similarity(item),
+        title: `From 0 to 1: ${differing(item, bits)}`,
+        ariaHidden: "true",
+        dataset: { distance },
+      }),
       element("span", { className: "unseen", textContent: `, ${differing(item, bits)}` }),
     );
   }
@@ -96,6 +105,16 @@ export function card(item, { code, bits, like, picked }) {
     title: "More like this",
     ariaLabel: `Similar to ${name(item)}`,
   });
+  const links = [similar];
+  if (less) {
+    links.unshift(element("a", {
+      href: less,
+      className: "not",
+      textContent: "Not this",
+      title: "The same without what is like this",
+      ariaLabel: `Not like ${name(item)}`,
+    }));
+  }
   const below = element(
     "div",
     { className: "below" },
@@ -104,7 +123,7 @@ export function card(item, { code, bits, like, picked }) {
       "div",
       { className: "line" },
       element("p", { className: "name", textContent: item.path ? name(item) : "", title: (item.paths ?? [item.path ?? ""]).join("\n") }),
-      similar,
+      ...links,
     ),
   );
   if (item.tags.length) below.append(tagList(item.tags));

@@ -1,8 +1,10 @@
-// The address holds the query: ?text= or like= or code=, with find=, all=, any= and none=. An entry
-// of the history holds how far it was read: {key, shown, seed, y}.
+// The address holds the query: ?text=, like= and values= (of a picture), which may stand together,
+// less= of items that are not wanted, with find=, all=, any= and none=; code= is of old addresses. An
+// entry of the history holds how far it was read: {key, shown, seed, y}.
 import { drawBits } from "./bits.js";
 import { card, content, element, shortened, tagList } from "./cards.js";
 import { isPicked, pick, startPicks } from "./picks.js";
+import { lessList, wordsToAdd } from "./query.js";
 import { request } from "./server.js";
 import { showTags, startTags, withTag } from "./tags.js";
 import { closeView, openView, startView } from "./view.js";
@@ -16,7 +18,7 @@ const $ = (id) => document.getElementById(id);
 const [words, results, status, hint, query] = ["words", "results", "status", "hint", "query"].map($);
 let about = { bits: 0, max_upload: 0, max_top: STEP, generation: 0 };
 let running = null; // the search that is under way
-let chosen = null; // the picture that was searched by last: {code, url, name}
+let chosen = null; // the picture that was searched by last: {values, url, name}
 let timer = 0;
 let settling = 0;
 let typed = 0; // when the last letter was
@@ -41,7 +43,25 @@ function address(changes) {
   return addressOf(parameters);
 }
 
-const searchFor = (kind, value) => address({ text: "", like: "", code: "", [kind]: value });
+const NOTHING = { text: "", like: "", code: "", values: "", less: "" };
+const searchFor = (kind, value) => address({ ...NOTHING, [kind]: value });
+
+// Whether a picture or an item is searched by; then words are added to it in a field of their own.
+const byPicture = (parameters) => ["like", "code", "values"].some((kind) => parameters.get(kind));
+
+function withLess(id) {
+  const parameters = asked();
+  if (!parameters.getAll("less").includes(id)) parameters.append("less", id);
+  return addressOf(parameters);
+}
+
+function withoutLess(id) {
+  const parameters = asked();
+  const others = parameters.getAll("less").filter((other) => other !== id);
+  parameters.delete("less");
+  for (const other of others) parameters.append("less", other);
+  return addressOf(parameters);
+}
 
 function note(changes) {
   history.replaceState({ ...history.state, ...changes }, "");
@@ -128,7 +148,7 @@ function say(line, isError = false) {
 
 function showControls(typing) {
   const parameters = asked();
-  if (!typing) words.value = parameters.get("text") ?? "";
+  if (!typing) words.value = byPicture(parameters) ? "" : parameters.get("text") ?? "";
   showTags(parameters);
   const find = parameters.get("find") ?? "";
   for (const radio of document.getElementsByName("find")) radio.checked = radio.value === find;
@@ -155,7 +175,8 @@ function render(found, items, unfinished = null) {
   showQuery(found);
   const code = found.query?.code ?? null;
   const { total, generation } = found;
-  shown = { text: asked().get("text") ?? (found.query ? null : ""), items, total, code, generation };
+  const text = byPicture(asked()) ? null : asked().get("text") ?? (found.query ? null : "");
+  shown = { text, items, total, code, generation };
   results.replaceChildren(...items.map(cardOf));
   showRest();
   say(found.message ?? summary(found));
@@ -170,6 +191,7 @@ const cardOf = (item) =>
     code: shown.code,
     bits: about.bits,
     like: searchFor("like", item.id),
+    less: shown.code && withLess(item.id),
     picked: isPicked(item.id),
   });
 
@@ -210,12 +232,16 @@ async function more({ focus = false } = {}) {
 function summary(found) {
   const items = count(found.total, "item", "items");
   if (!found.query) return `${items}, in random order`;
-  const of = {
-    text: `for “${shortened(searched(found), 60)}”`,
-    like: "like this one",
-    code: "like your picture",
-  };
-  return `${items} ${of[found.query.kind]}, nearest first`;
+  const parameters = asked();
+  const text = searched(found);
+  const parts = [
+    text && `for “${shortened(text, 60)}”`,
+    parameters.get("like") && "like this one",
+    (parameters.get("code") || parameters.get("values")) && "like your picture",
+  ].filter(Boolean);
+  const less = found.query.less?.length;
+  const away = less ? `, not like ${count(less, "other", "others")}` : "";
+  return `${items} ${parts.join(" and ")}${away}, nearest first`;
 }
 
 // The words of the query that were searched for.
@@ -235,7 +261,7 @@ function showHint(found, unfinished = null) {
     if (near.length) line.append("Perhaps ");
     near.forEach((other, i) => {
       const better = text.split(/\s+/).map((part) => (part === word ? other : part)).join(" ");
-      line.append(i ? ", " : "", element("a", { href: searchFor("text", better), textContent: other }));
+      line.append(i ? ", " : "", element("a", { href: address({ text: better }), textContent: other }));
     });
     line.append(near.length ? "?" : "");
     hint.append(line);
@@ -260,17 +286,20 @@ function showQuery(found) {
   query.hidden = !asking;
   if (!asking) return query.replaceChildren();
   const about_it = element("div", { className: "about" });
-  const { kind, code, item } = asking;
+  const { code, item, less } = asking;
+  const parameters = asked();
+  const text = parameters.get("text") ?? "";
   const pictures = [];
-  if (kind === "like") {
+  if (item) {
     about_it.append(element("h2", { textContent: "More like this" }));
     pictures.push(content(item, "large"));
     for (const path of item.paths ?? (item.path ? [item.path] : [])) {
       about_it.append(element("p", { className: "path", textContent: path }));
     }
     if (item.tags.length) about_it.append(tagList(item.tags));
-  } else if (kind === "code") {
-    const known = chosen?.code === code ? chosen : null;
+  } else if (byPicture(parameters)) {
+    const values = parameters.get("values");
+    const known = values && chosen?.values === values ? chosen : null;
     about_it.append(element("h2", { textContent: "Like your picture" }));
     if (known) {
       const label = `The picture ${known.name}`;
@@ -282,12 +311,14 @@ function showQuery(found) {
   } else {
     about_it.append(...folded(searched(found)));
   }
+  if (byPicture(parameters)) about_it.append(wordsToAdd(text, (words) => go(address({ text: words }))));
+  if (less) about_it.append(lessList(less, withoutLess));
   const cells = element("figure", { className: "code" }, drawBits(code));
   cells.append(element("figcaption", {}, `${about.bits} bits: its code. Below, `,
     element("b", { textContent: "tall cells" }), " are bits in which an item differs."));
   about_it.append(cells);
   query.replaceChildren(...pictures, about_it);
-  query.classList.toggle("words", kind === "text");
+  query.classList.toggle("words", !byPicture(parameters));
 }
 
 async function searchByPicture(file) {
@@ -303,14 +334,14 @@ async function searchByPicture(file) {
   dim(true);
   say(`Looking at ${file.name}`);
   try {
-    const { code } = await request("/api/code", {
+    const { values } = await request("/api/code", {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream" },
       body: file,
     });
     if (chosen) URL.revokeObjectURL(chosen.url);
-    chosen = { code, url: URL.createObjectURL(file), name: file.name };
-    await go(searchFor("code", code));
+    chosen = { values, url: URL.createObjectURL(file), name: file.name };
+    await go(searchFor("values", values));
   } catch (error) {
     fail(error.message);
     results.removeAttribute("aria-busy");
@@ -346,7 +377,7 @@ function listen() {
     typed = Date.now();
     dim(words.value.trim() !== shown.text);
     // One entry of the history per query, not per letter.
-    const options = { typing: true, replace: asked().has("text") };
+    const options = { typing: true, replace: asked().has("text") && !byPicture(asked()) };
     timer = setTimeout(() => go(searchFor("text", words.value.trim()), options), TYPING_PAUSE);
   });
   words.addEventListener("keydown", (event) => {
@@ -450,6 +481,7 @@ async function start() {
     total: () => shown.total,
     bits: () => about.bits,
     like: (item) => searchFor("like", item.id),
+    less: (item) => shown.code && withLess(item.id),
     more,
     closed: (place) => shotAt(place)?.focus(),
   });

@@ -4,7 +4,7 @@ import { isPicked, pick } from "./picks.js";
 
 const $ = (id) => document.getElementById(id);
 const view = $("view");
-let source = null; // {items(), total(), bits(), like(item), more(), closed(place)}
+let source = null; // {items(), total(), bits(), like(item), less(item), more(), closed(place)}
 let at = 0;
 let busy = false;
 
@@ -30,6 +30,9 @@ function draw() {
   $("view-path").textContent = (shown.paths ?? [shown.path ?? ""]).join("\n");
   $("view-tags").replaceChildren(...(shown.tags.length ? [tagList(shown.tags, 12)] : []));
   $("view-like").href = source.like(shown);
+  const less = source.less(shown);
+  $("view-less").hidden = !less;
+  $("view-less").href = less || "/";
   for (const [id, what] of [["view-open", "file"], ["view-download", "download"]]) {
     $(id).href = `/api/picture/${shown.id}/${what}`;
     $(id).hidden = !picture || shown.gone;
