@@ -25,9 +25,9 @@ from dsprh_tf.index.interface import EVERYTHING, Index, Results, Where
 RANKS = ("asymmetric", "hamming")
 EXACT = 50_000
 """Items of a folder that are ranked as a whole; beyond, candidates are (BUILD.md, "Ranking")."""
-OVERSAMPLE = 16
+OVERSAMPLE = 12
 """Candidates for each result, see `benchmarks/asymmetric_speed.py`."""
-_FIRST, _GROWTH = 24, 4  # results that are chosen among the first candidates; growth of both
+_FIRST, _GROWTH = 32, 4  # results that are chosen among the first candidates; growth of both
 _SCANNED_SHARE = 4  # more candidates than a quarter of a folder are not faster to find than all
 _SCORED = 2**22  # similarities that are in memory at a time, beyond those of one query
 
@@ -108,20 +108,31 @@ def _ranked(
             ids, stored = scan(where)
             _choose_of_all(found, values, codes, ids, stored, k)
             break
-        near = index.search(codes, asked if most is None else min(asked, max(most, k)), where)
-        there = np.unique(near.ids[near.ids >= 0])
-        stored, lacking = index.codes_of(there), False
-        for row, (names, distances) in enumerate(zip(near.ids, near.distances)):
+        asked = asked if most is None else min(asked, max(most, k))
+        near, stored = _nearest(index, codes, asked, where)
+        lacking = False
+        for row, names in enumerate(near.ids):
+            there = names >= 0
             # A database has no more then; a folder's engine may, and all are compared in the end.
-            ended = not scan and (names[-1] < 0 or len(names) < asked)
-            names, distances = names[names >= 0], distances[names >= 0]
-            candidates = stored[np.searchsorted(there, names)]
-            similarities = binary.asymmetric_similarity(values[row : row + 1], candidates)[0]
-            candidate = _Found(names, distances, similarities)
-            found[row] = found[row].and_best(candidate, k if ended else depth)
+            ended = not scan and not (there.all() and asked == oversample * depth)
+            similarities = binary.asymmetric_similarity(values[row : row + 1], stored[row, there])
+            candidates = _Found(names[there], near.distances[row, there], similarities[0])
+            found[row] = found[row].and_best(candidates, k if ended else depth)
             lacking |= len(found[row].ids) < k and not ended
         depth *= _GROWTH
     return _stacked(found, k)
+
+
+def _nearest(index: Index, codes: np.ndarray, k: int, where: Where) -> tuple[Results, np.ndarray]:
+    """The nearest items, and their codes, uint8 [queries, k, bits / 8]; zeros for none."""
+    nearest_codes = getattr(index, "nearest_codes", None)
+    if nearest_codes:
+        return nearest_codes(codes, k, where)
+    near = index.search(codes, k, where)
+    names, at = np.unique(near.ids, return_inverse=True)
+    stored = np.zeros((len(names), codes.shape[1]), np.uint8)
+    stored[names >= 0] = index.codes_of(names[names >= 0])
+    return near, stored[at.reshape(near.ids.shape)]
 
 
 def _choose_of_all(

@@ -22,6 +22,7 @@ _HNSW_BUILD, _HNSW_SEARCH = 100, 128  # candidates that are kept while building,
 _IVF_SHARE = 16  # a search reads one list in 16
 _IVF_TRAINING = 64  # codes per list that the centres are learnt from
 _HASHES, _FLIPS = 4, 2
+_COUNTED, _COUNTED_BYTES = 512, 2**19  # results of a query; bytes of codes, of 64 times as much
 
 
 def search_exact(codes: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,8 +40,10 @@ def search_exact(codes: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarr
     """
     if not len(codes):
         return np.zeros((len(query), 0), np.int32), np.zeros((len(query), 0), np.int64)
-    query, codes = np.ascontiguousarray(query), np.ascontiguousarray(codes)
-    return faiss.knn_hamming(query, codes, min(k, len(codes)))
+    query, codes, k = np.ascontiguousarray(query), np.ascontiguousarray(codes), min(k, len(codes))
+    # Many results are counted faster by distance than kept in a heap, at 8 bytes per bit for each.
+    counted = k >= _COUNTED and len(query) * k * codes.shape[1] <= _COUNTED_BYTES
+    return faiss.knn_hamming(query, codes, k, variant="mc" if counted else "hc")
 
 
 def build(kind: str, codes: np.ndarray, seed: int = 0):

@@ -14,6 +14,7 @@ from dsprh_tf import codes as binary
 from dsprh_tf.data.files import Lock
 from dsprh_tf.index import checks, faiss_kinds, folder, known_files, recall
 from dsprh_tf.index.approximate import ApproximateSearch
+from dsprh_tf.index.id_rows import IdRows
 from dsprh_tf.index.interface import (
     EVERYTHING,
     MODALITIES,
@@ -256,9 +257,9 @@ class HammingIndex:
         """
         self._check_writable()
         codes = checks.checked_codes("codes", codes, self.bits)
-        table = as_items(items, len(codes), lambda: int(self._by_id[0].max(initial=-1)))
+        table = as_items(items, len(codes), lambda: int(self._by_id.ids.max(initial=-1)))
         ids = table["id"].to_numpy()
-        rows = self._rows_of(ids)
+        rows = self._by_id.find(ids)
         known = np.flatnonzero(rows >= 0)
         same = np.zeros(len(ids), bool)
         if len(known):
@@ -284,7 +285,7 @@ class HammingIndex:
     def remove(self, ids) -> int:
         """Removes items and returns their number; ids that are not there are ignored."""
         self._check_writable()
-        rows = self._rows_of(np.unique(as_ids(ids)))
+        rows = self._by_id.find(np.unique(as_ids(ids)))
         rows = rows[rows >= 0]
         self._drop(rows)
         return len(rows)
@@ -350,23 +351,31 @@ class HammingIndex:
             ValueError: the codes are of another length or type, k is below 1, or the index is
                 empty.
         """
+        return self.nearest_codes(query, k, where)[0]
+
+    def nearest_codes(
+        self, query: np.ndarray, k: int, where: Where = EVERYTHING
+    ) -> tuple[Results, np.ndarray]:
+        """As `search`, and codes of the results, uint8 [queries, k, bits / 8]; any fill rows."""
         query = checks.checked_codes("query codes", query, self.bits)
         checks.check_search(k, not len(self))
         self._prepare()
         everything = not where or self.count(where) == len(self)
         if everything and self._approximate is not None and self._approximate.suits(k):
-            names = self._ids
+            names, codes = self._ids, self._codes
             distances, rows = self._search_approximate(self._approximate, query, k)
         else:
             names, codes = self.codes_where(where)
             distances, rows = faiss_kinds.search_exact(codes, query, k)
+        if not len(names):  # nothing to fill rows with
+            names, codes = np.array([-1]), np.zeros((1, self.bits // 8), np.uint8)
+        if k > rows.shape[1]:
+            width = ((0, 0), (0, k - rows.shape[1]))
+            distances, rows = (np.pad(v, width, constant_values=-1) for v in (distances, rows))
         ids = np.where(rows < 0, -1, names[rows])
         order = np.lexsort((ids, np.where(ids < 0, self.bits + 1, distances)), axis=-1)
-        distances, ids = (np.take_along_axis(found, order, axis=-1) for found in (distances, ids))
-        if k > ids.shape[1]:
-            width = ((0, 0), (0, k - ids.shape[1]))
-            distances, ids = (np.pad(v, width, constant_values=-1) for v in (distances, ids))
-        return Results(distances, ids)
+        each = np.arange(len(query))[:, None]
+        return Results(distances[each, order], ids[each, order]), codes[rows[each, order]]
 
     def _search_approximate(
         self, search: ApproximateSearch, query: np.ndarray, k: int
@@ -388,7 +397,7 @@ class HammingIndex:
 
     def contains(self, ids) -> np.ndarray:
         """Whether there is an item with each of some ids: bool [n]."""
-        return self._rows_of(as_ids(ids)) >= 0
+        return self._by_id.find(as_ids(ids)) >= 0
 
     def codes_of(self, ids) -> np.ndarray:
         """Codes of items, uint8 [n, bits / 8].
@@ -479,22 +488,11 @@ class HammingIndex:
         self.__dict__.pop("_by_id", None)
 
     @functools.cached_property
-    def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids in ascending order and their rows, without removed ones."""
-        rows = np.flatnonzero(~self._removed)
-        rows = rows[np.argsort(self._ids[rows], kind="stable")]
-        return np.array(self._ids[rows]), rows
-
-    def _rows_of(self, ids: np.ndarray) -> np.ndarray:
-        """Rows of ids, -1 for those that are not there."""
-        known, rows = self._by_id
-        if not len(known):
-            return np.full(len(ids), -1, np.int64)
-        at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        return np.where(known[at] == ids, rows[at], -1)
+    def _by_id(self) -> IdRows:
+        return IdRows(self._ids, np.flatnonzero(~self._removed))
 
     def _needed_rows(self, ids) -> np.ndarray:
         ids = as_ids(ids)
-        rows = self._rows_of(ids)
+        rows = self._by_id.find(ids)
         checks.check_found(ids, rows >= 0)
         return rows
