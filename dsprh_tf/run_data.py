@@ -58,9 +58,9 @@ def split_sizes(
     """
     given, pairs = dataset.given_split, len(dataset)
     if given is not None:
-        drawn = train_pairs if unseen and "train" not in given else None
         most = len(given.get("train", given["database"]))
-        return len(given["query"]), most if drawn is None else min(drawn, most)
+        drawn = min(train_pairs, most) if unseen and train_pairs is not None else most
+        return len(given["query"]), drawn
     count = min(MOST_QUERIES, max(1, pairs // 10)) if queries is None else queries
     most = max(1, pairs - count)  # `make_split` refuses what cannot be
     return count, most if train_pairs is None else min(train_pairs, most)

@@ -46,10 +46,12 @@ ALLOWED = {
         "backbones.architectures", "layers", "losses", "methods.base", "networks",
     ),
     "methods.sdeh": ("compat", "layers", "losses", "methods.base", "networks"),
-    "methods.baselines": ("codes", "evaluation.retrieval", "similarity"),
+    "methods.baselines": (
+        "codes", "data.single_texts", "evaluation.retrieval", "similarity",
+    ),
     # Runs.
     "training": ("compat", "training"),
-    "training.checkpoints": ("compat", "data.files"),
+    "training.checkpoints": ("compat", "data.files", "training.averaging"),
     "training.curve_notes": (),
     "training.tensorboard": (
         "codes", "compat", "evaluation", "metrics", "training.curve_notes",
@@ -59,7 +61,8 @@ ALLOWED = {
         "training.optimizers",
     ),
     "run_folder": (
-        "data.files", "evaluation.results", "settings", "training.checkpoints",
+        "data.files", "evaluation.results", "settings", "training.averaging",
+        "training.checkpoints",
     ),
     "run_data": ("backbones", "data", "methods", "run_folder"),
     "serving": ("codes", "data", "serving"),

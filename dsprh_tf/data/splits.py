@@ -67,8 +67,8 @@ def make_split(
         validation: the fraction of the training pairs to take out for validation, or their
             number if 1 or more; 0 for none.
         seed: the same seed and data give the same split.
-        unseen: draw the training pairs of a `given_split` that names none, so that others are left
-            in its database; without it all of the database trains.
+        unseen: draw `train` of the training pairs of a `given_split`, too, so that others are left
+            in its database.
 
     Raises:
         ValueError: fewer pairs than queries, no training pair left beside validation, or no image
@@ -81,8 +81,8 @@ def make_split(
         query = np.sort(given["query"])
         database, drawn, left_out = _without_images_of(query, given, groups, dataset.name)
         notes += left_out
-        if unseen and "train" not in given:
-            drawn = _draw(dataset.labels, database, min(train, len(database)), rng, groups)
+        if unseen:
+            drawn = _draw(dataset.labels, drawn, min(train, len(drawn)), rng, groups)
     else:
         if queries < 0 or train < 1:
             raise ValueError(

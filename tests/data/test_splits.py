@@ -406,6 +406,5 @@ def test_a_given_database_that_is_not_all_trained_on():
     assert len(split.database) == 35
     assert make_split(data, train=15, validation=3, seed=2).train.size == 32
     named = dataset(40, given={**given, "train": np.arange(5, 25)})
-    assert make_split(named, train=15, validation=0, unseen=True).train.tolist() == list(
-        range(5, 25)
-    )
+    some = make_split(named, train=8, validation=0, unseen=True).train
+    assert len(some) == 8 and set(some) < set(range(5, 25))
