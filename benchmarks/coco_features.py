@@ -23,13 +23,12 @@ from absl import flags  # noqa: E402
 
 from dsprh_tf.cli.program import Program  # noqa: E402
 from dsprh_tf.cli.settings import define_settings, given_settings  # noqa: E402
-from dsprh_tf.cli.unlisted import FlagValuesWithUnlisted  # noqa: E402
 from dsprh_tf.data.files import write_bytes  # noqa: E402
 from dsprh_tf.run_data import RunData  # noqa: E402
 from dsprh_tf.run_folder import RunFolder  # noqa: E402
 from dsprh_tf.settings import effective_settings  # noqa: E402
 
-FLAGS = FlagValuesWithUnlisted()
+FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string("out", "features.npz", "The file to write.", flag_values=FLAGS)
 _REGIONS = flags.DEFINE_integer(
     "regions", 0, "Regions per side; 0: the backbone's own feature.", 0, flag_values=FLAGS
@@ -41,7 +40,6 @@ GROUPS = {
     "backbone": ["backbone", "backbone_weights", "image_size", "resize", "freeze_backbone"],
 }
 _COUNT = {name for names in GROUPS.values() for name in names}
-FLAGS.unlist(name for names in _RUN.values() for name in names if name not in _COUNT)
 
 
 def region_means(maps: np.ndarray, regions: int) -> np.ndarray:

@@ -209,6 +209,39 @@ def test_what_a_module_imports_from_elsewhere(module):
             assert top in ("__future__", "os", "concurrent", "numpy", PACKAGE), name
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_benchmarks_import_what_there_is(path):
+    """Few of them run in a test: a name that was moved would not be missed."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("dsprh_tf"):
+            continue
+        place = ROOT.joinpath(*node.module.split("."))
+        file = place.with_suffix(".py")
+        file = file if file.is_file() else place / "__init__.py"
+        assert file.is_file(), f"there is no {node.module}"
+        known = {name for statement in ast.parse(file.read_text()).body
+                 for name in _defined(statement)}  # fmt: skip
+        for alias in node.names:
+            inside = place / alias.name
+            there = alias.name in known or inside.is_dir() or inside.with_suffix(".py").is_file()
+            assert there, f"{node.module} has no {alias.name}"
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """Names that a statement at the top of a module gives it."""
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        return [statement.name]
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return [alias.asname or alias.name for alias in statement.names]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
+    return [
+        node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)
+    ]
+
+
 def test_no_test_file_imports_another():
     helpers = {path.stem for path in TESTS if not path.stem.startswith("test_")}
     for path in TESTS:
