@@ -29,7 +29,7 @@ RUN = {
     "overwrite": False, "cache_dir": "cache", "cache_limit_gb": 16.0, "max_to_keep": 1,
     "monitor_every": 1, "accept_odd_data": False,
     "global_batch_size": None, "jit": "auto", "deterministic": None, "other_devices": False,
-    "profile": None,
+    "profile": None, "unseen_database": False, "single_texts": 0.0, "average_from": 1.0,
 }  # fmt: skip
 OWN = {
     "djsrh": {
@@ -51,7 +51,7 @@ OWN = {
     "dsprh_plus": {
         "fusion_weights": [0.25, 0.25, 0.5], "cov_channels": 128, "covariance": True,
         "text_hidden": 4096, "decoder_input": "tanh", "alpha": 1.0, "beta": 0.1, "gamma": 0.01,
-        "image_weight": 0.5, "second_order": 0.5, "neighbours": 20, "target_deviation": 0.35,
+        "image_weight": 0.5, "second_order": 0.7, "neighbours": 20, "target_deviation": 0.35,
         "diagonal_target": 1.5, "diagonal_weight": 0.1, "symmetry_weight": 0.0, "margin": 0.3,
     },
     "hsidhn": {
@@ -104,7 +104,10 @@ FROZEN = {
         "gamma": 0.01, "diagonal_target": 1.5, "symmetry_weight": 2.0, "related": "neighbours",
         "margin": 0.3,
     },
-    "dsprh_plus": {**_ADAMW, **_FUSION, "lr_image": None, "text_hidden": 1024},
+    "dsprh_plus": {
+        **_ADAMW, **_FUSION, "lr_image": None, "text_hidden": 1024, "single_texts": 0.5,
+        "average_from": 0.5,
+    },
     "hsidhn": {**_ADAMW, "lr_image": 0.001, "width": 256},
     "sdeh": {**_ADAMW, "lr_image": 0.001, "epochs": 25},
 }  # fmt: skip
@@ -362,7 +365,7 @@ def test_flags_have_the_types_of_the_settings():
 def test_help_shows_the_default_of_each_method():
     values = flags.FlagValues()
     groups = define_settings(values)
-    assert values["second_order"].help.endswith("[djsrh: 0.4; dsprh_plus: 0.5]")
+    assert values["second_order"].help.endswith("[djsrh: 0.4; dsprh_plus: 0.7]")
     assert values["epochs"].help.endswith("[40]")
     named = [name for names in groups.values() for name in names]
     assert sorted(named) == sorted(set(named)) == sorted(values)

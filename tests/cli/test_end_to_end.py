@@ -68,7 +68,8 @@ class TestResults:
     def test_table_and_plots(self, trained):
         run_dir, said = trained
         rows = read_csv(run_dir / "results.csv")
-        assert [row["direction"] for row in rows] == list(DIRECTIONS)
+        ways = [(row["searched"], row["direction"]) for row in rows]
+        assert ways == [(way, name) for way in ("", "asymmetric") for name in DIRECTIONS]
         record = json.loads((run_dir / "results.json").read_text())
         assert float(rows[0]["map@50"]) == pytest.approx(record["image_to_text"]["map@50"])
         with Image.open(run_dir / "curves.png") as plot:
