@@ -239,7 +239,7 @@ class Tutorial:
 
 def masked(line: str) -> str:
     """A line without what differs from machine to machine: numbers, and the rows of results."""
-    if re.match(r" +\d+ |\d+ /", line):
+    if re.match(r" +(\d\.\d+ +)?\d+ |\d+ /", line):
         return "row"
     return " ".join(re.sub(r"[\d.,:]*\d", "#", line).split())
 
