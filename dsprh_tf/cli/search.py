@@ -341,7 +341,7 @@ def draw(index, searches: list[Combined], found: list[list[dict]]) -> None:
         sheet_row(index, search, results[:RESULTS_PER_ROW])
         for search, results in zip(searches[:SHEET_ROWS], found)
     ]
-    contact_sheet(rows, _SHOW.value)
+    contact_sheet(rows, _SHOW.value, ("query", "best first; below: similarity, bits that differ"))
     left_out = []
     if len(searches) > SHEET_ROWS:
         left_out.append(f"the first {SHEET_ROWS} of {len(searches):,} queries")
@@ -360,8 +360,14 @@ def sheet_row(index, search: Combined, results: list[dict]) -> RetrievalRow:
         if kind == "like":
             item = index.items_of([int(value)]).to_pylist()[0]
     left = as_shown(item)
-    items = [RetrievalItem(**as_shown(r), distance=r["distance"]) for r in results]
+    items = [RetrievalItem(**as_shown(r), distance=r["distance"], below=_below(r)) for r in results]
     return RetrievalRow(left.get("image"), left.get("text"), items)
+
+
+def _below(result: dict) -> str | None:
+    """What the contact sheet says of a result."""
+    similarity = result.get("similarity")
+    return None if similarity is None else f"{similarity:.2f}, {result['distance']}"
 
 
 def search_run() -> None:

@@ -30,12 +30,14 @@ class RetrievalItem:
         text: Text, shown if there is no image.
         distance: Hamming distance to the query, in bits; None if it has no code.
         relevant: Whether it shares a label with the query; None if not known.
+        below: What stands below it; None for the distance.
     """
 
     image: str | os.PathLike | np.ndarray | None = None
     text: str | None = None
     distance: int | None = 0
     relevant: bool | None = None
+    below: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def contact_sheet(
 def draw_contact_sheet(rows: list[RetrievalRow], titles: tuple[str, str] = TITLES) -> Image.Image:
     """The contact sheet of `contact_sheet`, in memory.
 
-    Images are cropped to their central square. The Hamming distance stands below each result; a
+    Images are cropped to their central square. The Hamming distance, or what is to be said instead,
+    stands below each result; a
     green frame marks a relevant result, a grey frame an irrelevant one, and there is no frame if
     the relevance is not known.
 
@@ -117,7 +120,8 @@ def draw_contact_sheet(rows: list[RetrievalRow], titles: tuple[str, str] = TITLE
                 draw.rectangle([(left, top), corner], outline=color, width=FRAME)
             below = (left + TILE / 2, top + TILE + 4)
             distance = "-" if item.distance is None else f"{item.distance}"
-            draw.text(below, distance, fill=MUTED, font=_font(14), anchor="ma")
+            said = distance if item.below is None else item.below
+            draw.text(below, said, fill=MUTED, font=_font(14), anchor="ma")
     return sheet
 
 
