@@ -25,7 +25,7 @@ from dsprh_tf.index.interface import EVERYTHING, Index, Results, Where
 RANKS = ("asymmetric", "hamming")
 EXACT = 50_000
 """Items of a folder that are ranked as a whole; beyond, candidates are (BUILD.md, "Ranking")."""
-OVERSAMPLE = 12
+OVERSAMPLE = 24
 """Candidates for each result, see `benchmarks/asymmetric_speed.py`."""
 _FIRST, _GROWTH = 32, 4  # results that are chosen among the first candidates; growth of both
 _SCANNED_SHARE = 4  # more candidates than a quarter of a folder are not faster to find than all
