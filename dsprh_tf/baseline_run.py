@@ -154,7 +154,7 @@ class BaselineRun:
             sides = Side(split.query, query.take), Side(data.searched, database.take)
             results["neighbour_map"] = near_map(*sides, data.source, lambda items: images, s.seed)
         else:
-            texts = data.single_texts()
+            texts = data.single_texts(split.query)
             typed = None if texts is None else fitted.typed(texts)
             results = evaluate_all(query, database, typed)
         return results_record(self.baseline, s.bits, s.dataset, s.seed, results)

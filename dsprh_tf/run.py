@@ -387,13 +387,12 @@ class Run:
             sides = Side(split.query, query.take), Side(searched, database.take)
             results["neighbour_map"] = near_map(*sides, self.data.source, features, s.seed)
         else:
-            texts = self.data.single_texts()
+            texts = self.data.single_texts(split.query)
             typed = None if texts is None else encode.typed(texts)
             results = evaluate_all(query, database, typed, ties)
         scores = {}
         if len(split.validation):
-            several = self.data.dataset.text_lists is not None and self.data.words is not None
-            scores = validation_scores(encode, split, features, s.seed, several)
+            scores = validation_scores(encode, split, features, s.seed, self.data.single_texts)
         record = results_record(s.method, s.bits, s.dataset, s.seed, results, scores)
         write_results(self.folder.path, record)
         write_projector(

@@ -186,11 +186,11 @@ class RunData:
             )
         return unseen
 
-    def single_texts(self) -> SingleTexts | None:
-        """The texts of the test queries one by one, where some item has several."""
+    def single_texts(self, items: np.ndarray) -> SingleTexts | None:
+        """The texts of items one by one, where some pair of the data has several."""
         if self.words is None or self.dataset.text_lists is None:
             return None
-        return SingleTexts(self.dataset, self.words, self.split.query)
+        return SingleTexts(self.dataset, self.words, items)
 
     @property
     def left_out(self) -> int:

@@ -11,7 +11,7 @@ from dsprh_tf.data.files import Lock, read_json, write_json
 from dsprh_tf.evaluation.results import results_files
 from dsprh_tf.settings import NEUTRAL, UNRECORDED
 from dsprh_tf.training.averaging import first_averaged
-from dsprh_tf.training.checkpoints import can_go_on, newest
+from dsprh_tf.training.checkpoints import can_go_on, finished_epochs
 
 # What a run writes before its first checkpoint.
 LEFT_OUT = "left_out.csv"
@@ -227,11 +227,10 @@ class RunFolder:
 
 def _averaged(path: Path, old: dict, new: dict) -> bool:
     """Whether a run has a mean of weights that more epochs would make another one."""
-    share, latest = old.get("average_from", 1.0), newest(path / "checkpoints")
+    share, finished = old.get("average_from", 1.0), finished_epochs(path)
     before, after = (first_averaged(share, settings["epochs"]) for settings in (old, new))
-    if before is None or after is None or latest is None:
+    if before is None or after is None:
         return False
-    finished = int(latest.rsplit("-", 1)[1])
     return finished > before and (new["select"] == "validation" or finished > after)
 
 

@@ -50,7 +50,6 @@ class PairSource:
         self.extra: dict[str, np.ndarray] = {}
         self.pairwise: Callable[[dict], dict] | None = None  # `Method.pairwise`
         self._bow_rows: tuple[np.ndarray, np.ndarray] | None = None
-        self._single: SingleTexts | None = None
 
     @property
     def text_size(self) -> int:
@@ -78,12 +77,6 @@ class PairSource:
             if (at >= 0).all():
                 return rows[at]
         return self.text_features(indices)
-
-    def _drawn_texts(self, indices: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """The text of each item that was drawn, or all its texts."""
-        if drawn[0] == _ALL_TEXTS or self._single is None:
-            return self._texts(indices)
-        return self._single.drawn(indices, drawn)
 
     def training_batches(
         self,
@@ -125,10 +118,9 @@ class PairSource:
         steps = len(indices) // batch_size
         worker, workers = shard
         share = batch_size // workers
-        if self.dataset.text_lists is None:
-            single_texts = 0.0
-        if single_texts:
-            self._single = SingleTexts(self.dataset, self.bag_of_words, np.unique(indices))
+        texts = None
+        if single_texts and self.dataset.text_lists is not None:
+            texts = SingleTexts(self.dataset, self.bag_of_words, np.unique(indices))
 
         def generate():
             for epoch in epochs:
@@ -146,9 +138,7 @@ class PairSource:
         signature = tuple(tf.TensorSpec(shape, tf.int64) for shape in ([share], [share], []))
         order = tf.data.Dataset.from_generator(generate, output_signature=signature)
         crops = seed if augmented else None
-        return self._load(
-            order, share, True, True, crops, replica_size or share, bool(single_texts)
-        )
+        return self._load(order, share, True, True, crops, replica_size or share, texts)
 
     def batches(
         self, indices: np.ndarray, batch_size: int = 64, images: bool = True, texts: bool = True
@@ -161,20 +151,26 @@ class PairSource:
         return self._load(order, batch_size, images, texts, None)
 
     def _load(
-        self, order, batch_size, images, texts, augment_seed, compared=0, single_texts=False
+        self,
+        order,
+        batch_size,
+        images,
+        texts,
+        augment_seed,
+        compared=0,
+        single: SingleTexts | None = None,
     ) -> tf.data.Dataset:
         """From (indices [batch], draws of texts [batch], epoch) to batches."""
         fields = self._fields(images, texts)
-        if single_texts:
-            fields["target_bow"] = fields["bow"]
-            fields["bow"] = (None, *fields["bow"][1:])
+        if single is not None:
+            fields = {"target_bow": fields["bow"], **fields}
         decode = images and self.cache is None and self.image_size is not None
 
         def read(rows, drawn):
-            return tuple(
-                np.ascontiguousarray(get(rows) if get else self._drawn_texts(rows, drawn))
-                for get, _, _ in fields.values()
-            )
+            values = {name: get(rows) for name, (get, _, _) in fields.items()}
+            if single is not None and drawn[0] != _ALL_TEXTS:
+                values["bow"] = single.drawn(rows, drawn)
+            return tuple(map(np.ascontiguousarray, values.values()))
 
         def rows_of(rows, drawn, _):
             dtypes = [dtype for _, dtype, _ in fields.values()]

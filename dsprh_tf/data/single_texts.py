@@ -31,7 +31,6 @@ class SingleTexts:
 
     def __init__(self, dataset: PairDataset, bag_of_words, items: np.ndarray):
         lists: Any = dataset.texts if dataset.text_lists is None else dataset.text_lists
-        all_texts: Any = dataset.texts
         texts = [[each] if isinstance(each, str) else list(each) for each in lists[items]]
         count = np.array(list(map(len, texts)))
         owner = np.repeat(np.arange(len(items)), count)
@@ -39,7 +38,7 @@ class SingleTexts:
         known = rows.getnnz(axis=1) > 0
         self.left_out = int(np.sum(~known))
         mute = np.setdiff1d(np.arange(len(items)), owner[known])
-        joined = _encode(bag_of_words, list(all_texts[items[mute]]))
+        joined = _encode(bag_of_words, list(np.asarray(dataset.texts)[items[mute]]))
         owner = np.concatenate([owner[known], mute])
         order = np.argsort(owner, kind="stable")
         self.owner = owner[order]

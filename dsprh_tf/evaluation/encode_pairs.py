@@ -149,7 +149,11 @@ def _near(query: Side, database: Side, source: PairSource, image_features, seed:
 
 
 def validation_scores(
-    encode: PairEncoder, split: Split, image_features, seed: int, several_texts: bool
+    encode: PairEncoder,
+    split: Split,
+    image_features,
+    seed: int,
+    single_texts: Callable[[np.ndarray], SingleTexts | None],
 ) -> dict[str, float]:
     """How validation pairs search training pairs; no labels, no test queries.
 
@@ -158,7 +162,7 @@ def validation_scores(
         split: with validation pairs.
         image_features: as in `near_map`.
         seed: of the draw of pairs.
-        several_texts: whether some pair has several texts.
+        single_texts: items -> their texts one by one, or None where no pair has several.
 
     Returns:
         "validation_map", as `near_map`; "validation_mrr", the mean reciprocal rank of each pair's
@@ -177,9 +181,9 @@ def validation_scores(
         "validation_map": neighbour_map(query, database, near),
         "validation_mrr": float(np.mean([mean_reciprocal_rank(*side) for side in sides])),
     }
-    if several_texts:
-        source, rows = encode.source, split.validation[searching]
-        typed = encode.typed(SingleTexts(source.dataset, source.bag_of_words, rows))
+    texts = single_texts(split.validation[searching])
+    if texts is not None:
+        typed = encode.typed(texts)
         scores["typed_validation_map"] = typed_neighbour_map(typed, database, near)
         found = mean_reciprocal_rank(typed.text_codes, images, typed.owner)
         scores["typed_validation_mrr"] = found

@@ -49,13 +49,7 @@ def answer(
     left_out = [set(ids) for ids in leave_out] or [set() for _ in query]
     most = offset + k + max(map(len, left_out), default=0)
     found = asymmetric.rank(index, query, most, where, oversample)
-    rows = [
-        [result for result in zip(*each) if result[0] >= 0 and result[0] not in without]
-        for *each, without in zip(
-            found.ids.tolist(), found.distances.tolist(), found.similarities.tolist(), left_out
-        )
-    ]
-    rows = [results[offset : offset + k] for results in rows]
+    rows = [found.of(row, out)[offset : offset + k] for row, out in enumerate(left_out)]
     there = sorted({name for results in rows for name, *_ in results})
     items = {item["id"]: item for item in index.items_of(there).to_pylist()}
     several = paths_of(index, items)

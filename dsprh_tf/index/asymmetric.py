@@ -14,6 +14,7 @@ asked for: the best `_FIRST` are chosen among `oversample` times as many, the ne
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,12 @@ class Ranking(Results):
     """
 
     similarities: np.ndarray
+
+    def of(self, row: int, without: Collection[int] = ()) -> list[tuple[int, int, float]]:
+        """(id, distance, similarity) of the results of a query, but of some ids."""
+        columns = self.ids[row], self.distances[row], self.similarities[row]
+        found = zip(*(column.tolist() for column in columns))
+        return [result for result in found if result[0] >= 0 and result[0] not in without]
 
 
 def rank(

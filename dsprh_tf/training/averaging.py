@@ -34,6 +34,7 @@ class WeightAverage:
         self._statistics = [
             v for layer in self._layers for v in (layer.moving_mean, layer.moving_variance)
         ]
+        self._changed = [*self._weights, *self._statistics]
         self.count = tf.Variable(0, False, dtype=tf.int64, name="averaged_epochs")
         self._means = [_copy(v) for v in self._weights]
         self._estimates = [_copy(v) for v in self._statistics]
@@ -74,9 +75,8 @@ class WeightAverage:
     def _estimate(self, batches: tf.data.Dataset) -> None:
         """Batch statistics with the mean of the weights, each batch counting alike."""
         momenta = [layer.momentum for layer in self._layers]
-        inputs = batches.take(_BATCHES)
         try:
-            for number, batch in enumerate(inputs):
+            for number, batch in enumerate(batches.take(_BATCHES)):
                 for layer in self._layers:
                     layer.momentum = number / (number + 1)
                 self._model.encode_image(batch, training=True)
@@ -90,21 +90,18 @@ class WeightAverage:
         if not self.begun:
             yield
             return
-        variables = [*self._weights, *self._statistics]
-        before = [tf.convert_to_tensor(v) for v in variables]
-        before = [tf.identity(value) for value in before]
+        before = [tf.identity(tf.convert_to_tensor(v)) for v in self._changed]
         try:
             self.put()
             yield
         finally:
-            for variable, value in zip(variables, before):
+            for variable, value in zip(self._changed, before):
                 variable.assign(value)
 
     def put(self) -> None:
         """Gives the mean to the model for good, if there is one."""
         if self.begun:
-            variables = [*self._weights, *self._statistics]
-            for variable, value in zip(variables, [*self._means, *self._estimates]):
+            for variable, value in zip(self._changed, [*self._means, *self._estimates]):
                 variable.assign(tf.convert_to_tensor(value))
 
 

@@ -105,7 +105,7 @@ class Checkpoints:
     @property
     def finished_epochs(self) -> int:
         """Number of epochs that the last whole checkpoint is of; 0 without one."""
-        return int(self.latest.rsplit("-", 1)[1]) if self.latest else 0
+        return finished_epochs(self._read_from)
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the weights alone, and of a whole checkpoint."""
@@ -224,6 +224,12 @@ def model_parts(model) -> dict:
         parts["backbone"] = model.backbone
     variables = {name: compat.checkpoint_variables(part) for name, part in parts.items()}
     return {**variables, "alpha_epoch": model.epoch_variable}
+
+
+def finished_epochs(run_dir) -> int:
+    """Number of epochs that the last whole checkpoint of a run folder is of; 0 without one."""
+    latest = newest(Path(run_dir) / "checkpoints")
+    return int(latest.rsplit("-", 1)[1]) if latest else 0
 
 
 def can_go_on(run_dir) -> bool:

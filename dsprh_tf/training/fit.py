@@ -80,8 +80,10 @@ def fit(
         batches = iter(strategy.experimental_distribute_dataset(dataset()))
     run_steps = _steps(model, strategy, batches, jit)
     steps = len(train) // together
-    # Of one order, whatever the epoch that training went on from; workers see all of them.
-    some = source.training_batches(train, together, seed, range(1), augmented)
+    some = None
+    if average is not None:
+        # Of one order, whatever the epoch that training went on from; workers see all of them.
+        some = source.training_batches(train, together, seed, range(1), augmented)
     start, stop, log_dir = profile or (-1, -1, "")
     if monitor is not None:
         monitor.set_model(model)

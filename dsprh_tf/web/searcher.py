@@ -208,9 +208,7 @@ class Searcher:
                 # A search for more results finds those of a search for fewer, and others.
                 count = ranks[-1] + 1 + len(without)
                 ranking = asymmetric.rank(self._index, values[np.newaxis], count, where)
-                rows = zip(*(each[0].tolist() for each in (
-                    ranking.ids, ranking.distances, ranking.similarities)))  # fmt: skip
-                best = [row for row in rows if row[0] >= 0 and row[0] not in without]
+                best = ranking.of(0, without)
                 found.update(((part, rank), best[rank]) for rank in ranks if rank < len(best))
         # An approximate search may find fewer than there are.
         there = [found[place] for place in places if place in found]
